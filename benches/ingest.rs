@@ -12,7 +12,7 @@ use nightshift::model::Time;
 use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Tokens, serve};
 use nightshift::store::ledger::SigningKey;
-use nightshift::store::{SqliteOptions, SqliteStore, Store};
+use nightshift::store::{Ledger, SqliteOptions, SqliteStore, Store};
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Engines, Http, World};
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 
 use nightshift::model::{Event, Labels, Severity, Status, Subject, Time};
 use nightshift::policy::RuleSet;
-use nightshift::store::{Batch, SqliteOptions, SqliteStore, Store};
+use nightshift::store::{Batch, Intake, SqliteOptions, SqliteStore};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

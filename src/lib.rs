@@ -21,13 +21,12 @@
 //! # One alert, through five files
 //!
 //! 1. `server/ingest.rs`: `POST /in/alertmanager/prod`. The sender, the size, the source; the answer is 2xx after the
-//! commit.
+//!    commit.
 //! 2. `sources/alertmanager.rs`: the body becomes [`model::Event`]s. Pure.
-//! 3. `store/sqlite/intake.rs`: one transaction: the episode, its incident, the runs that the rules start, the notices that
-//! are due, and one ledger entry with the reasons. The decisions come from [`policy`], which is pure.
+//! 3. `store/ops/intake.rs`: one transaction: the episode, its incident, the runs that the rules start, the notices that
+//!    are due, and one ledger entry with the reasons. The decisions come from [`policy`], which is pure.
 //! 4. `engine/runner/slice.rs`: the heart. Open step? Perform it. Else [`script::advance`] returns the next turn: a
-//! call is
-//!    begun (guards, reservation and entry in one commit), performed by an [`actions::Action`], ended; a wait is a row.
+//!    call is begun (guards, reservation and entry in one commit), performed by an [`actions::Action`], ended; a wait is a row.
 //! 5. `engine/courier.rs`: the incident as it is now becomes one message on each channel, edited when it changes.
 //!
 //! # The laws

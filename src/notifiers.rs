@@ -261,7 +261,7 @@ fn answerers(ask: &Ask) -> String {
         [] => "Needs the role approver.".to_owned(),
         names => format!("Only {} may answer.", names.join(", ")),
     };
-    if ask.needed > 1 { format!("{who} {} different people must approve.", ask.needed) } else { who }
+    if ask.needed > 1 { format!("{who} {} different approvers are required.", ask.needed) } else { who }
 }
 
 /// The plan of an approval request: each step, its cost, and the guards that would hold it.

@@ -41,7 +41,7 @@ pub use web::{Provider, look_at_provider};
 use crate::catalog::Loaded;
 use crate::engine::Parts;
 use crate::model::Subject;
-use crate::store::Origin;
+use crate::store::{Intake, Origin};
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct App {
     /// The principals and their rights.
     pub roster: Arc<Live>,
     pub current: Current,
+    /// Where events of sources are stored.
+    pub intake: Arc<dyn Intake>,
     pub pace: Pace,
     pub agents: Arc<agents::Door>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
@@ -79,6 +81,7 @@ impl App {
         let roster = Roster::new(parts.config.people.clone(), tokens).with_groups(&parts.config.server);
         let front = web::Front::new(&parts.config.server, None);
         App {
+            intake: parts.store.clone(),
             parts,
             roster: Arc::new(Live::new(roster)),
             current: Arc::new(move || catalog.current()),
@@ -135,6 +138,11 @@ impl App {
     /// The same with another source of rules and decoders.
     pub fn with_current(self, current: Current) -> App {
         App { current, ..self }
+    }
+
+    /// The same with another place where events of sources are stored.
+    pub fn with_intake(self, intake: Arc<dyn Intake>) -> App {
+        App { intake, ..self }
     }
 
     /// The same with an authority for agents' certificates.

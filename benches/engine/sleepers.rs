@@ -7,7 +7,7 @@ use crate::{row, share, time_row};
 use nightshift::limits;
 use nightshift::model::{Input, Mode, Subject, Time};
 use nightshift::policy::GuardLimits;
-use nightshift::store::{NewRun, SqliteOptions, SqliteStore, Store};
+use nightshift::store::{Ledger, NewRun, Outbox, SqliteOptions, SqliteStore};
 use std::time::{Duration, Instant};
 
 const SLEEPING: i64 = 100_000;

@@ -77,7 +77,7 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
     let said = on_node::read(world, &asked).await?;
     let inventory: MigInventory = serde_json::from_value(said)
         .map_err(|error| args::invalid(format!("the agent of {node} sent an invalid answer: {error}")))?;
-    // Without a cluster nobody but processes can hold an instance.
+    // Without a cluster only processes can hold an instance.
     let around = match world.clusters.is_empty() {
         true => None,
         false => {

@@ -109,7 +109,7 @@ async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), S
     Ok(())
 }
 
-/// Lines of JSON, as long as somebody writes them. A pipe without a writer is opened again.
+/// Lines of JSON, as long as the pipe has a writer. A pipe without a writer is opened again.
 async fn read_findings(path: PathBuf, out: mpsc::Sender<Finding>) {
     loop {
         let file = match tokio::fs::File::open(&path).await {

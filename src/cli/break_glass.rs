@@ -1,4 +1,4 @@
-//! `nightshift break-glass`: a way in for the hour in which nothing else opens. Everybody hears of it.
+//! `nightshift break-glass`: access for the hour in which no other auth method works. Every channel is notified.
 //!
 //! Invariant: it needs the file of this machine's own token, a reason, and a running engine, which tells people first.
 

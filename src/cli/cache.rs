@@ -349,7 +349,7 @@ impl Bar<'_> {
         let share = now.done.saturating_mul(BAR_WIDTH) / now.total;
         let words = format!("{} of {}  {}/s  {left}", size(now.done), size(now.total), size(rate as u64));
         if self.invocation.json() {
-            // For whoever started it, a Job's owner say: one object a line.
+            // For the owner that started it, such as a Job: one object a line.
             self.invocation.say(&now.shown().to_string());
         } else if self.terminal {
             let bar: String = (0..BAR_WIDTH).map(|at| if at < share { '█' } else { '·' }).collect();

@@ -1,6 +1,6 @@
 //! `nightshift doctor`: checks everything that this installation needs, and names the text to paste to fix it.
 //!
-//! Invariant: it changes nothing, pages nobody, and asks everything even when something before it was bad.
+//! Invariant: it changes nothing, sends no page, and runs every check even after one has failed.
 
 mod cluster;
 mod engines;

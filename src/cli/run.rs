@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     wait(args, invocation, &client, run)
 }
 
-/// Names the target back. Without a terminal there is nobody to ask.
+/// Names the target back. Without a terminal no one can confirm it.
 fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulation) -> Result<(), Stop> {
     let writes = simulated.plan.calls.iter().filter(|call| call.reach > Reach::None).count();
     if writes == 0 {

@@ -19,7 +19,7 @@ use crate::limits::{BACKOFF_FIRST, CHANNEL_OFF_RETRY, DELIVERIES_AT_ONCE, DELIVE
 use crate::model::{Delivery, EntryNo, IncidentId, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
 use crate::policy::GuardLimits;
-use crate::store::{DueNotice, Receipted, Store, StoreError};
+use crate::store::{DueNotice, Outbox, Receipted, StoreError, Views};
 use crate::telemetry::{Delivered, Metrics};
 use crate::world::World;
 use digest::Storm;
@@ -36,7 +36,8 @@ use tokio::sync::{Semaphore, watch};
 
 /// The loop.
 pub struct Courier {
-    store: Arc<dyn Store>,
+    outbox: Arc<dyn Outbox>,
+    views: Arc<dyn Views>,
     notifiers: Arc<BTreeMap<String, Box<dyn Notifier>>>,
     clock: Arc<dyn Clock>,
     nudge: Nudge,
@@ -116,6 +117,7 @@ impl Courier {
     pub fn new(parts: &Parts) -> Courier {
         Courier::with(
             parts.store.clone(),
+            parts.store.clone(),
             parts.notifiers.clone(),
             parts.clock.clone(),
             parts.nudge.clone(),
@@ -129,7 +131,8 @@ impl Courier {
 
     /// From exactly the parts that it needs. `public_url`: the address of the pages, for links.
     pub fn with(
-        store: Arc<dyn Store>,
+        outbox: Arc<dyn Outbox>,
+        views: Arc<dyn Views>,
         notifiers: Arc<BTreeMap<String, Box<dyn Notifier>>>,
         clock: Arc<dyn Clock>,
         nudge: Nudge,
@@ -137,7 +140,8 @@ impl Courier {
         public_url: Option<&str>,
     ) -> Courier {
         Courier {
-            store,
+            outbox,
+            views,
             notifiers,
             clock,
             nudge,
@@ -177,7 +181,7 @@ impl Courier {
     ///
     /// Fails when the store cannot be read.
     pub async fn pass(&self) -> Result<Passed, StoreError> {
-        let due = self.store.due(self.clock.now(), NOTICES_BATCH).await?;
+        let due = self.outbox.due(self.clock.now(), NOTICES_BATCH).await?;
         let mut lanes: FuturesUnordered<_> =
             by_channel(due.notices).into_iter().map(|(channel, rows)| self.lane(channel, rows)).collect();
         let mut passed = Passed::default();
@@ -203,7 +207,7 @@ impl Courier {
             let mut wake = self.clock.now() + IDLE;
             // The due rows may have been read before a lane that ends meanwhile had recorded its work.
             let before = busy.clone();
-            match meanwhile(&mut lanes, &mut busy, self.store.due(self.clock.now(), NOTICES_BATCH)).await {
+            match meanwhile(&mut lanes, &mut busy, self.outbox.due(self.clock.now(), NOTICES_BATCH)).await {
                 Ok(due) => {
                     for (channel, rows) in by_channel(due.notices) {
                         if !before.contains(&channel) && busy.insert(channel.clone()) {
@@ -266,9 +270,10 @@ impl Courier {
         let begun = self.clock.monotonic();
         for row in &sorted.single {
             if self.clock.monotonic() - begun >= LANE_TURN {
-                // What is behind stays due: graver news may have come meanwhile, which goes first.
+                // The rest stays due: graver news may have come meanwhile, which goes first. A digest is one message, and has no
+                // other turn where edits are always due.
                 self.not_said(&channel, &sorted, row);
-                return (channel, passed);
+                break;
             }
             if self.stopping.load(Ordering::Relaxed) {
                 // A message that was not sent stays due, for the next start.

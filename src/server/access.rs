@@ -171,11 +171,14 @@ What is about every cluster (`all`, `rule:NAME`, a source without a cluster, a t
 a limit. `POST /api/v1/agents/{node}/remove` without `cluster` counts as that.
 ";
 
+/// Whether a cell is one of a section of the page.
+type Belongs = fn(&Cell) -> bool;
+
 /// The page of routes, roles and clusters.
 pub fn access_page() -> String {
     let names: Vec<&str> = Role::ALL.iter().map(|role| role.name()).collect();
     let head = format!("| route | token | {} |\n{}|\n", names.join(" | "), "|---".repeat(names.len() + 2));
-    let sections: [(&str, fn(&Cell) -> bool); 3] = [
+    let sections: [(&str, Belongs); 3] = [
         ("The HTTP API", |cell| !cell.by_session && !cell.path.starts_with("/in/")),
         ("Posts of events", |cell| cell.path.starts_with("/in/")),
         ("The pages, in a session that was begun with the token", |cell| cell.by_session),

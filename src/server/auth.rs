@@ -156,7 +156,7 @@ impl Caller {
         };
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            format!("`{}` may act in {clusters} alone, and {there}", self.name),
+            format!("`{}` may act only in {clusters}, and {there}", self.name),
             "ask a user with rights there; they are set by `clusters` under `people` and `server.tokens`",
         ))
     }
@@ -209,7 +209,7 @@ impl Caller {
             let about = if about.is_empty() { "every cluster".to_owned() } else { about.join(", ") };
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
-                format!("`{}` may act in {clusters} alone, and source `{source}` is about {about}", self.name),
+                format!("`{}` may act only in {clusters}, and source `{source}` is about {about}", self.name),
                 format!(
                     "post to a source of one of these clusters, or set `sources.{source}.add_labels: {{ cluster: NAME }}` in \
                      nightshift.yaml"
@@ -323,7 +323,7 @@ mod tests {
         for limited in [&operator, &machine] {
             assert!(limited.need_source("p", Some(&eu)).is_ok());
             for wider in [&open, &both] {
-                assert!(limited.need_source("p", Some(wider)).unwrap_err().error.contains("may act in eu-1 alone"));
+                assert!(limited.need_source("p", Some(wider)).unwrap_err().error.contains("may act only in eu-1"));
             }
         }
         assert!(caller(Role::Operator, Some(&["us-1", "eu-1"])).need_source("p", Some(&both)).is_ok());
@@ -338,7 +338,7 @@ mod tests {
         assert!(held.may(Right::Respond) && !held.may(Right::Operate));
         assert!(held.need(Right::Approve).unwrap_err().error.contains("has role responder"));
         assert!(held.need_cluster(Some("eu-1")).is_ok());
-        assert!(held.need_cluster(Some("us-1")).unwrap_err().error.contains("may act in eu-1 alone"));
+        assert!(held.need_cluster(Some("us-1")).unwrap_err().error.contains("may act only in eu-1"));
         assert!(held.need_cluster(None).is_err(), "what is not known may be elsewhere");
         assert!(held.need_everywhere("a freeze of all").is_err());
         assert!(!held.covers(&Grant::everywhere(Role::Viewer)));

@@ -21,7 +21,7 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(StoreError::Busy(_))) => Err("the disk is full, alerts are refused until there is room"),
         Ok(Err(error)) => {
-            // The words may hold paths, and whoever asks has shown no token: they go to the log.
+            // The text may hold paths, and the caller has shown no token: it goes to the log.
             tracing::error!(%error, "the store is unhealthy");
             Err("the store returns an error; see the log")
         }

@@ -278,7 +278,7 @@ async fn store(app: &App, source: &str, caller: &Caller, decoded: Decoded) -> Re
         now: app.parts.clock.now(),
         origin: Origin { kind: app.kind_of(source).to_owned(), via: Some(caller.as_poster()) },
     };
-    let heard = app.parts.store.intake(batch).await.map_err(|error| unstored(app, source, &error))?;
+    let heard = app.intake.intake(batch).await.map_err(|error| unstored(app, source, &error))?;
     app.parts.metrics.heard(said, heard.refreshed, heard.late);
     app.parts.metrics.unmatched(source, heard.unmatched);
     app.parts.metrics.gap(gaps);

@@ -3,7 +3,6 @@
 //! Invariant: a request whose gate was closed has sent nothing, and the gate remembers that it was.
 
 use super::WorldError;
-use crate::planted::planted;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
@@ -30,9 +29,6 @@ impl Gate {
     ///
     /// [`WorldError::Unreached`] while everything is stopped: the caller must send nothing.
     pub(in crate::world) fn pass(&self) -> Result<(), WorldError> {
-        if planted("stopped-before-the-read-alone") {
-            return Ok(());
-        }
         let Some(why) = (self.stopped)() else { return Ok(()) };
         self.closed.store(true, Ordering::Release);
         Err(WorldError::Unreached(format!("not sent, because everything is stopped: {why}")))

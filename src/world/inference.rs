@@ -166,7 +166,7 @@ fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
     let api = port(PROBE_PORT, api)?;
     // Two engines of three have one port for both.
     let metrics = port(METRICS_PORT, if kind == EngineKind::Triton { metrics } else { api })?;
-    // Whoever may write a pod's status must not send us to the cloud's metadata.
+    // A writer of a pod's status must not direct a probe to the cloud's metadata service.
     let ip: IpAddr = pod.ip.parse().map_err(|_| format!("its address `{}` is invalid", pod.ip.escape_debug()))?;
     if let Some(why) = super::http::out_of_bounds(ip) {
         return Err(format!("its address {ip} is {why}"));

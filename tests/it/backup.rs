@@ -301,7 +301,7 @@ async fn the_way_back_from_a_newer_version_is_walked_as_the_page_says() {
 
 #[tokio::test]
 async fn the_database_alone_is_near_complete_once_its_log_was_folded() {
-    use nightshift::store::{SqliteOptions, SqliteStore, Store};
+    use nightshift::store::{Ledger, SqliteOptions, SqliteStore};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     let store = SqliteStore::open(SqliteOptions::new(&path), crate::store::fixtures::start()).unwrap();

@@ -708,7 +708,7 @@ fn with_rule(runbook: &str, config: &str) -> Place {
 fn the_old_names_of_keys_work_and_check_notes_each_of_them() {
     let channel = |delay: &str| {
         format!(
-            "channels:\n  oncal: {{ kind: pagerduty, routing_key: {{ file: key }}, {delay}: 15m }}\nprometheus: {{ url: 'http://p:9090' }}\n"
+            "channels:\n  oncal: {{ kind: pagerduty, routing_key: {{ file: key }}, {delay}: 15m }}\ndefault: {{ tell: [oncal] }}\nprometheus: {{ url: 'http://p:9090' }}\n"
         )
     };
     let rule = |confirm: &str, approvers: &str| {

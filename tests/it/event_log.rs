@@ -58,7 +58,7 @@ async fn a_night_is_readable_from_the_log_alone() {
         "approval a1 given by ana",
         "step on hold: cordon gpu-2",
         "automation no longer frozen: all by ben",
-        "step begun: cordon gpu-2",
+        "step started: cordon gpu-2",
         "step ended: cordon gpu-2",
         "run ended: isolate done",
         "incident resolved",

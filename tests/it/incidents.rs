@@ -61,8 +61,15 @@ impl Shift {
         let http = Http::new("nightshift/test", &[]).unwrap();
         let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test", &seal()).unwrap();
         let parts = &night.parts;
-        let courier =
-            Courier::with(parts.store.clone(), Arc::new(built), parts.clock.clone(), parts.nudge.clone(), "test", None);
+        let courier = Courier::with(
+            parts.store.clone(),
+            parts.store.clone(),
+            Arc::new(built),
+            parts.clock.clone(),
+            parts.nudge.clone(),
+            "test",
+            None,
+        );
         Shift { night, courier, slack, pager }
     }
 

@@ -159,10 +159,10 @@ async fn a_rule_climbs_one_rung_at_a_time_on_what_it_has_shown() {
 
     assert_eq!(
         house.refused("ops").await,
-        "rule xid has not shown enough for approve: needs 2 matches, has 1; needs 1 reviewed as right, has 0"
+        "rule xid has not shown enough for approve: requires 2 matches, has 1; requires 1 reviewed as right, has 0"
     );
     house.fires("gpu-2", "a").await;
-    assert!(house.refused("ops").await.ends_with("enough for approve: needs 1 reviewed as right, has 0"));
+    assert!(house.refused("ops").await.ends_with("enough for approve: requires 1 reviewed as right, has 0"));
     let told = house.fires("gpu-3", "a").await;
     assert_eq!((told.mode, &told.state), (Mode::Suggest, &RunState::Planned));
     house.judge("rae", told.id, "right").await;
@@ -175,7 +175,7 @@ async fn a_rule_climbs_one_rung_at_a_time_on_what_it_has_shown() {
     let asks = house.fires("gpu-1", "b").await;
     assert_eq!(house.yes(&asks).await.state, RunState::Done);
     house.is_over("gpu-1", "b").await;
-    assert!(house.refused("ops").await.contains("needs 1 outcomes that held, has 0"));
+    assert!(house.refused("ops").await.contains("requires 1 outcomes that held, has 0"));
     house.night.pass(HOUR + MINUTE).await;
     house.night.settle().await;
     let card = house.card().await;
@@ -343,7 +343,7 @@ async fn a_remedy_that_fails_brings_its_rule_down_and_evidence_begins_anew() {
     assert_eq!((&card["matches"], &card["bad"]), (&json!(0), &json!(0)), "{card:#}");
     let kept = house.card().await["level"]["card"].clone();
     assert_eq!((&kept["failed"], &kept["taken_back"]), (&json!(1), &json!(1)), "what it rested on is kept: {kept:#}");
-    assert!(house.refused("ops").await.contains("needs 2 matches, has 0"));
+    assert!(house.refused("ops").await.contains("requires 2 matches, has 0"));
     let why = house.why(&failed.id.to_string()).await;
     assert!(why.contains("r1 failed and undid its steps; 1 of 1 bad outcomes in auto"), "{why}");
 }
@@ -407,7 +407,7 @@ async fn a_changed_runbook_has_shown_nothing_yet() {
     assert_ne!(card["content"], before);
     assert_eq!((&card["mode"], &card["card"]["matches"]), (&json!("observe"), &json!(0)), "{card:#}");
     house.promoted("ops", "suggest").await;
-    assert!(house.refused("ops").await.contains("enough for approve: needs 1 matches, has 0"));
+    assert!(house.refused("ops").await.contains("enough for approve: requires 1 matches, has 0"));
     // Put back as it was, it has what it had.
     std::fs::write(house.night.path().join("runbooks/remedy.rhai"), CORDON).unwrap();
     nightshift::engine::reload(&house.night.parts).await;
@@ -462,7 +462,15 @@ async fn a_suggestion_in_slack_can_be_judged_with_one_press_until_somebody_has()
     let told = BTreeMap::from([("oncall".to_owned(), crate::notifiers::slack_with_buttons(&server))]);
     let parts = &house.night.parts;
     let clock = parts.clock.clone();
-    let courier = Courier::with(parts.store.clone(), Arc::new(told), clock, parts.nudge.clone(), "test", None);
+    let courier = Courier::with(
+        parts.store.clone(),
+        parts.store.clone(),
+        Arc::new(told),
+        clock,
+        parts.nudge.clone(),
+        "test",
+        None,
+    );
     let buttons = || {
         let body = server.seen().into_iter().rfind(|seen| seen.body["metadata"]["event_payload"]["rev"].is_string());
         let blocks = body.unwrap().body["blocks"].as_array().unwrap().clone();

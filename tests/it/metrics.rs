@@ -61,7 +61,8 @@ impl Scene {
         let built = notifiers::build(&channels, &HashMap::new(), &http, "test", &crate::night::seal()).unwrap();
         let parts = &night.parts;
         let (store, clock, nudge) = (parts.store.clone(), parts.clock.clone(), parts.nudge.clone());
-        let courier = Courier::with(store, Arc::new(built), clock, nudge, "test", None).metered(parts.metrics.clone());
+        let courier = Courier::with(store.clone(), store, Arc::new(built), clock, nudge, "test", None)
+            .metered(parts.metrics.clone());
         Scene { night, router, courier, pager, moved: BTreeSet::new() }
     }
 

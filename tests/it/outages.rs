@@ -46,9 +46,16 @@ impl Scene {
         let http = Http::new("nightshift/test", &[]).unwrap();
         let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test", &seal()).unwrap();
         let (parts, url) = (&night.parts, Some("https://ns.example"));
-        let courier =
-            Courier::with(parts.store.clone(), Arc::new(built), parts.clock.clone(), parts.nudge.clone(), "test", url)
-                .counting(parts.world.clone(), parts.config.guards.clone());
+        let courier = Courier::with(
+            parts.store.clone(),
+            parts.store.clone(),
+            Arc::new(built),
+            parts.clock.clone(),
+            parts.nudge.clone(),
+            "test",
+            url,
+        )
+        .counting(parts.world.clone(), parts.config.guards.clone());
         Scene { night, courier, vendor }
     }
 

@@ -131,7 +131,7 @@ async fn who_may_act_in_other_clusters_alone_acknowledges_nothing_of_this_one() 
         incident(&chat).await.acknowledged_by
     };
     assert_eq!(acknowledges("1", "P0ADA").await, None);
-    assert!(chat.refusals().await[0].contains("`ada` may act in elsewhere alone"), "{:?}", chat.refusals().await);
+    assert!(chat.refusals().await[0].contains("`ada` may act only in elsewhere"), "{:?}", chat.refusals().await);
     assert_eq!(acknowledges("2", "P0BOB").await.as_deref(), Some("bob"));
 }
 

@@ -56,9 +56,16 @@ async fn desk_of(rules: &str, runbook: &str, patience: Option<Span>) -> Desk {
     let patient: Vec<(String, Span)> = patient.collect();
     let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http(), "test", &seal()).unwrap();
     let parts = &night.parts;
-    let courier =
-        Courier::with(parts.store.clone(), Arc::new(built), parts.clock.clone(), parts.nudge.clone(), "test", None)
-            .patient(patient);
+    let courier = Courier::with(
+        parts.store.clone(),
+        parts.store.clone(),
+        Arc::new(built),
+        parts.clock.clone(),
+        parts.nudge.clone(),
+        "test",
+        None,
+    )
+    .patient(patient);
     Desk { night, courier, pager, timeline }
 }
 

@@ -193,7 +193,7 @@ async fn who_asked_cannot_approve_by_any_other_way_that_is_theirs() {
             // Slack's request would else be the same one again.
             chat.night.pass(Duration::from_secs(1)).await;
             let said = says(&chat, first, "run cordon node=gpu-2").await;
-            assert!(said.starts_with("201") || said.contains("was started"), "{said}");
+            assert!(said.starts_with("201") || said.contains(" started; "), "{said}");
             asked += 1;
             let run = chat.night.runs().await.pop().unwrap();
             assert_eq!(run.requested_by, "ada", "by {first}");
@@ -373,7 +373,7 @@ async fn who_may_act_in_some_clusters_is_refused_in_the_others_and_reads_them() 
         let (status, said) = chat.posts(&secret("far"), &path, body).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {said}");
         let words = said["error"].as_str().unwrap();
-        assert!(words.starts_with("`far` may act in elsewhere alone, and "), "{path}: {words}");
+        assert!(words.starts_with("`far` may act only in elsewhere, and "), "{path}: {words}");
         assert!(!said["hint"].as_str().unwrap().is_empty());
     }
     assert_eq!(chat.night.entries().await.iter().filter(|entry| entry.kind.name() != "refused").count(), before);
@@ -402,7 +402,7 @@ fn a_person_that_cannot_be_meant_so_is_refused_with_the_place_and_the_cure() {
         ("[{ name: ada, role: viewer, tokens: [local] }]", "this machine's own token"),
         (
             "[{ name: ada, role: viewer, tokens: [x] }, { name: bob, role: viewer, tokens: [x] }]",
-            "people[1].tokens: `x` is another user already",
+            "people[1].tokens: `x` already belongs to another entry",
         ),
         (
             "[{ name: ada, role: viewer, tokens: [bob] }, { name: bob, role: viewer }]",

@@ -15,6 +15,8 @@ rules:
     when: ['alertname="GpuXid"']
     run: there-and-back
     mode: auto
+    # A run that eight troubles made fail must not move the others to a lower mode, where they would ask.
+    demote: { auto: 0 }
 "#;
 
 const RUNBOOK: &str = r#"//! Out of service and back again.

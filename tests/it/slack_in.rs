@@ -21,7 +21,7 @@ use tower::ServiceExt;
 #[tokio::test]
 async fn a_command_is_answered_to_the_one_who_typed_it() {
     let chat = Chat::begin().await;
-    assert!(chat.types("U0VIC", "status").await.contains("0 incidents open"));
+    assert!(chat.types("U0VIC", "status").await.contains("0 open incidents"));
     assert!(chat.types("U0VIC", "").await.contains("\napprove a4"), "one line a command");
     chat.asking().await;
     let open = chat.types("U0VIC", "incidents").await;
@@ -85,7 +85,7 @@ async fn a_button_approves_the_plan_that_was_shown_and_no_other() {
     }
     let refusals = chat.slack.answers(4).await;
     assert!(
-        refusals.iter().all(|text| text.contains("is not the question")
+        refusals.iter().all(|text| text.contains("is not the request")
             || text.contains("there is no")
             || text.contains("is not an approval")),
         "{refusals:?}"
@@ -103,7 +103,7 @@ async fn two_who_press_in_the_same_moment_hear_who_was_first() {
     let (run, value) = chat.asking().await;
     tokio::join!(chat.presses("U0ADA", "approve", &value), chat.presses("U0BOB", "approve", &value));
     let answers = chat.slack.answers(2).await;
-    assert_eq!(answers.iter().filter(|text| text.contains("already (by ")).count(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|text| text.contains("is approved already (by ")).count(), 1, "{answers:?}");
     assert_eq!(chat.night.until_rest(run, MINUTE).await.state, RunState::Done);
     assert_eq!(chat.night.effects()["patch nodes gpu-2"], 1);
 }
@@ -174,7 +174,7 @@ async fn one_press_judges_a_plan_and_only_a_word_changes_it() {
         chat.presses(user, action, &run.to_string()).await;
         let answers = chat.slack.answers(3 + no).await;
         assert!(answers[1].starts_with(&format!("{run}: wrong, says ada")), "{answers:?}");
-        assert!(answers[2 + no].starts_with(&format!("{run} is reviewed as wrong already (by ada)")), "{answers:?}");
+        assert!(answers[2 + no].starts_with(&format!("{run} is already reviewed as wrong (by ada)")), "{answers:?}");
     }
     let typed = chat.types("U0ADA", &format!("judge {run} right it was the fan after all")).await;
     assert!(typed.contains("statistics: 1 matches, 1 right, 0 wrong"), "{typed}");
@@ -193,7 +193,7 @@ async fn of_two_who_judge_in_the_same_moment_one_word_counts() {
     let run = run.to_string();
     tokio::join!(chat.presses("U0ADA", "right", &run), chat.presses("U0BOB", "wrong", &run));
     let answers = chat.slack.answers(2).await;
-    assert_eq!(answers.iter().filter(|text| text.contains("already (by ")).count(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|text| text.contains("is already reviewed")).count(), 1, "{answers:?}");
     let judged = chat.night.entries().await.iter().filter(|entry| entry.kind.name() == "run_judged").count();
     assert_eq!(judged, 1);
 }
@@ -215,7 +215,7 @@ async fn a_button_that_is_not_ours_or_too_old_does_nothing_says_so_and_is_writte
         (&value, foreign),
         ("r1", foreign),
         ("", foreign),
-        (&late, "too old"),
+        (&late, "has expired"),
     ]
     .into_iter()
     .enumerate()

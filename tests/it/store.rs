@@ -58,6 +58,7 @@ conformance! {
         a_batch_with_duplicates_counts_each_once,
         episodes_that_fell_silent_are_found_and_ended,
         many_batches_at_once_are_all_kept,
+        an_operation_that_was_undone_gives_no_number_away,
     }
     runs::{
         a_step_is_begun_ended_and_final,

@@ -421,3 +421,67 @@ fn an_image_is_built_with_every_file_that_the_source_includes() {
     }
     assert!(missing.is_empty(), "deploy/Containerfile: {missing:#?}");
 }
+
+/// Words that one database alone has.
+const SQLITE_WORDS: [&str; 8] =
+    ["rusqlite", "json_extract", "json_each", "json_set", "json_valid", "group_concat", "rowid", "INSERT OR"];
+
+/// Operations with statements that still use them, and in how many lines. It only gets shorter.
+const STILL_SQLITE: [(&str, usize); 2] = [("begin.rs", 1), ("redact.rs", 3)];
+
+#[test]
+fn the_operations_of_the_store_name_no_database() {
+    let mut broken = Vec::new();
+    for path in files_under("src/store/ops", ".rs").into_iter().chain([root().join("src/store/ops.rs")]) {
+        let lines: Vec<String> = code(&path)
+            .into_iter()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+            .filter(|(_, line)| SQLITE_WORDS.iter().any(|word| line.contains(word)))
+            .map(|(number, line)| format!("{}:{number}: {}", short(&path), line.trim()))
+            .collect();
+        let known = STILL_SQLITE.iter().find(|(name, _)| path.ends_with(name)).map_or(0, |(_, most)| *most);
+        if lines.len() > known {
+            broken.push(format!("{}: take the word from `Dialect`", lines.join("\n")));
+        }
+    }
+    refuse(broken);
+}
+
+/// Methods of the store's traits that the program does not call. The conformance suite proves the stored tree by this one.
+const CALLED_BY_TESTS: [&str; 1] = ["consistency"];
+
+#[test]
+fn the_traits_of_the_store_are_narrow_and_every_method_has_a_doc_and_a_caller() {
+    let callers: String = files_under("src", ".rs")
+        .into_iter()
+        .filter(|path| !path.starts_with(root().join("src/store")) && !is_test_file(path))
+        .flat_map(|path| code(&path))
+        .map(|(_, line)| line + "\n")
+        .collect();
+    let mut broken = Vec::new();
+    let files = files_under("src/store/traits", ".rs");
+    assert_eq!(files.len(), 7, "intake, run journal, outbox, decisions, ledger, registry, views");
+    for path in files {
+        let lines = code(&path);
+        let methods: Vec<(usize, String)> = lines
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (_, line))| {
+                let rest = line.trim_start().strip_prefix("async fn ")?;
+                Some((at, rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()))
+            })
+            .collect();
+        if methods.is_empty() || methods.len() > 20 {
+            broken.push(format!("{}: {} methods; a trait of the store has 20 at most", short(&path), methods.len()));
+        }
+        for (at, name) in methods {
+            if !lines[at - 1].1.trim_start().starts_with("///") {
+                broken.push(format!("{}: `{name}` has no doc: what it returns, when it fails", short(&path)));
+            }
+            if !callers.contains(&format!(".{name}(")) && !CALLED_BY_TESTS.contains(&name.as_str()) {
+                broken.push(format!("{}: `{name}` has no caller", short(&path)));
+            }
+        }
+    }
+    refuse(broken);
+}

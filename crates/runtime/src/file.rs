@@ -1,4 +1,4 @@
-//! Files that are replaced whole: whoever reads one finds the old text or the new one, never half of either.
+//! Files that are replaced whole: a reader finds the old text or the new one, never half of either.
 //!
 //! Invariant: the new file is written and synced beside the old one before it takes its name.
 

@@ -10,7 +10,7 @@ use crate::engine::{EventLog, Misfit, Nudge, Parts, misfits};
 use crate::limits;
 use crate::notifiers::{self, slack::Seal};
 use crate::store::ledger::SigningKey;
-use crate::store::{self, Filter, Mark, OnFatal, SqliteOptions, SqliteStore, Store, StoreError};
+use crate::store::{self, Filter, Ledger, Mark, OnFatal, RunJournal, SqliteOptions, SqliteStore, StoreError};
 use crate::telemetry::Metrics;
 use crate::world::{Agents, Docker, Engines, Http, HttpSecret, KillSwitch, Kube, Prometheus, World};
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<
 /// The catalog of the last good files, where the folders hold one that is wrong.
 async fn last_good(
     config: &Config,
-    store: &SqliteStore,
+    store: &dyn RunJournal,
     problems: &[Problem],
 ) -> Result<(Catalog, Vec<Problem>), Stop> {
     let kept = store.kept_catalog().await.unwrap_or_default();
@@ -258,7 +258,7 @@ pub(crate) fn folders(config: &Config) -> Folders {
     }
 }
 
-/// The folder holds a signing key and an admin's token: nobody else may look.
+/// The folder holds a signing key and an admin's token: no other user may read it.
 fn make_private(folder: &Path) -> Result<(), Stop> {
     crate::cli::private::folder(folder)
         .map_err(|why| Stop::failure(format!("data_dir: {why}"), "make the folder, or set `data_dir`"))

@@ -22,9 +22,9 @@ pub(super) struct Alerts {
 impl Courier {
     pub(super) async fn alerts(&self, incident: &Incident) -> Result<Alerts, StoreError> {
         let about = |open| Filter { incident: Some(incident.id), open, limit: ALERTS_READ, ..Filter::default() };
-        let mut episodes = self.store.episodes(about(true)).await?;
+        let mut episodes = self.views.episodes(about(true)).await?;
         if episodes.is_empty() {
-            episodes = self.store.episodes(about(false)).await?;
+            episodes = self.views.episodes(about(false)).await?;
         }
         episodes.sort_by_key(|episode| episode.id);
         Ok(alerts(&episodes, incident))

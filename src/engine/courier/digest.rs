@@ -270,7 +270,7 @@ impl Courier {
     /// Incidents with an open question: named first, as no other message has it before the storm is over.
     async fn asking(&self) -> HashMap<IncidentId, ApprovalId> {
         let filter = Filter { open: true, limit: READ_LIMIT, ..Filter::default() };
-        let runs = self.store.runs(filter).await.unwrap_or_default();
+        let runs = self.views.runs(filter).await.unwrap_or_default();
         let asking = runs.into_iter().filter_map(|run| match (run.incident, run.state) {
             (Some(incident), RunState::Asking { approval }) => Some((incident, approval)),
             _ => None,

@@ -45,7 +45,7 @@ impl Courier {
     pub(super) async fn letter(&self, row: &DueNotice) -> Result<Option<Letter>, StoreError> {
         let about = || Filter { incident: Some(row.incident), ..Filter::default() };
         // The entries first: a state that is newer than they are is shown once more, an older one would stay for good.
-        let mut entries = self.store.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
+        let mut entries = self.views.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
         entries.sort_by_key(|entry| entry.no);
         self.with_absorbed(&mut entries).await?;
         let Some(mut incident) = self.incident(row).await? else { return Ok(None) };
@@ -60,7 +60,7 @@ impl Courier {
         }
         let upto = entries.last().map_or(row.want, |last| last.no.max(row.want));
         let told = for_channel(story::lines(&entries), &entries, &row.channel);
-        let open = self.store.runs(Filter { open: true, limit: READ_LIMIT, ..about() }).await?;
+        let open = self.views.runs(Filter { open: true, limit: READ_LIMIT, ..about() }).await?;
         let runs: HashSet<RunId> = open.iter().map(|run| run.id).collect();
         let asks = match open.iter().any(|run| matches!(run.state, RunState::Asking { .. })) {
             true => self.asks(row, &runs).await?,
@@ -145,7 +145,7 @@ impl Courier {
         for incident in absorbed {
             let kinds = vec!["run_created", "run_planned", "run_ended", "approval_asked", "step_held"];
             let filter = Filter { incident: Some(incident), kinds, limit: READ_LIMIT, ..Filter::default() };
-            entries.extend(self.store.entries(filter).await?);
+            entries.extend(self.views.entries(filter).await?);
         }
         entries.sort_by_key(|entry| entry.no);
         Ok(())
@@ -153,7 +153,7 @@ impl Courier {
 
     pub(super) async fn incident(&self, row: &DueNotice) -> Result<Option<Incident>, StoreError> {
         let filter = Filter { incident: Some(row.incident), limit: 1, ..Filter::default() };
-        Ok(self.store.incidents(filter).await?.into_iter().find(|incident| incident.id == row.incident))
+        Ok(self.views.incidents(filter).await?.into_iter().find(|incident| incident.id == row.incident))
     }
 
     /// The nodes that may still be taken out of service in the incident's cluster; none where the fleet is not counted
@@ -163,7 +163,7 @@ impl Courier {
         let there = world.within(subject.cluster.as_deref());
         let facts = tokio::time::timeout(BUDGET_PATIENCE, there.fleet()).await.ok()?;
         let total = facts.nodes_total.filter(|total| *total > 1)?;
-        let held = self.store.holds().await.ok()?;
+        let held = self.views.holds().await.ok()?;
         let of = |cluster: &str| if cluster.is_empty() { world.default_cluster.clone() } else { cluster.to_owned() };
         let held = held.iter().filter(|hold| of(&hold.cluster) == there.default_cluster).map(|hold| &hold.node);
         let out = facts.nodes_out.iter().chain(held).collect::<HashSet<_>>().len() as u32;
@@ -176,7 +176,7 @@ impl Courier {
 
     async fn asks(&self, row: &DueNotice, runs: &HashSet<RunId>) -> Result<Vec<Ask>, StoreError> {
         let filter = Filter { incident: Some(row.incident), open: true, limit: READ_LIMIT, ..Filter::default() };
-        let approvals = self.store.approvals(filter).await?;
+        let approvals = self.views.approvals(filter).await?;
         Ok(approvals
             .into_iter()
             .filter(|approval| runs.contains(&approval.run))
@@ -200,7 +200,7 @@ impl Courier {
             Some(("rule", name)) => open.iter().any(|run| run.rule.as_deref() == Some(name)),
             _ => true,
         };
-        let freezes = self.store.freezes().await?;
+        let freezes = self.views.freezes().await?;
         Ok(freezes.iter().find(covers).map(|freeze| {
             let since = story::moment(freeze.since, self.clock.now());
             let scope = if freeze.scope == "all" { String::new() } else { format!(" ({})", freeze.scope) };

@@ -129,7 +129,7 @@ impl Courier {
 
     /// Whether it is written. If not, the row stays due and is looked at again.
     pub(super) async fn record(&self, row: &DueNotice, what: Receipted) -> bool {
-        let written = self.store.receipted(&row.channel, row.incident, what, self.clock.now()).await;
+        let written = self.outbox.receipted(&row.channel, row.incident, what, self.clock.now()).await;
         if let Err(error) = &written {
             tracing::error!(%error, incident = %row.incident, channel = %row.channel, "cannot record a delivery");
         }

@@ -47,15 +47,15 @@ impl Courier {
         let Some(incident) = self.incident(row).await? else {
             return Ok(Some("it is no longer stored".to_owned()));
         };
-        let runs = self.store.runs(about()).await?;
+        let runs = self.views.runs(about()).await?;
         let unknown = incident.state == IncidentState::Resolved
-            && self.store.episodes(about()).await?.iter().any(|episode| episode.state == EpisodeState::Stale);
+            && self.views.episodes(about()).await?.iter().any(|episode| episode.state == EpisodeState::Stale);
         let (paged, why, until) = match page(&incident, &runs, unknown, patience, self.clock.now()) {
             Page::Now { why } => (true, why, None),
             Page::NotYet { why, until } => (false, why, Some(until)),
             Page::Spared { why } => (false, why, None),
         };
-        let told = self.store.entries(Filter { kinds: vec!["page_judged"], ..about() }).await?;
+        let told = self.views.entries(Filter { kinds: vec!["page_judged"], ..about() }).await?;
         let last = told.iter().filter_map(|entry| match &entry.kind {
             EntryKind::PageJudged { channel, paged, until, .. } if *channel == row.channel => {
                 Some((entry.no, *paged, *until))
@@ -65,7 +65,7 @@ impl Courier {
         // Its reason to wait changes by the second, and is in the timeline as it is; only the decision is written down.
         let news = last.max_by_key(|(no, ..)| *no).is_none_or(|(_, before, then)| (before, then) != (paged, until));
         let what = Receipted::Judged { upto: row.want, paged, why: why.clone(), until, news };
-        self.store.receipted(&row.channel, row.incident, what, self.clock.now()).await?;
+        self.outbox.receipted(&row.channel, row.incident, what, self.clock.now()).await?;
         Ok(paged.then_some(why))
     }
 }

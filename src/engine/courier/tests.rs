@@ -38,8 +38,9 @@ fn scene() -> Scene {
         ("oncall".to_owned(), waiting),
     ]);
     let url = Some("https://ns.example/");
-    let courier = Courier::with(store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url)
-        .patient([("pager".to_owned(), Span::minutes(15))]);
+    let courier =
+        Courier::with(store.clone(), store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url)
+            .patient([("pager".to_owned(), Span::minutes(15))]);
     Scene { store, clock, courier, nudge, slack, mail, pager, oncall }
 }
 
@@ -579,6 +580,29 @@ async fn a_critical_incident_waits_for_one_slow_message_and_not_for_all_that_wer
     assert_eq!(order, [1, 9, 2, 3, 4, 5], "and each is told once");
     stop.send(true).unwrap();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_channel_with_many_edits_sends_the_digest_of_a_storm_all_the_same() {
+    let s = scene();
+    for id in 1..=20 {
+        s.store.open(id, Severity::Warning, &["slack"], s.clock.now());
+    }
+    s.courier.pass().await.unwrap();
+    assert_eq!(s.slack.with(|told| told.posts.len()), 20, "one message each: the minute's allowance");
+    s.slack.with(|told| told.takes_a_second = Some(s.clock.clone()));
+    let now = later(&s.clock, 10);
+    for id in 1..=20 {
+        s.store.happen(id, EntryKind::Trouble { text: "news".into() }, now);
+    }
+    for id in 21..=60 {
+        s.store.open(id, Severity::Warning, &["slack"], now);
+    }
+    s.courier.pass().await.unwrap();
+    s.slack.with(|told| {
+        assert!(told.posts.len() < 40, "an edit of a known incident took the channel's time, and others are still due");
+        assert_eq!(told.digests.iter().map(|(digest, _)| digest.total).collect::<Vec<_>>(), [60]);
+    });
 }
 
 fn run(id: i64, state: RunState, now: Time) -> Run {

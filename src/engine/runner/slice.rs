@@ -91,7 +91,7 @@ impl<'a> Slice<'a> {
                 None => match self.want(&claimed, &runbook).await {
                     Want::Begin { call, undoes } => self.begin(&mut claimed, &runbook, call, undoes).await?,
                     Want::Unwind(why) => {
-                        self.parts.store.unwind(self.id, claimed.run.epoch, why.clone(), self.now()).await?;
+                        self.parts.store.unwind(self.id, claimed.run.epoch, why.clone()).await?;
                         claimed.run.unwinding = Some(why);
                         Next::Go
                     }
@@ -365,7 +365,7 @@ impl<'a> Slice<'a> {
         if acted(claimed)
             && let Want::Unwind(why) = after_failure(claimed, runbook, format!("`{call}` was denied: {reason}"))
         {
-            self.parts.store.unwind(self.id, run.epoch, why.clone(), self.now()).await?;
+            self.parts.store.unwind(self.id, run.epoch, why.clone()).await?;
             claimed.run.unwinding = Some(why);
             return Ok(Next::Go);
         }

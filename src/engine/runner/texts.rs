@@ -6,21 +6,21 @@ use crate::catalog::{self, Catalog};
 use crate::limits;
 use crate::model::Pin;
 use crate::script::{self, Runbook};
-use crate::store::{Store, StoreError};
+use crate::store::{RunJournal, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Compiled runbooks, the current ones and those that unfinished runs still hold.
 pub struct Texts {
-    store: Arc<dyn Store>,
+    journal: Arc<dyn RunJournal>,
     catalog: Arc<Catalog>,
     old: Mutex<HashMap<String, Arc<Runbook>>>,
 }
 
 impl Texts {
     /// Texts from the catalog, and older ones from the store.
-    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>) -> Texts {
-        Texts { store, catalog, old: Mutex::default() }
+    pub fn new(journal: Arc<dyn RunJournal>, catalog: Arc<Catalog>) -> Texts {
+        Texts { journal, catalog, old: Mutex::default() }
     }
 
     /// The runbook with this hash; `None` if its text is not kept or no longer compiles with this program.
@@ -37,7 +37,7 @@ impl Texts {
         if let Some(known) = self.old.lock().unwrap_or_else(PoisonError::into_inner).get(&pin.hash) {
             return Ok(Some(known.clone()));
         }
-        let Some(text) = self.store.pinned(&pin.hash).await? else { return Ok(None) };
+        let Some(text) = self.journal.pinned(&pin.hash).await? else { return Ok(None) };
         let name = pin.name.clone();
         let compiled = tokio::task::spawn_blocking(move || script::compile(&name, &text, catalog::host_api())).await;
         let Ok(Ok(runbook)) = compiled else { return Ok(None) };

@@ -4,15 +4,16 @@
 //! Invariant: a backup that is reported was read back and its ledger recomputed up to the signed root; a restore loses nothing
 //! of the files it replaces, and a crash in the middle of it leaves a start that is refused, never an empty engine.
 
-use super::sql::{all, exec, number, one};
-use super::tx::Tx;
-use super::{incarnation, loss, parked, schema};
+use super::{incarnation, loss, schema};
 use crate::limits;
 use crate::model::{EntryNo, Mode, Severity, Time};
+use crate::store::db::{all, exec, micros, number, one, params};
 use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, PublicKey, commitment, verify_note};
+use crate::store::ops::parked;
+use crate::store::ops::tx::Tx;
 use crate::store::{Mark, StoreError};
 use nightshift_runtime::file::replace;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -131,7 +132,7 @@ pub fn verify(path: &Path) -> Result<Contents, StoreError> {
     }
     let note = newest_note(&conn)?;
     let signed = note.as_deref().and_then(Mark::of);
-    let keys = all(&conn, "SELECT name FROM backup_file ORDER BY name", [], |row| row.get::<_, String>(0))?;
+    let keys = all(&conn, "SELECT name FROM backup_file ORDER BY name", [], |row| row.get::<String>(0))?;
     if let (Some(note), Some(public)) = (&note, public_key(&conn)?) {
         verify_note(note, &public).map_err(|error| damaged(&format!("its newest checkpoint: {error}")))?;
     }
@@ -145,7 +146,7 @@ fn newest_note(conn: &Connection) -> Result<Option<String>, StoreError> {
 
 fn public_key(conn: &Connection) -> Result<Option<PublicKey>, StoreError> {
     let sql = "SELECT CAST(bytes AS TEXT) FROM backup_file WHERE name = 'signing.pub'";
-    let text = one(conn, sql, [], |row| row.get::<_, String>(0))?;
+    let text = one(conn, sql, [], |row| row.get::<String>(0))?;
     Ok(text.and_then(|text| text.trim().parse().ok()))
 }
 
@@ -256,7 +257,7 @@ fn prepare(
         tx.next_no().0
     );
     let incident = parked::alarm(
-        &mut tx,
+        tx.ops(),
         "store/restored",
         "The store was restored from a backup",
         Severity::Critical,
@@ -267,7 +268,7 @@ fn prepare(
     exec(
         &tx.conn,
         "UPDATE incident SET resolves_at = ?2 WHERE id = ?1",
-        params![incident.0, super::sql::micros(now + limits::STORE_NEWS_OPEN.0)],
+        params![incident.0, micros(now + limits::STORE_NEWS_OPEN.0)],
     )?;
     tx.conn.execute_batch("COMMIT")?;
     tx.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;

@@ -2,9 +2,9 @@
 //!
 //! Invariant: after a restore nothing that the earlier life gave out is taken for the new one's.
 
-use super::sql::{exec, number};
 use crate::limits;
 use crate::store::StoreError;
+use crate::store::db::{exec, number};
 use rusqlite::Connection;
 
 /// Raises the epoch beyond every one that the life before can have had, so that its agents and writes are fenced.

@@ -101,7 +101,7 @@ impl Sum {
 mod tests {
     use super::*;
     use crate::model::{About, Actor, EntryKind, Time};
-    use crate::store::{Filter, SqliteOptions, SqliteStore, Store};
+    use crate::store::{Filter, Ledger, SqliteOptions, SqliteStore, Views};
 
     /// A database as `kill -9` leaves it: the log is not folded.
     async fn killed(dir: &Path) -> PathBuf {

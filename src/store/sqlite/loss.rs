@@ -2,10 +2,10 @@
 //!
 //! Invariant: a start that is refused here has written nothing.
 
-use super::sql::number;
-use super::tx::Nodes;
 use crate::planted::planted;
+use crate::store::db::number;
 use crate::store::ledger::{Frontier, LeafHash};
+use crate::store::ops::tx::Nodes;
 use crate::store::{Mark, StoreError};
 use rusqlite::Connection;
 use std::path::Path;

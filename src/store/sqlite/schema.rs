@@ -3,15 +3,15 @@
 //! Invariant: nothing is written through a connection whose settings were not confirmed, nor by a second process.
 
 use super::faults;
-use super::sql::{exec, number, one};
 use crate::limits;
 use crate::model::Time;
 use crate::planted::planted;
 use crate::store::StoreError;
+use crate::store::db::{exec, number, one, params};
 use ring::digest;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -226,7 +226,7 @@ pub(super) fn migrate(conn: &mut Connection, now: Time) -> Result<(), StoreError
 pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Result<(), StoreError> {
     let change = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     exec(
-        &change,
+        &*change,
         "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, \
          at INTEGER NOT NULL) STRICT",
         [],
@@ -236,7 +236,7 @@ pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Resu
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
         let hash = hex::encode(hash);
         let done =
-            one(&change, "SELECT sha256 FROM migration WHERE version = ?1", [version], |row| row.get::<_, String>(0))?;
+            one(&*change, "SELECT sha256 FROM migration WHERE version = ?1", [version], |row| row.get::<String>(0))?;
         match done {
             Some(kept) if kept == hash => {}
             Some(_) => {
@@ -245,7 +245,7 @@ pub(super) fn migrate_to(conn: &mut Connection, count: usize, now: Time) -> Resu
             None => {
                 change.execute_batch(text)?;
                 let sql = "INSERT INTO migration (version, name, sha256, at) VALUES (?1, ?2, ?3, ?4)";
-                exec(&change, sql, params![version, name, hash, now.as_microsecond()])?;
+                exec(&*change, sql, params![version, name, hash, now.as_microsecond()])?;
             }
         }
     }
@@ -263,14 +263,14 @@ pub(super) fn new_epoch(conn: &Connection) -> Result<i64, StoreError> {
 /// draws one, because nothing else distinguishes a copy from the original.
 pub(super) fn renew_incarnation(conn: &Connection) -> Result<String, StoreError> {
     let sql = "UPDATE incarnation SET id = lower(hex(randomblob(8))) RETURNING id";
-    let drawn = one(conn, sql, [], |row| row.get::<_, String>(0))?;
+    let drawn = one(conn, sql, [], |row| row.get::<String>(0))?;
     drawn.ok_or_else(|| StoreError::Damaged("the table `incarnation` has no row".to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::sql::all;
+    use crate::store::db::all;
 
     #[test]
     fn steps_and_texts_of_before_keep_their_cordons_and_their_reach() {
@@ -278,12 +278,11 @@ mod tests {
         conn.pragma_update(None, "foreign_keys", "OFF").unwrap();
         let before = MIGRATIONS.iter().position(|(name, _)| name.starts_with("0029")).unwrap();
         migrate_to(&mut conn, before, Time::UNIX_EPOCH).unwrap();
-        let mut step = 0;
-        for (run, name) in [(1, "k8s::cordon"), (1, "k8s::drain"), (1, "k8s::uncordon"), (2, "k8s::cordon")] {
+        let calls = [(1, "k8s::cordon"), (1, "k8s::drain"), (1, "k8s::uncordon"), (2, "k8s::cordon")];
+        for (step, (run, name)) in (0_i64..).zip(calls) {
             let sql = "INSERT INTO step (run, no, call, effect, begun_at, deadline, attempt, carry) \
                        VALUES (?1, ?2, json_object('action', ?3), 'converge', 0, 0, 1, 'null')";
             exec(&conn, sql, params![run, step, name]).unwrap();
-            step += 1;
         }
         // Run 1 goes on; run 2 is over.
         let sql = "INSERT INTO run (id, runbook, hash, input, subject, mode, state, final, epoch, cooldown, attempts, created_at, \
@@ -304,7 +303,7 @@ mod tests {
             exec(&conn, "INSERT INTO pin (hash, name, text, at) VALUES (?1, 'r', ?2, 0)", params![hash, text]).unwrap();
         }
         migrate(&mut conn, Time::UNIX_EPOCH).unwrap();
-        let column = |sql: &str| all(&conn, sql, [], |row| row.get::<_, String>(0)).unwrap();
+        let column = |sql: &str| all(&conn, sql, [], |row| row.get::<String>(0)).unwrap();
         let scheduling = column("SELECT scheduling FROM step ORDER BY no");
         assert_eq!(scheduling, ["cordon", "unchanged", "uncordon", "unchanged"]);
         assert_eq!(column("SELECT reach FROM pin ORDER BY hash"), texts.map(|(.., reach)| reach));

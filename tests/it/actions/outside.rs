@@ -136,7 +136,7 @@ async fn reads_of_the_cluster_say_what_is_there() {
     let pods = ok(stage.run(of("k8s::pods_on", "gpu-1")).await);
     assert_eq!(pods.as_array().unwrap().len(), stage.fleet.pods_on("gpu-1").len());
     refused(stage.run(of("k8s::node", "gpu-9")).await, FailureKind::NotFound, "nodes gpu-9");
-    refused(stage.run(of("k8s::node", "../secrets")).await, FailureKind::Invalid, "is no node");
+    refused(stage.run(of("k8s::node", "../secrets")).await, FailureKind::Invalid, "is not a valid node");
 
     let spare = ok(stage.run(of("k8s::spare_node", "gpu-1")).await);
     assert!(["gpu-2", "gpu-3", "gpu-4"].contains(&spare.as_str().unwrap()), "{spare}");

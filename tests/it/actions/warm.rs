@@ -236,7 +236,7 @@ async fn a_job_that_is_not_ours_is_left_alone_and_one_that_was_deleted_is_not_ma
     let theirs = json!({ "metadata": { "name": name, "annotations": { "nightshift.dev/step": "another" } } });
     stage.kube().create_job("inference", name, &theirs).await.unwrap();
     let mut foreign = Step { outcome: None, carry: json!({ "route": "job" }), attempt: 3, ..step };
-    refused(stage.finish(&mut foreign).await.0, FailureKind::Conflict, "is of another");
+    refused(stage.finish(&mut foreign).await.0, FailureKind::Conflict, "belongs to another");
     assert!(stage.fleet.job("inference", name).is_some(), "it is left alone");
 }
 

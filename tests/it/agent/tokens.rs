@@ -155,7 +155,10 @@ async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_f
     // Who is to go must be said too.
     let remove = "/api/v1/agents/gpu-1/remove";
     let (status, words) = engine.post(remove, &json!({ "why": "sold" })).await.unwrap();
-    assert!((400..500).contains(&status) && words.to_string().contains("say which"), "{status} {words}");
+    assert!(
+        (400..500).contains(&status) && words.to_string().contains("choose one with `cluster`"),
+        "{status} {words}"
+    );
     let (status, words) = engine.post(remove, &json!({ "why": "sold", "cluster": "us-1" })).await.unwrap();
     assert_eq!(status, 200, "{words}");
     eventually("a refusal", async || place.log("gpu-1-us").contains("was revoked").then_some(())).await;

@@ -5,8 +5,8 @@
 use super::rig::*;
 use nightshift::catalog::Loaded;
 use nightshift::limits;
+use nightshift::model::{About, Actor, EntryKind};
 use nightshift::server::Pace;
-use nightshift::store::StoreError;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -90,10 +90,11 @@ async fn health_needs_no_token_and_readiness_tells_what_is_wrong() {
     assert_eq!(rig.get("/healthz", "").await.status, 200);
     let ready = rig.get("/readyz", "").await;
     assert_eq!((ready.status, &ready.body["ready"]), (200, &serde_json::json!(true)));
-    *rig.store.error.lock().unwrap() = Some(|| StoreError::Database("at /secret".into()));
+    rig.durable.close().await.unwrap();
+    let why = rig.durable.health().await.unwrap_err().to_string();
     let ready = rig.get("/readyz", "").await;
     assert_eq!(ready.status, 503);
-    assert!(!ready.body.to_string().contains("secret"));
+    assert!(!ready.body.to_string().contains(&why), "the words of the store are for the log: {why}");
     assert_eq!(rig.get("/healthz", "").await.status, 200, "alive all the same");
 }
 
@@ -101,6 +102,15 @@ async fn health_needs_no_token_and_readiness_tells_what_is_wrong() {
 async fn metrics_show_levels_of_the_store_to_tokens_that_may_scrape() {
     let rig = rig().await;
     assert_eq!(rig.get("/metrics", SOURCE_TOKEN).await.status, 403, "a sender reads nothing");
+    let seven: Vec<_> = (1..=7).map(|at| alert(&format!("XidError{at}"), "firing")).collect();
+    assert_eq!(rig.post(AM, &bytes(&body(&seven))).await.status, 200);
+    let batch = rig.store.batches.lock().unwrap().pop().unwrap();
+    rig.durable.intake(batch).await.unwrap();
+    rig.durable.checkpoint(rig.key.clone(), now()).await.unwrap();
+    for at in 1..=6 {
+        let kind = EntryKind::Trouble { text: format!("unsigned entry {at}") };
+        rig.durable.note(Actor::engine(), About::default(), kind, now()).await.unwrap();
+    }
     let page = rig.get("/metrics", VIEWER_TOKEN).await;
     assert_eq!(page.status, 200);
     let text = page.body.as_str().unwrap();

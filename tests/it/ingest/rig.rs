@@ -1,4 +1,4 @@
-//! A server on a free port with a store in memory that decides with the real policy, and a client that speaks raw HTTP.
+//! A server on a free port with an intake in memory that decides with the real policy, and a client that speaks raw HTTP.
 //!
 //! Invariant: nothing here waits for the wall clock but with a deadline.
 
@@ -7,14 +7,11 @@ use nightshift::clock::{Clock, SimClock};
 use nightshift::config::{Config, Role, Source};
 use nightshift::engine::{Nudge, Parts};
 use nightshift::model::*;
-use nightshift::policy::{Change, GuardLimits, Prior, Proposal, hear};
+use nightshift::policy::{Change, Prior, hear};
 use nightshift::script::HostApi;
 use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
-use nightshift::store::ledger::{Checkpoint, LeafHash, SigningKey};
-use nightshift::store::{
-    AgentIdentity, AgentRow, Batch, Begun, Claimed, Control, Counts, Decided, Due, Filter, Heard, Hold, JoinToken,
-    NewAgent, NewApproval, NewRun, NewToken, Numbered, Prospect, RawEntry, Receipted, Store, StoreError,
-};
+use nightshift::store::ledger::SigningKey;
+use nightshift::store::{Batch, Heard, Intake, Numbered, SqliteOptions, SqliteStore, Store, StoreError};
 use nightshift::telemetry::Metrics;
 use nightshift::world::{Agents, Engines, Http, World};
 use serde_json::{Value, json};
@@ -35,9 +32,9 @@ pub fn now() -> Time {
     NOW.parse().unwrap()
 }
 
-/// What the store answers, and what it was given.
+/// The intake: what it answers, and what it was given. Everything else of the server reads a real store.
 #[derive(Default)]
-pub struct MemoryStore {
+pub struct FakeIntake {
     pub batches: Mutex<Vec<Batch>>,
     episodes: Mutex<HashMap<(String, String), Prior>>,
     pub error: Mutex<Option<fn() -> StoreError>>,
@@ -46,7 +43,7 @@ pub struct MemoryStore {
     pub waiting: watch::Sender<usize>,
 }
 
-impl MemoryStore {
+impl FakeIntake {
     pub fn events(&self) -> Vec<Event> {
         self.batches.lock().unwrap().iter().flat_map(|batch| batch.events.clone()).collect()
     }
@@ -58,7 +55,10 @@ impl MemoryStore {
 
 pub struct Rig {
     pub address: std::net::SocketAddr,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<FakeIntake>,
+    /// Everything that is not intake.
+    pub durable: Arc<dyn Store>,
+    pub key: Arc<SigningKey>,
     pub clock: Arc<SimClock>,
     pub metrics: Arc<Metrics>,
     pub stop: Option<oneshot::Sender<()>>,
@@ -84,7 +84,10 @@ pub async fn rig() -> Rig {
 
 pub async fn rig_with(pace: Pace, loaded: Loaded) -> Rig {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(MemoryStore::default());
+    let store = Arc::new(FakeIntake::default());
+    let database = SqliteStore::open(SqliteOptions::new(folder.path().join("store.db")), now()).unwrap();
+    let durable: Arc<dyn Store> = Arc::new(database);
+    let key = Arc::new(SigningKey::open_or_create(&folder.path().join("key"), "test").unwrap());
     let clock = Arc::new(SimClock::new(now()));
     let metrics = Arc::new(Metrics::new());
     let mut config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
@@ -102,24 +105,28 @@ pub async fn rig_with(pace: Pace, loaded: Loaded) -> Rig {
     config.sources.get_mut("lab").unwrap().add_labels = BTreeMap::from([("cluster".to_owned(), "lab-1".to_owned())]);
     let parts = Parts {
         config: Arc::new(config),
-        store: Arc::clone(&store) as Arc<dyn Store>,
+        store: Arc::clone(&durable),
         catalog: Arc::new(catalog(folder.path())),
         world: world(Arc::clone(&clock) as Arc<dyn Clock>),
         notifiers: Arc::default(),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         metrics: Arc::clone(&metrics),
         nudge: Nudge::default(),
-        key: Arc::new(SigningKey::open_or_create(&folder.path().join("key"), "test").unwrap()),
+        key: Arc::clone(&key),
     };
     let loaded = Arc::new(loaded);
-    let app = App::new(parts, tokens()).with_pace(pace).with_current(Arc::new(move || Arc::clone(&loaded)));
+    let intake: Arc<dyn Intake> = store.clone();
+    let app = App::new(parts, tokens())
+        .with_intake(intake)
+        .with_pace(pace)
+        .with_current(Arc::new(move || Arc::clone(&loaded)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(app, listener, async move {
         let _ = stopped.await;
     }));
-    Rig { address, store, clock, metrics, stop: Some(stop), served, _folder: folder }
+    Rig { address, store, durable, key, clock, metrics, stop: Some(stop), served, _folder: folder }
 }
 
 /// The server reads rules through `with_current`, so the catalog itself stays empty.
@@ -265,7 +272,7 @@ pub fn bytes(value: &Value) -> Vec<u8> {
 }
 
 #[async_trait::async_trait]
-impl Store for MemoryStore {
+impl Intake for FakeIntake {
     async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error());
@@ -304,239 +311,8 @@ impl Store for MemoryStore {
         Ok(heard)
     }
 
-    async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(Counts { episodes_open: 7, entries: 10, signed: 4, ..Counts::default() })
-    }
-
-    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn health(&self) -> Result<i64, StoreError> {
-        match *self.error.lock().unwrap() {
-            Some(error) => Err(error()),
-            None => Ok(1),
-        }
-    }
-
-    async fn start(&self, _: NewRun) -> Result<Option<RunId>, StoreError> {
-        unimplemented!()
-    }
-    async fn due(&self, _: Time, _: usize) -> Result<Due, StoreError> {
-        unimplemented!()
-    }
-    async fn tick(&self, _: Time) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-    async fn abandoned(&self, _: RunId, _: Time) -> Result<Option<(Run, Step)>, StoreError> {
-        unimplemented!()
-    }
-    async fn look_again(&self, _: RunId, _: i64, _: Option<Time>) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn claim(&self, _: RunId, _: Time) -> Result<Option<Claimed>, StoreError> {
-        unimplemented!()
-    }
-    async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
-        unimplemented!()
-    }
-    async fn foretell(&self, _: Prospect, _: Arc<GuardLimits>, _: Time) -> Result<Vec<Verdict>, StoreError> {
-        unimplemented!()
-    }
-    async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
-        unimplemented!()
-    }
-    async fn attempt(&self, _: RunId, _: i64, _: u32, _: Time) -> Result<Step, StoreError> {
-        unimplemented!()
-    }
-    async fn park(
-        &self,
-        _: RunId,
-        _: i64,
-        _: Option<(u32, Value)>,
-        _: RunState,
-        _: Time,
-        _: Time,
-    ) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn end(
-        &self,
-        _: RunId,
-        _: i64,
-        _: u32,
-        _: Outcome,
-        _: Vec<(String, String)>,
-        _: Time,
-    ) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn planned(&self, _: RunId, _: i64, _: Plan, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn ask(&self, _: RunId, _: i64, _: NewApproval, _: Time) -> Result<ApprovalId, StoreError> {
-        unimplemented!()
-    }
-    async fn unwind(&self, _: RunId, _: i64, _: String, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn finish(&self, _: RunId, _: i64, _: RunState, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn decide(&self, _: ApprovalId, _: bool, _: &str, _: &str, _: Time) -> Result<Decided, StoreError> {
-        unimplemented!()
-    }
-    async fn control(&self, _: Control, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn note(&self, _: Actor, _: About, _: EntryKind, _: Time) -> Result<EntryNo, StoreError> {
-        Ok(EntryNo(0))
-    }
-    async fn receipted(&self, _: &str, _: IncidentId, _: Receipted, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn pin(&self, _: &Pin, _: &str, _: Reach, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn pinned(&self, _: &str) -> Result<Option<String>, StoreError> {
-        unimplemented!()
-    }
-    async fn incidents(&self, _: Filter) -> Result<Vec<Incident>, StoreError> {
-        unimplemented!()
-    }
-    async fn episodes(&self, _: Filter) -> Result<Vec<Episode>, StoreError> {
-        unimplemented!()
-    }
-    async fn runs(&self, _: Filter) -> Result<Vec<Run>, StoreError> {
-        unimplemented!()
-    }
-    async fn steps(&self, _: RunId) -> Result<Vec<Step>, StoreError> {
-        unimplemented!()
-    }
-    async fn approvals(&self, _: Filter) -> Result<Vec<Approval>, StoreError> {
-        unimplemented!()
-    }
-    async fn entries(&self, _: Filter) -> Result<Vec<Entry>, StoreError> {
-        unimplemented!()
-    }
-    async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
-        unimplemented!()
-    }
-    async fn pressure(&self, _: Time) -> Result<nightshift::store::Pressure, StoreError> {
-        Ok(Default::default())
-    }
-
-    async fn replicas_taken(&self) -> Result<Vec<nightshift::policy::TakenReplica>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn levels(&self) -> Result<Vec<Level>, StoreError> {
-        Ok(Vec::new())
-    }
-    async fn card(&self, _: &str, _: &str) -> Result<Card, StoreError> {
-        unimplemented!()
-    }
-    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
-        unimplemented!()
-    }
-    async fn unseen(
-        &self,
-        _: &str,
-        _: Time,
-        _: Option<(Time, EpisodeId)>,
-        _: usize,
-    ) -> Result<Vec<Episode>, StoreError> {
-        unimplemented!()
-    }
-    async fn raw_entries(&self, _: Option<EntryNo>, _: usize) -> Result<Vec<RawEntry>, StoreError> {
-        unimplemented!()
-    }
-    async fn checkpoint(&self, _: Arc<SigningKey>, _: Time) -> Result<Option<Checkpoint>, StoreError> {
-        unimplemented!()
-    }
-    async fn checkpoints(&self, _: u64, _: usize) -> Result<Vec<Checkpoint>, StoreError> {
-        unimplemented!()
-    }
-    async fn inclusion(&self, _: EntryNo, _: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
-        unimplemented!()
-    }
-    async fn consistency(&self, _: u64, _: u64) -> Result<Vec<LeafHash>, StoreError> {
-        unimplemented!()
-    }
-    async fn intake_reports(&self, _: Numbered) -> Result<(u64, Heard), StoreError> {
-        unimplemented!()
-    }
-    async fn agent_seen(&self, _: NewAgent, _: Standing, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
-        unimplemented!()
-    }
-    async fn agent_identity(&self, _: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
-        unimplemented!()
-    }
-    async fn agent_used(&self, _: NewAgent, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn agent_renewed(&self, _: NewAgent, _: Time) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-    async fn join_check(&self, _: &str, _: &AgentName, _: Time) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-    async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn join_token(&self, _: JoinToken, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn join(&self, _: &str, _: NewAgent, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn token_make(&self, _: NewToken, _: Time) -> Result<ApiToken, StoreError> {
-        unimplemented!()
-    }
-    async fn token(&self, _: &str) -> Result<Option<ApiToken>, StoreError> {
-        unimplemented!()
-    }
-    async fn token_by_id(&self, _: TokenId) -> Result<Option<ApiToken>, StoreError> {
-        unimplemented!()
-    }
-    async fn same_person(&self, _: &str, _: &str) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-    async fn tokens(&self, _: Time) -> Result<Vec<ApiToken>, StoreError> {
-        unimplemented!()
-    }
-    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
-        unimplemented!()
-    }
-    async fn subject_links(&self, _: &str, _: &str) -> Result<Vec<nightshift::store::SubjectLink>, StoreError> {
-        unimplemented!()
-    }
-    async fn subject_link(
-        &self,
-        _: nightshift::store::SubjectLink,
-        _: Time,
-    ) -> Result<nightshift::store::Linked, StoreError> {
-        unimplemented!()
-    }
-    async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
-        unimplemented!()
-    }
-    async fn retain_until(&self, _: Duration, _: Time) -> Result<Time, StoreError> {
-        unimplemented!()
-    }
-    async fn shift_timers(&self, _: i64, _: String, _: Time) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-    async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-    async fn close(&self) -> Result<(), StoreError> {
-        unimplemented!()
+    async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
+        let upto = numbered.numbers.last().copied().unwrap_or_default();
+        Ok((upto, self.intake(numbered.batch).await?))
     }
 }

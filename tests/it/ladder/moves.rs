@@ -17,7 +17,15 @@ use std::sync::Arc;
 fn courier(house: &House, channels: Vec<(&str, Box<dyn Notifier>)>) -> Courier {
     let parts = &house.night.parts;
     let told = channels.into_iter().map(|(name, notifier)| (name.to_owned(), notifier)).collect::<BTreeMap<_, _>>();
-    Courier::with(parts.store.clone(), Arc::new(told), parts.clock.clone(), parts.nudge.clone(), "test", None)
+    Courier::with(
+        parts.store.clone(),
+        parts.store.clone(),
+        Arc::new(told),
+        parts.clock.clone(),
+        parts.nudge.clone(),
+        "test",
+        None,
+    )
 }
 
 async fn incidents(house: &House) -> Vec<Incident> {
@@ -44,7 +52,7 @@ async fn a_rule_that_observes_in_silence_is_told_to_its_channels_in_one_message_
     courier.pass().await.unwrap();
     let told = posted(&server);
     assert_eq!(told.len(), 1, "{told:#?}");
-    assert!(told[0].contains("rule xid goes from observe to suggest, promoted by ops"), "{told:#?}");
+    assert!(told[0].contains("rule xid promoted from observe to suggest by ops"), "{told:#?}");
     house.night.pass(MINUTE).await;
     courier.pass().await.unwrap();
     assert_eq!(posted(&server).len(), 1, "and once");

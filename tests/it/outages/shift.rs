@@ -228,9 +228,16 @@ impl Shift {
         let http = Http::new("nightshift/test", &[]).unwrap();
         let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test", &seal()).unwrap();
         let (parts, url) = (&night.parts, Some("https://ns.example"));
-        let courier =
-            Courier::with(parts.store.clone(), Arc::new(built), parts.clock.clone(), parts.nudge.clone(), "test", url)
-                .counting(parts.world.clone(), parts.config.guards.clone());
+        let courier = Courier::with(
+            parts.store.clone(),
+            parts.store.clone(),
+            Arc::new(built),
+            parts.clock.clone(),
+            parts.nudge.clone(),
+            "test",
+            url,
+        )
+        .counting(parts.world.clone(), parts.config.guards.clone());
         let began = night.now();
         let (pager_away, slack_away) = (draw.range(3_600, 20_000), draw.range(3_600, 20_000));
         let away = [(pager_away, pager_away + 600), (slack_away, slack_away + 1_200)];

@@ -63,7 +63,7 @@ async fn a_flood_of_unsigned_bodies_is_refused_and_events_go_on_getting_in() {
     for flood in floods {
         let _ = flood.await;
     }
-    assert!(chat.types("U0ADA", "status").await.contains("incidents open"), "and Slack is heard again");
+    assert!(chat.types("U0ADA", "status").await.contains("open incidents"), "and Slack is heard again");
 }
 
 #[tokio::test]

@@ -132,10 +132,10 @@ async fn a_run_is_asked_for_its_parameters_and_a_wrong_one_is_said_at_its_field(
     assert!(answer["errors"]["node"].as_str().is_some_and(|text| text.contains("node")), "{answer}");
     let answer = chat.interacts(&sent("U0OLI", &view, &[("node", "gpu-3")])).await;
     assert_eq!(answer["response_action"], "clear", "{answer}");
-    assert!(chat.slack.answers(1).await[0].contains("r1 was started"));
+    assert!(chat.slack.answers(1).await[0].contains("r1 started"));
     assert_eq!(chat.night.run(nightshift::model::RunId(1)).await.input.params["node"], "gpu-3");
     // Everything given: nothing is asked. Something left out: the rest is filled in.
-    assert!(chat.types("U0OLI", "run cordon node=gpu-2").await.contains("r2 was started"));
+    assert!(chat.types("U0OLI", "run cordon node=gpu-2").await.contains("r2 started"));
     assert_eq!(chat.commands("U0OLI", "run cordon").await, Value::Null);
     assert!(chat.types("U0ADA", "run cordon").await.contains("`ada` has role approver"));
     assert!(chat.types("U0OLI", "run cordn").await.contains("did you mean `cordon`?"));

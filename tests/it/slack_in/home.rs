@@ -35,7 +35,7 @@ async fn who_opens_the_page_sees_what_waits_for_them_and_decides_there() {
     let call = chat.slack.called(PUBLISH, 1).await.remove(0);
     assert_eq!(call["user_id"], "U0ADA");
     let (words, buttons) = page(&call);
-    for expected in ["*Waiting for you*", "*Open incidents: 1*", "i1 ", "nodes are out"] {
+    for expected in ["*Waiting for you*", "*Open incidents: 1*", "i1 ", "nodes out of service"] {
         assert!(words.contains(expected), "{expected}: {words}");
     }
     assert!(!call.to_string().contains("<!channel>"));
@@ -65,7 +65,7 @@ async fn who_may_not_answer_sees_no_button_and_a_stranger_sees_how_to_be_known()
     chat.asking().await;
     chat.event(&opened("U0VIC", "Ev1")).await;
     let (words, buttons) = page(&chat.slack.called(PUBLISH, 1).await[0]);
-    assert!(words.contains("Nothing; 1 for others"), "{words}");
+    assert!(words.contains("No requests for you; 1 for others"), "{words}");
     assert!(buttons.iter().all(|(action, _)| action != "approve" && action != "deny"), "{buttons:?}");
     chat.event(&opened("U0EVE", "Ev2")).await;
     let call = chat.slack.called(PUBLISH, 2).await.remove(1);

@@ -125,7 +125,7 @@ async fn over_tls_the_engine_trusts_whom_ssl_cert_file_names() {
         "response_url": format!("{}answer", place.slack.url),
     });
     line.deliver("e1", "slash_commands", slash).await;
-    assert!(place.slack.answers(1).await[0].contains("0 incidents open"));
+    assert!(place.slack.answers(1).await[0].contains("0 open incidents"));
     place.status("connected since").await;
     assert_eq!(engine.stop(), Some(0));
 }

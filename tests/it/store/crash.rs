@@ -79,6 +79,6 @@ async fn ledger_is_whole(store: &Arc<dyn Store>, dir: &std::path::Path) {
         entries.extend(store.raw_entries(last, 1_000).await.unwrap());
     }
     let mut export = Vec::new();
-    write_export(&mut export, key.public(), size, entries, &store.checkpoints(0, 1_000).await.unwrap()).unwrap();
+    write_export(&mut export, key.public(), size, entries, store.checkpoints(0, 1_000).await.unwrap()).unwrap();
     assert_eq!(verify_export(export.as_slice(), key.public()).unwrap().signed, size);
 }

@@ -5,9 +5,9 @@
 use super::Open;
 use super::fixtures::*;
 use nightshift::model::{
-    Entry, EntryKind, EpisodeState, HeardEvent, IncidentState, Mode, ReasonCode, RunState, Severity,
+    Entry, EntryKind, EpisodeState, Grant, HeardEvent, IncidentState, Mode, ReasonCode, Role, RunState, Severity,
 };
-use nightshift::store::{Control, Filter, Heard, Store};
+use nightshift::store::{Control, Filter, Heard, NewToken, Store, StoreError};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -265,4 +265,28 @@ pub async fn many_batches_at_once_are_all_kept(open: Open<'_>) {
     let counts = store.counts().await.unwrap();
     assert_eq!((counts.episodes_open, counts.incidents_open, counts.runs_unfinished), (300, 300, 300));
     assert_eq!(counts.entries, 1 + 3 * 300);
+}
+
+/// Numbers are counted in memory; an operation that fails after it took one must not leave a hole.
+pub async fn an_operation_that_was_undone_gives_no_number_away(open: Open<'_>) {
+    let store = open();
+    let token = NewToken {
+        name: "ana".to_owned(),
+        grant: Grant { role: Role::Admin, clusters: None },
+        sources: Vec::new(),
+        hash: "a hash that is known already".to_owned(),
+        by: "ana".to_owned(),
+        root: None,
+        person: None,
+        made_with: None,
+        expires_at: at(3_600),
+    };
+    let glass = |second| store.break_glass(token.clone(), "a test".to_owned(), vec!["slack".to_owned()], at(second));
+    glass(1).await.unwrap();
+    let twice = glass(2).await;
+    assert!(matches!(twice, Err(StoreError::Database(_))), "its incident was created before it failed: {twice:?}");
+    hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(3)).await;
+    let mut numbers: Vec<i64> = store.incidents(all()).await.unwrap().iter().map(|incident| incident.id.0).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2]);
 }

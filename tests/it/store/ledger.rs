@@ -29,7 +29,7 @@ async fn export(store: &Arc<dyn Store>, key: &PublicKey) -> Vec<u8> {
     }
     let mut out = Vec::new();
     let size = entries.len() as u64;
-    write_export(&mut out, key, size, entries, &store.checkpoints(0, 1_000).await.unwrap()).unwrap();
+    write_export(&mut out, key, size, entries, store.checkpoints(0, 1_000).await.unwrap()).unwrap();
     out
 }
 

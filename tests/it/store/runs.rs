@@ -56,7 +56,7 @@ pub async fn a_write_under_an_old_epoch_is_fenced(open: Open<'_>) {
     fenced(store.begin(cordon(&old, "gpu-3"), guards(), at(6)).await.map(drop));
     fenced(store.park(run, epoch, None, RunState::Ready, at(9), at(6)).await);
     fenced(store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(6)).await);
-    fenced(store.unwind(run, epoch, "x".to_owned(), at(6)).await);
+    fenced(store.unwind(run, epoch, "x".to_owned()).await);
     fenced(store.finish(run, epoch, RunState::Done, at(6)).await);
     assert_eq!(store.counts().await.unwrap(), before);
     store.finish(run, new.run.epoch, RunState::Done, at(7)).await.unwrap();
@@ -98,7 +98,7 @@ pub async fn what_a_cancelled_run_left_open_is_due_until_somebody_has_stopped_it
     let store = open();
     let claimed = running(&store, "gpu-3").await;
     let (run, epoch) = (claimed.run.id, claimed.run.epoch);
-    assert_eq!(store.abandoned(run, at(1)).await.unwrap(), None, "nobody has cancelled it");
+    assert_eq!(store.abandoned(run).await.unwrap(), None, "nobody has cancelled it");
     store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
     store.park(run, epoch, None, RunState::Waiting { why: "a pod".to_owned() }, at(600), at(1)).await.unwrap();
     let cancel = Control::Cancel { run, by: "kim".to_owned(), why: "wrong node".to_owned() };
@@ -107,14 +107,14 @@ pub async fn what_a_cancelled_run_left_open_is_due_until_somebody_has_stopped_it
     for _ in 0..2 {
         assert_eq!(store.due(at(2), 10).await.unwrap().runs, [run]);
         assert_eq!(store.claim(run, at(2)).await.unwrap(), None);
-        let (found, step) = store.abandoned(run, at(2)).await.unwrap().unwrap();
+        let (found, step) = store.abandoned(run).await.unwrap().unwrap();
         assert!(found.state.is_final() && step.outcome.is_none());
     }
     store.look_again(run, epoch, Some(at(30))).await.unwrap();
     let due = store.due(at(29), 10).await.unwrap();
     assert_eq!((due.runs.len(), due.next), (0, Some(at(30))));
     store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(30)).await.unwrap();
-    assert_eq!(store.abandoned(run, at(30)).await.unwrap(), None);
+    assert_eq!(store.abandoned(run).await.unwrap(), None);
     assert!(store.due(at(9_999), 10).await.unwrap().runs.is_empty());
 }
 

@@ -313,7 +313,7 @@ async fn a_provider_that_is_down_too_talkative_or_somebody_else_is_refused_in_wo
     refused("more than 1 MiB, which is not read").await;
     forged.said().huge = false;
     forged.said().issuer = "https://evil.example".into();
-    refused("calls itself https://evil.example").await;
+    refused("the provider's issuer is https://evil.example").await;
 }
 
 /// What it says of itself is remembered for an hour; that it has gone since is found before a browser is sent there.

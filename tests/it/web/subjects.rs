@@ -68,7 +68,7 @@ async fn who_changes_her_mail_at_the_provider_does_not_release_what_she_asked_to
     let (mut grouped, words) = signs_in(claims("00u1", "ann.new@example.com", false)).await;
     assert!(words.contains("oidc:00u1 · operator"), "{words}");
     let refused = act(&desk, &mut grouped, "/web/unfreeze").await;
-    assert!(frozen(&desk).await && refused.contains("already, as ann"), "{refused}");
+    assert!(frozen(&desk).await && refused.contains("already requested the release of `all`, as ann"), "{refused}");
     let (mut other, _) = signs_in(claims("00u2", "bob@example.com", true)).await;
     act(&desk, &mut other, "/web/unfreeze").await;
     assert!(!frozen(&desk).await, "another account is another person");

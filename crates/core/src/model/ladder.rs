@@ -74,7 +74,7 @@ pub struct Terms {
     pub tell: Vec<String>,
 }
 
-/// A rule's place on the ladder, for whoever looks.
+/// A rule's level and its statistics, as pages and the API show them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Scorecard {
     pub rule: String,

@@ -56,11 +56,11 @@ pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, n
 
 fn too_young(over: Span, since: Option<Time>, now: Time) -> Option<String> {
     let Some(since) = since else {
-        return (over > Span::default()).then(|| format!("needs matches over {over}, has none"));
+        return (over > Span::default()).then(|| format!("requires matches over {over}, has none"));
     };
     let age = now.as_second().saturating_sub(since.as_second()).max(0).unsigned_abs();
     let whole_minutes = Span::minutes(age / 60);
-    (age < over.0.as_secs()).then(|| format!("needs matches over {over}, the first is {whole_minutes} old"))
+    (age < over.0.as_secs()).then(|| format!("requires matches over {over}, the first is {whole_minutes} old"))
 }
 
 /// 32 hex digits over a rule's behavior and the text of its runbook. Notified users, approvers and the mode itself are

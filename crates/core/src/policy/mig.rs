@@ -31,11 +31,11 @@ use std::sync::Arc;
 /// Who has an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Held {
-    /// Nobody: free to be used or destroyed.
+    /// No one: free to be used or destroyed.
     Idle,
     /// A pod that may be moved, at this price (see `move_cost`).
     Movable { pod: String, cost: u64 },
-    /// Somebody who may not be moved.
+    /// A pod or process that may not be moved.
     Pinned { by: String, why: String },
 }
 
@@ -52,7 +52,7 @@ pub struct MigBoard {
     pub name: String,
     pub geometry: Arc<Geometry>,
     pub seats: Vec<MigSeat>,
-    /// Why it must not be touched: ill, its mode pending, another user's.
+    /// Why it must not be touched: it is unhealthy, its mode is pending, or it is another user's.
     pub shut: Option<String>,
 }
 

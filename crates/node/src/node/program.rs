@@ -147,7 +147,7 @@ impl Program {
         }
         let group = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse::<i32>().ok());
         if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
-            // It may have ended between the two; its group is its own, so nobody else can be meant.
+            // It may have ended between the two; its group is its own, so no other process is signaled.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }

@@ -1,14 +1,12 @@
 //! A store that knows incidents and deliveries alone, and a channel that remembers what it was told.
 //!
-//! Invariant: every other method of the store panics, so that the courier cannot come to need it unseen.
+//! Invariant: it implements the two traits of the store that the courier takes, and no other.
 
 use crate::clock::{Clock, SimClock};
 use crate::model::*;
 use crate::notifiers::Notifier;
-use crate::policy::{GuardLimits, Proposal};
-use crate::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use crate::store::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -121,7 +119,7 @@ impl FakeStore {
 }
 
 #[async_trait::async_trait]
-impl Store for FakeStore {
+impl Outbox for FakeStore {
     async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
         let (due, reader) = self.with(|shelf| {
             let waiting = || shelf.rows.values().filter(|row| row.due.want > row.done);
@@ -197,10 +195,32 @@ impl Store for FakeStore {
         });
         Ok(())
     }
+}
 
+/// The shelf holds incidents, entries, runs and approvals: there are no alerts, steps, freezes or nodes taken.
+#[async_trait::async_trait]
+impl Views for FakeStore {
     async fn incidents(&self, filter: Filter) -> Result<Vec<Incident>, StoreError> {
         let wanted = filter.incident.expect("the courier asks for one");
         Ok(self.with(|shelf| shelf.incidents.get(&wanted).cloned().into_iter().collect()))
+    }
+
+    async fn episodes(&self, _: Filter) -> Result<Vec<Episode>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn runs(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
+        let ours = |run: &&Run| filter.incident.is_none() || run.incident == filter.incident;
+        Ok(self.with(|shelf| shelf.runs.iter().filter(ours).cloned().collect()))
+    }
+
+    async fn steps(&self, _: RunId) -> Result<Vec<Step>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Gives all, as a store may that does not look up approvals by incident.
+    async fn approvals(&self, _: Filter) -> Result<Vec<Approval>, StoreError> {
+        Ok(self.with(|shelf| shelf.approvals.clone()))
     }
 
     async fn entries(&self, filter: Filter) -> Result<Vec<Entry>, StoreError> {
@@ -212,126 +232,18 @@ impl Store for FakeStore {
         }))
     }
 
-    async fn runs(&self, filter: Filter) -> Result<Vec<Run>, StoreError> {
-        let ours = |run: &&Run| filter.incident.is_none() || run.incident == filter.incident;
-        Ok(self.with(|shelf| shelf.runs.iter().filter(ours).cloned().collect()))
-    }
-
-    /// Gives all, as a store may that does not look up approvals by incident.
-    async fn approvals(&self, _: Filter) -> Result<Vec<Approval>, StoreError> {
-        Ok(self.with(|shelf| shelf.approvals.clone()))
-    }
-
-    async fn intake(&self, _: Batch) -> Result<Heard, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn abandoned(&self, _: RunId, _: Time) -> Result<Option<(Run, Step)>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn look_again(&self, _: RunId, _: i64, _: Option<Time>) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn start(&self, _: NewRun) -> Result<Option<RunId>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn tick(&self, _: Time) -> Result<u64, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn claim(&self, _: RunId, _: Time) -> Result<Option<Claimed>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn begin(&self, _: Proposal, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn foretell(&self, _: Prospect, _: Arc<GuardLimits>, _: Time) -> Result<Vec<Verdict>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn again(&self, _: Proposal, _: u32, _: Arc<GuardLimits>, _: Time) -> Result<Begun, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn attempt(&self, _: RunId, _: i64, _: u32, _: Time) -> Result<Step, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn park(
-        &self,
-        _: RunId,
-        _: i64,
-        _: Option<(u32, Value)>,
-        _: RunState,
-        _: Time,
-        _: Time,
-    ) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn end(
-        &self,
-        _: RunId,
-        _: i64,
-        _: u32,
-        _: Outcome,
-        _: Vec<(String, String)>,
-        _: Time,
-    ) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn planned(&self, _: RunId, _: i64, _: Plan, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn ask(&self, _: RunId, _: i64, _: NewApproval, _: Time) -> Result<ApprovalId, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn unwind(&self, _: RunId, _: i64, _: String, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn finish(&self, _: RunId, _: i64, _: RunState, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn decide(&self, _: ApprovalId, _: bool, _: &str, _: &str, _: Time) -> Result<Decided, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn control(&self, _: Control, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn note(&self, _: Actor, _: About, _: EntryKind, _: Time) -> Result<EntryNo, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn pin(&self, _: &Pin, _: &str, _: Reach, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn pinned(&self, _: &str) -> Result<Option<String>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn episodes(&self, _: Filter) -> Result<Vec<Episode>, StoreError> {
-        Ok(Vec::new())
-    }
-    async fn steps(&self, _: RunId) -> Result<Vec<Step>, StoreError> {
-        panic!("not the courier's")
-    }
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError> {
         Ok(Vec::new())
     }
-    async fn pressure(&self, _: Time) -> Result<crate::store::Pressure, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn replicas_taken(&self) -> Result<Vec<crate::policy::TakenReplica>, StoreError> {
+
+    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
         Ok(Vec::new())
     }
 
-    async fn levels(&self) -> Result<Vec<Level>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn card(&self, _: &str, _: &str) -> Result<Card, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn breakers(&self) -> Result<Vec<Breaker>, StoreError> {
-        panic!("not the courier's")
-    }
     async fn counts(&self) -> Result<Counts, StoreError> {
-        panic!("not the courier's")
+        Ok(self.with(|shelf| Counts { entries: shelf.entries.len() as u64, ..Counts::default() }))
     }
-    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
-        panic!("not the courier's")
-    }
+
     async fn unseen(
         &self,
         _: &str,
@@ -339,97 +251,7 @@ impl Store for FakeStore {
         _: Option<(Time, EpisodeId)>,
         _: usize,
     ) -> Result<Vec<Episode>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn raw_entries(&self, _: Option<EntryNo>, _: usize) -> Result<Vec<RawEntry>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn checkpoint(&self, _: Arc<SigningKey>, _: Time) -> Result<Option<Checkpoint>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn checkpoints(&self, _: u64, _: usize) -> Result<Vec<Checkpoint>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn inclusion(&self, _: EntryNo, _: u64) -> Result<(LeafHash, Vec<LeafHash>), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn consistency(&self, _: u64, _: u64) -> Result<Vec<LeafHash>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn intake_reports(&self, _: Numbered) -> Result<(u64, Heard), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn agent_seen(&self, _: NewAgent, _: Standing, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn agent_identity(&self, _: &AgentName) -> Result<Option<AgentIdentity>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn agent_used(&self, _: NewAgent, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn agent_renewed(&self, _: NewAgent, _: Time) -> Result<u64, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn join_check(&self, _: &str, _: &AgentName, _: Time) -> Result<bool, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn agent_remove(&self, _: &AgentName, _: &str, _: &str, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn join_token(&self, _: JoinToken, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn join(&self, _: &str, _: NewAgent, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn token_make(&self, _: NewToken, _: Time) -> Result<ApiToken, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn token(&self, _: &str) -> Result<Option<ApiToken>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn token_by_id(&self, _: TokenId) -> Result<Option<ApiToken>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn same_person(&self, _: &str, _: &str) -> Result<bool, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn tokens(&self, _: Time) -> Result<Vec<ApiToken>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn token_revoke(&self, _: TokenId, _: &str, _: &str, _: Time) -> Result<Vec<ApiToken>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn subject_links(&self, _: &str, _: &str) -> Result<Vec<crate::store::SubjectLink>, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn subject_link(&self, _: crate::store::SubjectLink, _: Time) -> Result<crate::store::Linked, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn token_used(&self, _: TokenId, _: Time) -> Result<(), StoreError> {
-        panic!("not the courier's")
-    }
-    async fn break_glass(&self, _: NewToken, _: String, _: Vec<String>, _: Time) -> Result<ApiToken, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn retain_until(&self, _: Duration, _: Time) -> Result<Time, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn shift_timers(&self, _: i64, _: String, _: Time) -> Result<u64, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn sweep(&self, _: Span, _: Span, _: Time) -> Result<u64, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn health(&self) -> Result<i64, StoreError> {
-        panic!("not the courier's")
-    }
-    async fn close(&self) -> Result<(), StoreError> {
-        panic!("not the courier's")
+        Ok(Vec::new())
     }
 }
 
@@ -440,6 +262,8 @@ pub struct Told {
     pub digests: Vec<(Digest, Option<Receipt>)>,
     /// Answers to give before all is well again.
     pub answers: VecDeque<Delivery>,
+    /// Each delivery takes a second of this clock.
+    pub takes_a_second: Option<Arc<SimClock>>,
     /// The next delivery ends only then.
     pub slow: Option<Arc<tokio::sync::Notify>>,
 }
@@ -476,6 +300,9 @@ impl Notifier for FakeChannel {
             slow.notified().await;
         }
         self.ear.with(|heard| {
+            if let Some(clock) = &heard.takes_a_second {
+                later(clock, 1);
+            }
             heard.posts.push((notice.clone(), prior.cloned()));
             let given = Receipt(json!({ "ts": notice.incident.id }));
             heard.answers.pop_front().unwrap_or(Delivery::Delivered(given))

@@ -9,7 +9,7 @@ use crate::store::StoreError;
 
 impl Slice<'_> {
     pub(super) async fn stop(&self) -> Result<(), StoreError> {
-        let Some((run, step)) = self.parts.store.abandoned(self.id, self.now()).await? else { return Ok(()) };
+        let Some((run, step)) = self.parts.store.abandoned(self.id).await? else { return Ok(()) };
         let world = self.parts.world.within(run.subject.cluster.as_deref());
         let stopped = match actions::find(&step.call.action) {
             None => None,

@@ -1,4 +1,4 @@
-//! The page of an incident: the unhealthy objects, their alerts, the acts on them, and by whom.
+//! The page of an incident: the unhealthy objects, their alerts, the acts on them, and the users who acted.
 //!
 //! Invariant: labels and annotations are shown as the source wrote them, and as nothing but text.
 

@@ -157,7 +157,7 @@ mod tests {
         check(affinity(&json!([{ "matchFields": [rule("metadata.name", "In", &["gpu-1"])] }])), true);
         check(affinity(&json!([{ "matchFields": [rule("metadata.name", "NotIn", &["gpu-1"])] }])), false);
         check(affinity(&json!([{ "matchFields": [rule("metadata.uid", "NotIn", &["x"])] }])), false);
-        // What is only preferred keeps nobody away.
+        // A preference excludes no pod.
         check(
             json!({ "affinity": { "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [{}] } } }),
             true,

@@ -25,7 +25,7 @@ pub(super) struct Orders {
 }
 
 /// A GPU that is to change, as it was found.
-struct Work<'s> {
+struct LayoutWork<'s> {
     gpu: Gpu<'s>,
     found: MigGpu,
     change: Change,
@@ -62,10 +62,10 @@ fn prepare<'s>(
     machine: &Machine,
     session: &'s Session,
     orders: &Orders,
-) -> Result<Vec<Work<'s>>, (FailureKind, String)> {
+) -> Result<Vec<LayoutWork<'s>>, (FailureKind, String)> {
     let unread = |error: NvmlError| (FailureKind::Unavailable, error.to_string());
     let gpus = session.gpus().map_err(unread)?;
-    let mut work: Vec<Work<'s>> = Vec::new();
+    let mut work: Vec<LayoutWork<'s>> = Vec::new();
     for change in &orders.changes {
         let mut found = None;
         for gpu in &gpus {
@@ -78,7 +78,7 @@ fn prepare<'s>(
         let gpu = found.ok_or_else(|| (FailureKind::NotFound, format!("GPU {} is not on this node", change.gpu)))?;
         let found = super::looked_at(machine, gpu.read().map_err(unread)?);
         refuse(&found, change)?;
-        work.push(Work { gpu, found, change: change.clone() });
+        work.push(LayoutWork { gpu, found, change: change.clone() });
     }
     Ok(work)
 }
@@ -136,7 +136,7 @@ fn lead_to(gpu: &Gpu<'_>, now: &MigGpu, wanted: &[MigPlace]) -> Result<(), NvmlE
     Ok(())
 }
 
-fn verify(work: &[Work<'_>]) -> Result<Vec<MigGpu>, String> {
+fn verify(work: &[LayoutWork<'_>]) -> Result<Vec<MigGpu>, String> {
     let mut after = Vec::new();
     for one in work {
         let read = one.gpu.read().map_err(|error| error.to_string())?;
@@ -153,7 +153,7 @@ fn verify(work: &[Work<'_>]) -> Result<Vec<MigGpu>, String> {
 }
 
 /// Restores the layouts that were found, and returns the result in words.
-fn roll_back(work: &[Work<'_>]) -> String {
+fn roll_back(work: &[LayoutWork<'_>]) -> String {
     let mut failures = Vec::new();
     for one in work.iter().rev() {
         let back = one.gpu.read().and_then(|now| lead_to(&one.gpu, &now, &one.change.before));

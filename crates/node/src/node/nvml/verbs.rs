@@ -1,6 +1,6 @@
 //! `gpu::health`, `gpu::processes`, `gpu::recovery_action`: NVML's data, for a user's or a runbook's request.
 //!
-//! Invariant: they read only, and where NVML cannot be read they return that instead of "well", "nobody" or "none".
+//! Invariant: they only read, and where NVML cannot be read they return that failure instead of "healthy" or "none".
 
 use super::door::Question;
 use crate::model::{Answer, Command, FailureKind};
