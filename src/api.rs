@@ -38,7 +38,7 @@ pub use lists::{ListQuery, PageQuery};
 pub use problem::ProblemDetails;
 pub use rules::{JudgeAnswer, JudgeRequest, MoveRequest, MovedRule, RuleList, ScorecardAnswer, ScorecardList};
 pub use runs::{RunAnswer, RunDetail, RunList, RunRequest, RunbookEntry, RunbookList, Simulation};
-pub use status::{EngineStatus, LostCluster, SlackConnection, SwitchedOff};
+pub use status::{EngineStatus, LedgerSize, LostCluster, SlackConnection, SwitchedOff};
 pub use why::{ExplainedOutcome, Explanation, ExplanationBlock, ExplanationLine, WhyQuery};
 
 use schemars::JsonSchema;

@@ -51,6 +51,12 @@ pub struct EngineStatus {
     pub break_glass: Vec<ApiToken>,
 }
 
+/// The only member of a status that an export needs, so that an engine of another version can be exported too.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LedgerSize {
+    pub entries: u64,
+}
+
 /// A cluster that is not watched now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LostCluster {

@@ -7,7 +7,7 @@ use super::invocation::{Invocation, Paint, clean};
 use super::page;
 use super::stop::{Code, Stop};
 use crate::api::{
-    CheckpointList, EngineStatus, EntryList, InclusionProof, PageQuery, RawEntryAnswer, RawEntryList, RedactionAnswer,
+    CheckpointList, EntryList, InclusionProof, LedgerSize, PageQuery, RawEntryAnswer, RawEntryList, RedactionAnswer,
     RedactionRequest,
 };
 use crate::limits;
@@ -177,7 +177,7 @@ fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
 /// Fetches everything, page by page, and writes it as an export.
 fn write_all(client: &Client, key: &PublicKey, mut out: impl Write) -> Result<(), Stop> {
     // Entries go on arriving: the export ends where it began to be made.
-    let size = client.get::<EngineStatus>("status", &())?.read()?.entries;
+    let size = client.get::<LedgerSize>("status", &())?.read()?.entries;
     let mut pages = Pages { client, next: 0, size, page: Vec::new().into_iter(), failed: None };
     let mut checkpoints = Checkpoints { client, after: 0, size, page: Vec::new().into_iter(), failed: None };
     let written = write_export(&mut out, key, size, &mut pages, &mut checkpoints).and_then(|()| out.flush());

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a page that is out of date fails here, with what to mend.
 
+mod bounds;
+
 use nightshift::config::Config;
 use nightshift::model::Rule;
 use nightshift::{catalog, script};
@@ -42,6 +44,21 @@ fn the_page_of_roles_is_the_table_of_rights_and_routes() {
 #[test]
 fn the_page_of_access_is_the_table_of_routes_roles_and_clusters() {
     page("access.md", &nightshift::server::access_page());
+}
+
+#[test]
+fn the_page_of_limits_is_the_constants() {
+    let truth = bounds::page(root());
+    page("limits.md", &truth);
+    // The evaluation against the values that the program has.
+    for line in [
+        format!("| `READ_LIMIT` | {} |", "1,000"),
+        format!("| `AGENT_ANSWER_BYTES` | {} MiB |", nightshift::limits::AGENT_ANSWER_BYTES >> 20),
+        format!("| `AGENT_POLL` | {} s |", nightshift::limits::AGENT_POLL.as_secs()),
+    ] {
+        assert!(truth.contains(&line), "{line}");
+    }
+    assert_eq!(nightshift::limits::READ_LIMIT, 1_000);
 }
 
 #[test]

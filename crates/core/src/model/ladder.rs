@@ -51,7 +51,9 @@ pub struct Judgement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Demote {
+    /// Bad outcomes that take it from auto to approve.
     pub auto: u32,
+    /// Bad outcomes that take it from approve to suggest.
     pub approve: u32,
 }
 

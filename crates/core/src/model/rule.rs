@@ -72,8 +72,11 @@ pub enum Argument {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repeat {
+    /// So many episodes.
     pub count: u32,
+    /// Within this time.
     pub within: Span,
+    /// Counted for equal values of these parts of the subject or labels; empty: of the whole subject.
     #[serde(default)]
     pub by: Vec<String>,
 }
@@ -99,10 +102,12 @@ impl Schedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
+    /// Unique in all files; freezes, promotions and statistics are kept by it.
     pub name: String,
     /// Alertmanager matchers, all of which must hold.
     #[serde(default)]
     pub when: Vec<String>,
+    /// A schedule, instead of `when`.
     #[serde(default)]
     pub at: Option<Schedule>,
     /// Each of these lines is a set of matchers; one set that holds mutes the rule.
@@ -111,8 +116,10 @@ pub struct Rule {
     /// The runbook's name; without one the rule only notifies.
     #[serde(default)]
     pub run: Option<String>,
+    /// The runbook's parameters. Those that are left out come from the subject, else from the runbook's header.
     #[serde(default)]
     pub with: BTreeMap<String, Argument>,
+    /// How far it may go, if `mode_ceiling` of the configuration and its own level allow that.
     #[serde(default)]
     pub mode: Mode,
     /// Names of channels from the configuration.
@@ -127,6 +134,7 @@ pub struct Rule {
     /// The parts of the subject or the labels that join episodes into one incident. Empty: the built-in grouping.
     #[serde(default)]
     pub group_by: Vec<String>,
+    /// Act only when it happens again.
     #[serde(default)]
     pub repeat: Option<Repeat>,
     /// After a run on a subject, the next one waits this long; doubled each time.
