@@ -4,10 +4,10 @@
 
 use nightshift::limits;
 use nightshift::model::{
-    ActionSpec, ApprovalNeed, Call, Capacity, Effect, Input, Outcome, ParamSpec, ParamType, Phrases, Reach, RunId,
-    Scheduling, Span, Step, TargetKind, Time,
+    ActionCall, ActionPhrases, ActionSpec, ApprovalNeed, CapacityKind, EffectClass, ImpactScope, Outcome, ParamSpec,
+    ParamType, RunId, RunInput, SchedulingEffect, Span, Step, TargetKind, Time,
 };
-use nightshift::script::{Brake, HostApi, Runbook, Turn, advance, advance_with, check, compile};
+use nightshift::script::{HostApi, Runbook, ScriptBrake, ScriptTurn, advance, advance_with, check, compile};
 use serde_json::{Value, json};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -23,14 +23,14 @@ const fn action(name: &'static str, params: &'static [ParamSpec], options: &'sta
         params,
         options,
         returns: "",
-        effect: Effect::Read,
-        reach: Reach::None,
+        effect: EffectClass::Read,
+        reach: ImpactScope::None,
         disruptive: false,
         target: TargetKind::Nothing,
-        takes: Capacity::Nothing,
-        scheduling: Scheduling::Unchanged,
+        takes: CapacityKind::Nothing,
+        scheduling: SchedulingEffect::Unchanged,
         approval: ApprovalNeed::ByMode,
-        phrases: Phrases { todo: "{call}", done: None },
+        phrases: ActionPhrases { todo: "{call}", done: None },
         permissions: &[],
         undo: None,
         deadline: Span::seconds(1),
@@ -132,15 +132,15 @@ fn hostile(api: &HostApi) {
     for (what, body) in bodies {
         let runbook = compile("hostile", body, api).unwrap_or_else(|wrong| panic!("{wrong:?}"));
         let start = Instant::now();
-        let brake = Brake::default();
+        let brake = ScriptBrake::default();
         let watch = brake.clone();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(250));
             watch.pull();
         });
-        let turn = advance_with(&runbook, &Input::default(), &[], &brake);
+        let turn = advance_with(&runbook, &RunInput::default(), &[], &brake);
         let end = match turn {
-            Turn::Broken(_) | Turn::Braked(_) => "stopped",
+            ScriptTurn::Broken(_) | ScriptTurn::Braked(_) => "stopped",
             _ => "ended",
         };
         println!("hostile, {what:<14} {end} after {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
@@ -148,13 +148,13 @@ fn hostile(api: &HostApi) {
 }
 
 /// Input and journal of a finished run with so many steps.
-fn played(runbook: &Runbook, steps: usize) -> (Input, Vec<Step>) {
+fn played(runbook: &Runbook, steps: usize) -> (RunInput, Vec<Step>) {
     let params = json!({"node": "gpu-017", "gpu": "3", "rounds": steps - 4});
     let event =
         json!({"labels": {"alertname": "GpuFellOffBus", "xid": "79", "node": "gpu-017", "severity": "critical"}});
-    let input = Input { params: params.as_object().cloned().unwrap_or_default(), event };
+    let input = RunInput { params: params.as_object().cloned().unwrap_or_default(), event };
     let mut journal = Vec::new();
-    while let Turn::Call(call) = advance(runbook, &input, &journal) {
+    while let ScriptTurn::Call(call) = advance(runbook, &input, &journal) {
         let answer = match call.action.as_str() {
             "k8s::pods_on" => json!([{"name": "inference/vllm-0", "gpus": 8}, {"name": "inference/vllm-1", "gpus": 4}]),
             "prom::value" => json!(0.25),
@@ -166,12 +166,12 @@ fn played(runbook: &Runbook, steps: usize) -> (Input, Vec<Step>) {
     (input, journal)
 }
 
-fn step(no: u32, call: Call, answer: Value) -> Step {
+fn step(no: u32, call: ActionCall, answer: Value) -> Step {
     Step {
         run: RunId(1),
         no,
         call,
-        effect: Effect::Read,
+        effect: EffectClass::Read,
         undoes: None,
         begun_at: Time::UNIX_EPOCH,
         deadline: Time::UNIX_EPOCH,

@@ -17,7 +17,7 @@ use gpus::Gpus;
 use harness::{Engine, Site, eventually, free_port};
 use nightshift::node::KMSG;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Kube, KubeConfig};
+use nightshift::world::{KubeClient, KubeConfig};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
@@ -317,7 +317,7 @@ async fn cordon() {
     let scene = Scene::new(device.then_some(Path::new(KMSG))).await;
     let mut fifo = (!device).then(|| scene.kernel());
     let kube = KubeConfig { url: scene.fleet.url(), ..KubeConfig::default() };
-    let kube = Kube::connect(&kube, "nightshift/bench").await.expect("a client");
+    let kube = KubeClient::connect(&kube, "nightshift/bench").await.expect("a client");
     // A PCI domain for this run alone; machines count theirs from zero.
     let domain = 0xa000 | (std::process::id() & 0xfff);
     let (mut took, mut unanswered) = (Vec::new(), 0);

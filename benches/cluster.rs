@@ -17,7 +17,7 @@ mod table;
 
 use harness::eventually;
 use nightshift::model::Time;
-use nightshift::world::{Kube, Node};
+use nightshift::world::{KubeClient, Node};
 use plane::{ControlPlane, NodeSpec, Options};
 use rig::{CORDON, OPEN, REMEDIATE, Rig, crowded};
 use serde_json::json;
@@ -83,7 +83,7 @@ async fn floor(plane: &ControlPlane, names: &[String]) -> (Vec<Duration>, Vec<Du
     admin.namespace("floor").await;
     let token = admin.token("floor", "bare", 3_600).await;
     admin.grant("floor", "bare", &[("", "nodes", "get"), ("", "nodes", "patch")]).await;
-    let kube = Kube::connect(&plane.reach(&token), "nightshift/floor").await.expect("a client");
+    let kube = KubeClient::connect(&plane.reach(&token), "nightshift/floor").await.expect("a client");
     let first: Node = eventually("the right", async || kube.node(&names[0]).await.ok()).await;
     let mut file =
         tempfile::tempfile_in(std::env::var("BENCH_DIR").unwrap_or_else(|_| ".".to_owned())).expect("a file");

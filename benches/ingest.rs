@@ -4,17 +4,17 @@
 //! in the same run. `cargo bench --bench ingest`; `NIGHTSHIFT_TOOLS` says where `bin/alertmanager` is; `INGEST_SECONDS=10`,
 //! `INGEST_ROUNDS=3`: each figure of the summary is the median of so many rounds.
 
-use nightshift::catalog::{Catalog, Folders};
+use nightshift::catalog::{Catalog, CatalogFolders};
 use nightshift::clock::RealClock;
-use nightshift::config::{Config, Role, Source};
-use nightshift::engine::{Nudge, Parts};
+use nightshift::config::{Config, Role, SourceConfig};
+use nightshift::engine::{EngineParts, WakeSender};
 use nightshift::model::Time;
 use nightshift::script::HostApi;
-use nightshift::server::{App, GivenToken, Tokens, serve};
+use nightshift::server::{App, ConfiguredTokens, GivenToken, serve};
 use nightshift::store::ledger::SigningKey;
 use nightshift::store::{Ledger, SqliteOptions, SqliteStore, Store};
 use nightshift::telemetry::Metrics;
-use nightshift::world::{Agents, Engines, Http, World};
+use nightshift::world::{AgentMailbox, HttpClient, ProbedEngines, World};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -127,17 +127,17 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
     let folder = tempfile::tempdir().expect("a folder");
     let store =
         Arc::new(SqliteStore::open(SqliteOptions::new(folder.path().join("bench.db")), Time::now()).expect("a store"));
-    let source: Source = serde_json::from_value(serde_json::json!({ "kind": "alertmanager" })).expect("a source");
+    let source: SourceConfig = serde_json::from_value(serde_json::json!({ "kind": "alertmanager" })).expect("a source");
     let config = Config { sources: BTreeMap::from([("bench".to_owned(), source)]), ..Config::default() };
     let at = |name: &str| {
         let path = folder.path().join(name);
         std::fs::create_dir_all(&path).expect("a folder");
         path
     };
-    let folders = Folders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
+    let folders = CatalogFolders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
     let (catalog, _) = Catalog::load_with(folders, HostApi { specs: Vec::new() }).unwrap_or_else(|p| panic!("{p:?}"));
     let clock = Arc::new(RealClock);
-    let parts = Parts {
+    let parts = EngineParts {
         config: Arc::new(config),
         store: Arc::clone(&store) as Arc<dyn Store>,
         catalog: Arc::new(catalog),
@@ -145,10 +145,10 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
             clusters: BTreeMap::new(),
             default_cluster: "none".to_owned(),
             prometheus: None,
-            http: Http::new("nightshift/bench", &[]).expect("a client"),
+            http: HttpClient::new("nightshift/bench", &[]).expect("a client"),
             docker: None,
-            agents: Agents::default(),
-            engines: Engines::default(),
+            agents: AgentMailbox::default(),
+            engines: ProbedEngines::default(),
             clock: clock.clone(),
             kill: Arc::default(),
             identity: "nightshift/bench".to_owned(),
@@ -156,7 +156,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
         notifiers: Arc::default(),
         clock,
         metrics: Arc::new(Metrics::new()),
-        nudge: Nudge::default(),
+        nudge: WakeSender::default(),
         key: Arc::new(SigningKey::open_or_create(&folder.path().join("key"), "bench").expect("a key")),
     };
     let token = GivenToken {
@@ -166,7 +166,7 @@ async fn ours(path: &str, form: Form, connections: usize, per_request: usize, sp
         clusters: None,
         text: TOKEN.to_owned(),
     };
-    let app = App::new(parts, Tokens::new(vec![token]).expect("a token"));
+    let app = App::new(parts, ConfiguredTokens::new(vec![token]).expect("a token"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

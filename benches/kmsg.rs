@@ -3,7 +3,7 @@
 //! Invariant: what is counted as read and what is reported as lost add up to what was written; else the bench panics.
 
 use nightshift::model::{Finding, GpuName, Time};
-use nightshift::node::{Faults, KMSG, KernelLog};
+use nightshift::node::{FaultTracker, KMSG, KernelLog};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -48,7 +48,12 @@ struct Cost {
 }
 
 /// Reads until `records + lost` is as many as were written since `from`, and joins as the agent does.
-fn read(log: &mut KernelLog, faults: &Faults, all: u64, more: impl Fn() -> bool) -> (u64, u64, Vec<Finding>, Cost) {
+fn read(
+    log: &mut KernelLog,
+    faults: &FaultTracker,
+    all: u64,
+    more: impl Fn() -> bool,
+) -> (u64, u64, Vec<Finding>, Cost) {
     let (mut records, mut lost, mut said) = (0, 0, Vec::new());
     let (began, memory) = (Instant::now(), resident_kib());
     let cpu = thread_cpu();
@@ -78,7 +83,7 @@ fn file(path: &Path) {
     std::fs::write(path, &text).expect("the log is written");
     drop(text);
     let (records, lost, said, cost) =
-        read(&mut KernelLog::open(path, None).expect("the log is there"), &Faults::default(), LINES, || false);
+        read(&mut KernelLog::open(path, None).expect("the log is there"), &FaultTracker::default(), LINES, || false);
     assert_eq!((records, lost), (LINES, 0));
     tell("a file of 100,000 lines", records, lost, &said, &cost);
 }
@@ -87,7 +92,7 @@ fn file(path: &Path) {
 fn device(late: bool) {
     let mut log = KernelLog::open(Path::new(KMSG), None).expect("the kernel log is readable");
     while log.pass(Duration::ZERO).expect("the log is read").records > 0 {}
-    let (done, faults) = (AtomicBool::new(false), Faults::default());
+    let (done, faults) = (AtomicBool::new(false), FaultTracker::default());
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for no in 0..LINES {
@@ -110,7 +115,7 @@ fn device(late: bool) {
         let what = if late { "read when all was written" } else { "read meanwhile" };
         tell(&format!("{KMSG}, written as fast as it takes them, {what}"), records, lost, &said, &cost);
     });
-    let nvml = nightshift::node::Sight::nvml(nightshift::node::xid_finding(
+    let nvml = nightshift::node::FaultObservation::nvml(nightshift::node::xid_finding(
         94,
         GpuName { pci: "0000:00:1e.0".to_owned(), ..GpuName::default() },
         std::collections::BTreeMap::new(),

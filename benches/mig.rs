@@ -5,7 +5,7 @@ mod arrivals;
 
 use arrivals::{Dice, Policy, draw, geometry, place, simulate};
 use nightshift::model::MigPlace;
-use nightshift::policy::{Geometry, Held, MigBoard, MigBounds, MigDemand, MigSeat, plan_mig};
+use nightshift::policy::{MigBoard, MigBounds, MigDemand, MigGeometry, MigOccupancy, MigSeat, plan_mig};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -66,7 +66,7 @@ fn below(dice: &mut Dice, end: usize) -> usize {
 }
 
 /// GPUs as `arrivals` of so many pods each have left them, every pod movable.
-fn fleet(geometry: &Arc<Geometry>, gpus: usize, arrivals: usize, dice: &mut Dice) -> Vec<MigBoard> {
+fn fleet(geometry: &Arc<MigGeometry>, gpus: usize, arrivals: usize, dice: &mut Dice) -> Vec<MigBoard> {
     let mut boards: Vec<Vec<(MigPlace, f64)>> = vec![Vec::new(); gpus];
     for _ in 0..gpus * arrivals {
         let profile = draw(dice);
@@ -82,7 +82,10 @@ fn fleet(geometry: &Arc<Geometry>, gpus: usize, arrivals: usize, dice: &mut Dice
     let seats = |(at, board): (usize, Vec<(MigPlace, f64)>)| {
         let seat = |(index, (place, _)): (usize, (MigPlace, f64))| MigSeat {
             place,
-            held: Held::Movable { pod: format!("prod/{at}-{index}"), cost: 30 + (at * 7 + index * 13) as u64 % 90 },
+            held: MigOccupancy::Movable {
+                pod: format!("prod/{at}-{index}"),
+                cost: 30 + (at * 7 + index * 13) as u64 % 90,
+            },
         };
         let seats = board.into_iter().enumerate().map(seat).collect();
         MigBoard { name: format!("gpu-{at}"), geometry: geometry.clone(), seats, shut: None }

@@ -2,9 +2,9 @@
 //!
 //! Invariant: both sides write to the same folder, with the same durability, in the same run; only new events count.
 
-use nightshift::model::{Event, Labels, Severity, Status, Subject, Time};
+use nightshift::model::{Event, EventStatus, Labels, Severity, Subject, Time};
 use nightshift::policy::RuleSet;
-use nightshift::store::{Batch, Intake, SqliteOptions, SqliteStore};
+use nightshift::store::{EventBatch, Intake, SqliteOptions, SqliteStore};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,7 @@ fn event(no: u64) -> Event {
     Event {
         source: "bench".to_owned(),
         fingerprint: format!("{:016x}", labels.fingerprint()),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         starts_at: Time::UNIX_EPOCH,
         ends_at: None,
         labels,
@@ -69,7 +69,7 @@ async fn store(rules: Arc<RuleSet>, batch: u64, tasks: u64) -> (f64, Duration, D
                     let from = next.fetch_add(batch, Ordering::Relaxed);
                     let events: Vec<Event> = (from..from + batch).map(event).collect();
                     let asked = Instant::now();
-                    let batch = Batch {
+                    let batch = EventBatch {
                         source: "bench".to_owned(),
                         events,
                         gaps: Vec::new(),

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench warm`; WARM_MIB (2048) is the size, WARM_ROUNDS (5) how often, WARM_DIR where.
 
-use nightshift::config::Cache;
-use nightshift::node::cache::{Settings, status, warm};
+use nightshift::config::ModelCacheConfig;
+use nightshift::node::cache::{CacheSettings, status, warm};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ fn let_go(dir: &Path) {
     }
 }
 
-fn ours(settings: &Settings, dir: &Path) -> f64 {
+fn ours(settings: &CacheSettings, dir: &Path) -> f64 {
     let began = Instant::now();
     let never = AtomicBool::new(false);
     let report = warm(settings, dir, None, HOUR, &never, &|_| ()).expect("a warm model");
@@ -89,7 +89,11 @@ fn main() {
     let top = std::env::var("WARM_DIR").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
     let dir = tempfile::tempdir_in(top).expect("a folder");
     model(dir.path(), mib);
-    let settings = Settings::of(&Cache { roots: vec![dir.path().to_owned()], reserve_mib: 256, ..Cache::default() });
+    let settings = CacheSettings::of(&ModelCacheConfig {
+        roots: vec![dir.path().to_owned()],
+        reserve_mib: 256,
+        ..ModelCacheConfig::default()
+    });
     let (mut by_us, mut by_vmtouch, mut by_dd) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let_go(dir.path());

@@ -6,12 +6,12 @@
 #![allow(clippy::unwrap_used)] // a target says what it expects by unwrapping
 
 use nightshift::catalog::host_api;
-use nightshift::config::{Config, Source};
+use nightshift::config::{Config, SourceConfig};
 use nightshift::limits;
-use nightshift::model::{Effect, Input, Labels, Outcome, RunId, Schedule, Status, Step, Time};
+use nightshift::model::{EffectClass, EventStatus, Labels, Outcome, RunId, RunInput, Schedule, Step, Time};
 use nightshift::policy::{RuleSet, matches_all, parse_matchers};
-use nightshift::script::{self, Brake, Shape, Turn};
-use nightshift::sources::{self, Decoded};
+use nightshift::script::{self, ScriptBrake, ScriptTurn, ShapeScript};
+use nightshift::sources::{self, DecodedBody};
 use nightshift::store::ledger::{PublicKey, verify_export};
 use serde_json::{Map, Value, json};
 use std::sync::{LazyLock, mpsc};
@@ -27,7 +27,7 @@ fn now() -> Time {
     "2026-11-23T03:00:00Z".parse().unwrap()
 }
 
-fn source(kind: &str) -> Source {
+fn source(kind: &str) -> SourceConfig {
     serde_json::from_value(json!({ "kind": kind })).unwrap()
 }
 
@@ -43,14 +43,14 @@ pub fn alertmanager_body(data: &[u8]) {
 
 /// Each vendor's decoder; the first byte picks it, and one picks what a shape may return.
 pub fn shape_events(data: &[u8]) {
-    static SHAPES: LazyLock<Vec<(&str, Shape)>> = LazyLock::new(|| {
+    static SHAPES: LazyLock<Vec<(&str, ShapeScript)>> = LazyLock::new(|| {
         [
             ("grafana", include_str!("../integrations/grafana/decode.rhai")),
             ("datadog", include_str!("../integrations/datadog/decode.rhai")),
             ("newrelic", include_str!("../integrations/newrelic/decode.rhai")),
             ("cloudevents", include_str!("../integrations/cloudevents/decode.rhai")),
         ]
-        .map(|(kind, text)| (kind, Shape::compile(kind, text, "decode").unwrap()))
+        .map(|(kind, text)| (kind, ShapeScript::compile(kind, text, "decode").unwrap()))
         .into()
     });
     let Some((pick, body)) = data.split_first() else { return };
@@ -106,24 +106,24 @@ pub fn runbook(data: &[u8]) {
     });
 }
 
-fn replay(runbook: &script::Runbook, brake: &Brake) {
+fn replay(runbook: &script::Runbook, brake: &ScriptBrake) {
     let given = [("node", "gpu-3"), ("gpu", "0"), ("workload", "inference/mistral-7b")];
     let wanted = given.into_iter().filter(|(name, _)| runbook.header.params.iter().any(|param| param.name == *name));
     let given: Map<String, Value> = wanted.map(|(name, value)| (name.to_owned(), value.into())).collect();
     let Ok(bound) = RuleSet::bind(&runbook.header, &given, None) else { return };
-    let input = Input { event: json!({ "labels": { "alertname": "GpuXid" } }), ..bound };
+    let input = RunInput { event: json!({ "labels": { "alertname": "GpuXid" } }), ..bound };
     let mut journal = Vec::new();
     for no in 0..TURNS {
         let turn = script::advance_with(runbook, &input, &journal, brake);
         // A turn depends on its arguments alone, unless time ended it.
         let again = script::advance_with(runbook, &input, &journal, brake);
         assert!(turn == again || brake.pulled(), "{turn:?} and then {again:?}");
-        let Turn::Call(call) = turn else { return };
+        let ScriptTurn::Call(call) = turn else { return };
         journal.push(Step {
             run: RunId(1),
             no: u32::try_from(no).unwrap(),
             call,
-            effect: Effect::Read,
+            effect: EffectClass::Read,
             undoes: None,
             begun_at: now(),
             deadline: now(),
@@ -194,12 +194,12 @@ pub fn kernel_lines(data: &[u8]) {
         assert!(is_wish || complaints.insert(finding.complaint.clone()), "twice: {}", finding.complaint);
         let json = serde_json::to_string(finding).unwrap();
         assert_eq!(&serde_json::from_str::<nightshift::model::Finding>(&json).unwrap(), finding);
-        let mut join = nightshift::node::Join::default();
-        assert_eq!(join.hear(sight.clone(), now()).len(), usize::from(finding.status == Status::Firing));
+        let mut join = nightshift::node::FaultCorrelator::default();
+        assert_eq!(join.hear(sight.clone(), now()).len(), usize::from(finding.status == EventStatus::Firing));
     }
 }
 
-fn check_decoded(decoded: &Decoded) {
+fn check_decoded(decoded: &DecodedBody) {
     assert!(decoded.events.len() <= limits::ALERTS_PER_BODY);
     assert!(decoded.gaps.len() <= limits::GAPS_PER_BODY + 1, "{} gaps", decoded.gaps.len());
     for event in &decoded.events {
@@ -218,8 +218,8 @@ fn check_decoded(decoded: &Decoded) {
 }
 
 /// Runs a script where it cannot overflow, and brakes it when its time is over, as the engine does.
-fn on_deep_stack<T: Send>(work: impl FnOnce(&Brake) -> T + Send) -> T {
-    let brake = Brake::default();
+fn on_deep_stack<T: Send>(work: impl FnOnce(&ScriptBrake) -> T + Send) -> T {
+    let brake = ScriptBrake::default();
     let (done, ended) = mpsc::sync_channel::<()>(1);
     std::thread::scope(|scope| {
         let work = || {

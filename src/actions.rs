@@ -16,7 +16,7 @@ mod traffic;
 
 pub use rights::rights;
 
-use crate::model::{ActionSpec, Call, Effect, FailureKind, Outcome, Step, Subject, Takes};
+use crate::model::{ActionCall, ActionSpec, CapacityLoss, EffectClass, FailureKind, Outcome, Step, Subject};
 use crate::telemetry::Metrics;
 use crate::world::{World, WorldError};
 use serde_json::Value;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 /// The result of performing a step once.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Performed {
+pub enum PerformResult {
     /// Settled: done or failed.
     Done(Outcome),
     /// Settled, with a message for these channels: (channel, text).
@@ -49,12 +49,12 @@ pub trait Action: Send + Sync {
     }
 
     /// The object that the call touches, from its arguments alone.
-    fn target(&self, call: &Call) -> Subject {
+    fn target(&self, call: &ActionCall) -> Subject {
         args::target(self.spec().target, call)
     }
 
     /// What the call takes away from those who serve, from its arguments alone: never more than is declared.
-    fn takes(&self, call: &Call) -> Takes {
+    fn takes(&self, call: &ActionCall) -> CapacityLoss {
         args::takes(self.spec().takes, call)
     }
 
@@ -63,24 +63,24 @@ pub trait Action: Send + Sync {
     /// # Errors
     ///
     /// Fails when the target is not reached or refuses the read.
-    async fn witness(&self, _world: &World, _call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, _world: &World, _call: &ActionCall) -> Result<Value, WorldError> {
         Ok(Value::Null)
     }
 
     /// Does it, or settles it if a crash left it open. Must be right however often it is called for one step.
-    async fn perform(&self, world: &World, step: &Step) -> Performed;
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult;
 
     /// A user has cancelled the run while this step was open: stops work that goes on without us. None: there is none.
     /// Must be right however often it is called; whatever it settles is the step's outcome.
-    async fn stop(&self, _world: &World, _step: &Step) -> Option<Performed> {
+    async fn stop(&self, _world: &World, _step: &Step) -> Option<PerformResult> {
         None
     }
 
     /// The answer that `perform` would most likely give, without touching anything. Reads are performed instead.
-    async fn predict(&self, world: &World, call: &Call) -> Outcome;
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome;
 
     /// `{details}` of its phrases where a list of the other arguments by name reads badly; of an ended step with its value.
-    fn details(&self, _call: &Call, _value: Option<&Value>) -> Option<String> {
+    fn details(&self, _call: &ActionCall, _value: Option<&Value>) -> Option<String> {
         None
     }
 
@@ -93,7 +93,7 @@ pub trait Action: Send + Sync {
     }
 
     /// The call that takes an ended step back, if one does and it changed something, or may have.
-    fn undo(&self, _step: &Step) -> Option<Call> {
+    fn undo(&self, _step: &Step) -> Option<ActionCall> {
         None
     }
 }
@@ -172,7 +172,7 @@ fn changed(step: &Step) -> bool {
 /// A write whose target never answered may have happened all the same; taking it back must be tried.
 fn is_doubtful(step: &Step) -> bool {
     let silent = matches!(&step.outcome, Some(Outcome::Failed(failure)) if failure.kind == FailureKind::Unavailable);
-    silent && step.effect != Effect::Read && !step.carry.is_null()
+    silent && step.effect != EffectClass::Read && !step.carry.is_null()
 }
 
 /// The state before an ended step, if the step changed it.
@@ -188,7 +188,7 @@ fn changed_from(step: &Step) -> Option<&Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Capacity, Reach, Scheduling};
+    use crate::model::{CapacityKind, ImpactScope, SchedulingEffect};
     use std::path::Path;
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
     }
 
     /// A call with a meaningful value for each argument.
-    fn example(name: &str) -> Call {
+    fn example(name: &str) -> ActionCall {
         let args = [
             ("node", "gpu-1"),
             ("pod", "llm/chat-0"),
@@ -222,7 +222,7 @@ mod tests {
             ("effect", "NoExecute"),
         ];
         let args = args.map(|(name, value)| (name, Value::from(value)));
-        Call::new(name, args.into_iter().chain([("replicas", Value::from(1))]))
+        ActionCall::new(name, args.into_iter().chain([("replicas", Value::from(1))]))
     }
 
     /// The names in braces of a phrase.
@@ -254,12 +254,12 @@ mod tests {
                 assert!(!writes || spec.mutates(), "{name} reads, but wants to {}", right.verb);
             }
             assert!(spec.permissions.is_sorted(), "{name}: permissions in order");
-            assert!(!spec.disruptive || spec.reach > Reach::None, "{name} disrupts, so it reaches something");
-            let takes = action.takes(&example(name)) != Takes::Nothing;
+            assert!(!spec.disruptive || spec.reach > ImpactScope::None, "{name} disrupts, so it reaches something");
+            let takes = action.takes(&example(name)) != CapacityLoss::Nothing;
             assert_eq!(takes, !spec.takes.doing().is_empty(), "{name}: what it takes from those who serve");
-            assert!(spec.disruptive || spec.takes == Capacity::Nothing, "{name} takes something, so it disrupts");
+            assert!(spec.disruptive || spec.takes == CapacityKind::Nothing, "{name} takes something, so it disrupts");
             // What ends no pod is disruptive only in that it keeps new ones away, or makes a GPU useless for a moment.
-            let keeps_away = spec.scheduling == Scheduling::Cordon || spec.takes == Capacity::Gpu;
+            let keeps_away = spec.scheduling == SchedulingEffect::Cordon || spec.takes == CapacityKind::Gpu;
             assert!(!spec.disruptive || takes || keeps_away, "{name} disrupts, so it takes something");
             assert!(!spec.scheduling.gives_back() || !spec.disruptive, "{name} gives back, so it takes nothing");
             for slot in [spec.phrases.todo, spec.phrases.done.unwrap_or_default()].into_iter().flat_map(slots) {
@@ -268,8 +268,11 @@ mod tests {
             }
             // An effect without a line in the timeline has entries of its own in the ledger.
             let silent = spec.phrases.done.is_none();
-            assert!(!silent || !spec.mutates() || spec.reach == Reach::None, "{name} acts, so the timeline shows it");
-            assert!(spec.effect != Effect::Read || spec.undo.is_none(), "{name} reads, so nothing is undone");
+            assert!(
+                !silent || !spec.mutates() || spec.reach == ImpactScope::None,
+                "{name} acts, so the timeline shows it"
+            );
+            assert!(spec.effect != EffectClass::Read || spec.undo.is_none(), "{name} reads, so nothing is undone");
             assert!(spec.undo.is_none_or(|undo| find(undo).is_some()), "{name}: its undo is an action");
             assert!(
                 spec.deadline.0 >= std::time::Duration::from_secs(10),

@@ -9,25 +9,25 @@ mod rules;
 mod watch;
 mod xids;
 
-pub use watch::{Watch, WatchError, watch};
+pub use watch::{FolderWatch, WatchError, watch};
 
 use crate::model::CatalogFile;
 use crate::policy::RuleSet;
-use crate::script::{HostApi, Runbook, Shape};
-use build::State;
+use crate::script::{HostApi, Runbook, ShapeScript};
+use build::CatalogBuilder;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 
 /// Everything that was read, at one moment.
 #[derive(Clone, Default)]
-pub struct Loaded {
+pub struct CatalogSnapshot {
     pub rules: Arc<RuleSet>,
     /// By name: the file's stem.
     pub runbooks: HashMap<String, Arc<Runbook>>,
     /// By vendor: the folder's name.
-    pub decoders: HashMap<String, Arc<Shape>>,
-    pub encoders: HashMap<String, Arc<Shape>>,
+    pub decoders: HashMap<String, Arc<ShapeScript>>,
+    pub encoders: HashMap<String, Arc<ShapeScript>>,
     /// SHA-256 over names and texts, 64 hex digits.
     pub hash: String,
     /// By rule: its file and line, `rules/gpu.yaml:12`.
@@ -38,7 +38,7 @@ pub struct Loaded {
 
 /// An error of a file, rendered for users (with source line and caret where there is one).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct CatalogProblem {
     pub file: String,
     pub text: String,
     /// A warning does not keep a file out.
@@ -47,7 +47,7 @@ pub struct Problem {
 
 /// The folders that the catalog reads.
 #[derive(Debug, Clone)]
-pub struct Folders {
+pub struct CatalogFolders {
     pub runbooks: PathBuf,
     pub rules: PathBuf,
     pub integrations: PathBuf,
@@ -64,8 +64,8 @@ pub fn host_api() -> &'static HostApi {
 /// The current files, swapped whole when they change.
 pub struct Catalog {
     /// The last readings of each file; one reload at a time.
-    state: Mutex<State>,
-    current: RwLock<Arc<Loaded>>,
+    state: Mutex<CatalogBuilder>,
+    current: RwLock<Arc<CatalogSnapshot>>,
     /// Fatal problems that were there at the last reload: (file, text).
     standing: Mutex<BTreeSet<(String, String)>>,
 }
@@ -76,7 +76,7 @@ impl Catalog {
     /// # Errors
     ///
     /// Fails with every problem when one of them is fatal.
-    pub fn load(folders: Folders) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
+    pub fn load(folders: CatalogFolders) -> Result<(Catalog, Vec<CatalogProblem>), Vec<CatalogProblem>> {
         Catalog::load_with(folders, host_api().clone())
     }
 
@@ -85,9 +85,12 @@ impl Catalog {
     /// # Errors
     ///
     /// Fails with every problem when one of them is fatal.
-    pub fn load_with(folders: Folders, api: HostApi) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
-        let mut state = State::new(folders, api);
-        let (loaded, problems) = state.reload(&Loaded::default());
+    pub fn load_with(
+        folders: CatalogFolders,
+        api: HostApi,
+    ) -> Result<(Catalog, Vec<CatalogProblem>), Vec<CatalogProblem>> {
+        let mut state = CatalogBuilder::new(folders, api);
+        let (loaded, problems) = state.reload(&CatalogSnapshot::default());
         if problems.iter().any(|problem| problem.fatal) {
             return Err(problems);
         }
@@ -97,8 +100,8 @@ impl Catalog {
 
     /// From files that were in force once, with the good files of the folders. `None`: none of them compiles any more.
     /// Every file that is refused is among the problems.
-    pub fn load_kept(folders: Folders, kept: Vec<CatalogFile>) -> Option<(Catalog, Vec<Problem>)> {
-        let mut state = State::new(folders, host_api().clone());
+    pub fn load_kept(folders: CatalogFolders, kept: Vec<CatalogFile>) -> Option<(Catalog, Vec<CatalogProblem>)> {
+        let mut state = CatalogBuilder::new(folders, host_api().clone());
         let loaded = state.take_kept(kept)?;
         let (newer, problems) = state.reload(&loaded);
         let current = RwLock::new(Arc::new(newer.unwrap_or(loaded)));
@@ -111,23 +114,23 @@ impl Catalog {
     }
 
     /// The runbooks, rules and integrations in force.
-    pub fn current(&self) -> Arc<Loaded> {
+    pub fn current(&self) -> Arc<CatalogSnapshot> {
         // No code panics while it holds the lock, and the guarded value is swapped whole.
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The fatal problems among these that were not there the last time: a file that stays bad is news once.
-    pub fn news(&self, problems: &[Problem]) -> Vec<Problem> {
+    pub fn news(&self, problems: &[CatalogProblem]) -> Vec<CatalogProblem> {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         let fatal = || problems.iter().filter(|problem| problem.fatal);
-        let key = |problem: &Problem| (problem.file.clone(), problem.text.clone());
+        let key = |problem: &CatalogProblem| (problem.file.clone(), problem.text.clone());
         let news = fatal().filter(|problem| !standing.contains(&key(problem))).cloned().collect();
         *standing = fatal().map(key).collect();
         news
     }
 
     /// Reads again. A file with a fatal problem keeps its last good text. `true` if anything changed.
-    pub fn reload(&self) -> (bool, Vec<Problem>) {
+    pub fn reload(&self) -> (bool, Vec<CatalogProblem>) {
         let (loaded, problems) = self.read();
         let changed = loaded.is_some();
         loaded.into_iter().for_each(|loaded| self.put(loaded));
@@ -135,14 +138,14 @@ impl Catalog {
     }
 
     /// The same without putting it in force, so that it can be kept elsewhere before; `None`: nothing changed.
-    pub fn read(&self) -> (Option<Arc<Loaded>>, Vec<Problem>) {
+    pub fn read(&self) -> (Option<Arc<CatalogSnapshot>>, Vec<CatalogProblem>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (loaded, problems) = state.reload(&self.current());
         (loaded.map(Arc::new), problems)
     }
 
     /// Puts a reading in force.
-    pub fn put(&self, loaded: Arc<Loaded>) {
+    pub fn put(&self, loaded: Arc<CatalogSnapshot>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }
 }

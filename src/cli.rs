@@ -39,9 +39,9 @@ mod tokens;
 mod why;
 
 use clap::{Parser, Subcommand};
-use invocation::{Global, Invocation};
+use invocation::{GlobalArgs, Invocation};
 use std::process::ExitCode;
-use stop::Stop;
+use stop::CliError;
 
 const CODES: &str = "\
 Exit codes:
@@ -61,43 +61,43 @@ Start with `make demo` in the source folder, `nightshift sim` without a fleet, o
 #[command(name = "nightshift", version, after_help = CODES, propagate_version = false, max_term_width = 110)]
 struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalArgs,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the engine
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     /// Run the agent on a GPU node
-    Agent(agent::Args),
+    Agent(agent::AgentArgs),
     /// List the agents on GPU nodes; create a join token or remove an agent
-    Agents(agents::Args),
+    Agents(agents::AgentsArgs),
     /// Check runbooks, rules and integrations without running anything
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Write a backup of the store and its keys to one file, also while the engine runs
     #[command(after_help = backup::EXAMPLES)]
-    Backup(backup::Args),
+    Backup(backup::BackupArgs),
     /// Replace the store with a backup; the engine must not be running
     Restore(backup::RestoreArgs),
     /// Show the steps a runbook would take now, from live read-only data
-    Simulate(simulate::Args),
+    Simulate(simulate::SimulateArgs),
     /// Start a runbook by hand
     #[command(after_help = run::EXAMPLES)]
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Show the timeline of a run, an incident or an approval
-    Show(show::Args),
+    Show(show::ShowArgs),
     /// Explain why an action was taken or not taken
-    Why(why::Args),
+    Why(why::WhyArgs),
     /// Approve a pending request; without an ID, list the pending requests
     #[command(after_help = approve::EXAMPLES)]
-    Approve(approve::Args),
+    Approve(approve::ApproveArgs),
     /// Deny a pending request
     Deny(approve::DenyArgs),
     /// List incidents: the open ones, or all
     #[command(after_help = incidents::EXAMPLES)]
-    Incidents(incidents::Args),
+    Incidents(incidents::IncidentsArgs),
     /// Acknowledge an incident
     Ack(incidents::AckArgs),
     /// Assign an incident to a user
@@ -108,16 +108,16 @@ enum Command {
     /// Close an incident's alerts when their source does not
     Resolve(incidents::ResolveArgs),
     /// List runs, unfinished ones first
-    Runs(runs::Args),
+    Runs(runs::RunsArgs),
     /// Cancel an unfinished run
     Cancel(runs::CancelArgs),
     /// Freeze automation at once: everywhere, in one cluster, or for one rule
     #[command(after_help = freeze::EXAMPLES)]
-    Freeze(freeze::Args),
+    Freeze(freeze::FreezeArgs),
     /// Release a freeze
     Unfreeze(freeze::UnfreezeArgs),
     /// Show how each rule has performed and its current mode
-    Scorecard(ladder::Args),
+    Scorecard(ladder::ScorecardArgs),
     /// Review a run: right or wrong
     Judge(ladder::JudgeArgs),
     /// Promote a rule to the next mode, based on its statistics
@@ -125,33 +125,33 @@ enum Command {
     /// Demote a rule to a lower mode, at once
     Demote(ladder::DemoteArgs),
     /// List guards with their levels, limits and holders; reset a breaker
-    Guards(guards::Args),
+    Guards(guards::GuardsArgs),
     /// List, create and revoke tokens
-    Tokens(tokens::Args),
+    Tokens(tokens::TokensArgs),
     /// List web sessions; end sessions at once
-    Sessions(sessions::Args),
+    Sessions(sessions::SessionsArgs),
     /// Activate break-glass access: admin rights for at most an hour; all channels are notified
-    BreakGlass(break_glass::Args),
+    BreakGlass(break_glass::BreakGlassArgs),
     /// Show the engine's status: counts, guards, freezes
-    Status(status::Args),
+    Status(status::StatusArgs),
     /// Read and verify the ledger; export, prove or redact entries
-    Audit(audit::Args),
+    Audit(audit::AuditArgs),
     /// List channels with their status; send a test message
-    Channels(channels::Args),
+    Channels(channels::ChannelsArgs),
     /// Show, warm and verify cached models on this machine
-    Cache(cache::Args),
+    Cache(cache::CacheArgs),
     /// Check everything this installation needs, and print a fix for each problem
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// Print the Kubernetes roles this installation needs, from its enabled actions
-    Rbac(rbac::Args),
+    Rbac(rbac::RbacArgs),
     /// Run a demo: a simulated fleet, a real Prometheus and Alertmanager, and a series of faults
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Serve a simulated fleet to try rules and runbooks; inject faults
-    Sim(sim::Args),
+    Sim(sim::SimArgs),
     /// Print the configuration
-    Config(config::Args),
+    Config(config::ConfigArgs),
     /// Print a completion script for a shell
-    Completions(completions::Args),
+    Completions(completions::CompletionsArgs),
     /// Print the version of this program
     Version,
 }
@@ -166,7 +166,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors and go to stdout; clap knows which is which.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { stop::Code::Usage } else { stop::Code::Ok } as u8);
+            return ExitCode::from(
+                if error.use_stderr() { stop::CliExitCode::Usage } else { stop::CliExitCode::Ok } as u8
+            );
         }
     };
     let invocation = Invocation::new(cli.global);
@@ -179,52 +181,52 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, invocation: &Invocation) -> Result<(), Stop> {
+fn dispatch(command: CliCommand, invocation: &Invocation) -> Result<(), CliError> {
     match command {
-        Command::Serve(args) => serve::run(&args, invocation),
-        Command::Agent(args) => agent::run(&args, invocation),
-        Command::Agents(args) => agents::run(&args, invocation),
-        Command::Check(args) => check::run(&args, invocation),
-        Command::Simulate(args) => simulate::run(&args, invocation),
-        Command::Run(args) => run::run(&args, invocation),
-        Command::Show(args) => show::run(&args, invocation),
-        Command::Why(args) => why::run(&args, invocation),
-        Command::Approve(args) => approve::run(&args, invocation),
-        Command::Deny(args) => approve::deny(&args, invocation),
-        Command::Incidents(args) => incidents::run(&args, invocation),
-        Command::Ack(args) => incidents::ack(&args, invocation),
-        Command::Assign(args) => incidents::assign(&args, invocation),
-        Command::Silence(args) => incidents::silence(&args, invocation),
-        Command::Resolve(args) => incidents::resolve(&args, invocation),
-        Command::Runs(args) => runs::run(&args, invocation),
-        Command::Cancel(args) => runs::cancel(&args, invocation),
-        Command::Freeze(args) => freeze::run(&args, invocation),
-        Command::Unfreeze(args) => freeze::unfreeze(&args, invocation),
-        Command::Guards(args) => guards::run(&args, invocation),
-        Command::Tokens(args) => tokens::run(&args, invocation),
-        Command::Sessions(args) => sessions::run(&args, invocation),
-        Command::BreakGlass(args) => break_glass::run(&args, invocation),
-        Command::Scorecard(args) => ladder::run(&args, invocation),
-        Command::Judge(args) => ladder::judge(&args, invocation),
-        Command::Promote(args) => ladder::promote(&args, invocation),
-        Command::Demote(args) => ladder::demote(&args, invocation),
-        Command::Status(args) => status::run(&args, invocation),
-        Command::Backup(args) => backup::run(&args, invocation),
-        Command::Restore(args) => backup::restore(&args, invocation),
-        Command::Audit(args) => audit::run(&args, invocation),
-        Command::Channels(args) => channels::run(&args, invocation),
-        Command::Cache(args) => cache::run(&args, invocation),
-        Command::Doctor(args) => doctor::run(&args, invocation),
-        Command::Rbac(args) => rbac::run(&args, invocation),
-        Command::Demo(args) => demo::run(args),
-        Command::Sim(args) => sim::run(&args, invocation),
-        Command::Config(args) => config::run(&args, invocation),
-        Command::Completions(args) => completions::run::<Cli>(&args, invocation),
-        Command::Version => version(invocation),
+        CliCommand::Serve(args) => serve::run(&args, invocation),
+        CliCommand::Agent(args) => agent::run(&args, invocation),
+        CliCommand::Agents(args) => agents::run(&args, invocation),
+        CliCommand::Check(args) => check::run(&args, invocation),
+        CliCommand::Simulate(args) => simulate::run(&args, invocation),
+        CliCommand::Run(args) => run::run(&args, invocation),
+        CliCommand::Show(args) => show::run(&args, invocation),
+        CliCommand::Why(args) => why::run(&args, invocation),
+        CliCommand::Approve(args) => approve::run(&args, invocation),
+        CliCommand::Deny(args) => approve::deny(&args, invocation),
+        CliCommand::Incidents(args) => incidents::run(&args, invocation),
+        CliCommand::Ack(args) => incidents::ack(&args, invocation),
+        CliCommand::Assign(args) => incidents::assign(&args, invocation),
+        CliCommand::Silence(args) => incidents::silence(&args, invocation),
+        CliCommand::Resolve(args) => incidents::resolve(&args, invocation),
+        CliCommand::Runs(args) => runs::run(&args, invocation),
+        CliCommand::Cancel(args) => runs::cancel(&args, invocation),
+        CliCommand::Freeze(args) => freeze::run(&args, invocation),
+        CliCommand::Unfreeze(args) => freeze::unfreeze(&args, invocation),
+        CliCommand::Guards(args) => guards::run(&args, invocation),
+        CliCommand::Tokens(args) => tokens::run(&args, invocation),
+        CliCommand::Sessions(args) => sessions::run(&args, invocation),
+        CliCommand::BreakGlass(args) => break_glass::run(&args, invocation),
+        CliCommand::Scorecard(args) => ladder::run(&args, invocation),
+        CliCommand::Judge(args) => ladder::judge(&args, invocation),
+        CliCommand::Promote(args) => ladder::promote(&args, invocation),
+        CliCommand::Demote(args) => ladder::demote(&args, invocation),
+        CliCommand::Status(args) => status::run(&args, invocation),
+        CliCommand::Backup(args) => backup::run(&args, invocation),
+        CliCommand::Restore(args) => backup::restore(&args, invocation),
+        CliCommand::Audit(args) => audit::run(&args, invocation),
+        CliCommand::Channels(args) => channels::run(&args, invocation),
+        CliCommand::Cache(args) => cache::run(&args, invocation),
+        CliCommand::Doctor(args) => doctor::run(&args, invocation),
+        CliCommand::Rbac(args) => rbac::run(&args, invocation),
+        CliCommand::Demo(args) => demo::run(args),
+        CliCommand::Sim(args) => sim::run(&args, invocation),
+        CliCommand::Config(args) => config::run(&args, invocation),
+        CliCommand::Completions(args) => completions::run::<Cli>(&args, invocation),
+        CliCommand::Version => version(invocation),
     }
 }
 
-fn version(invocation: &Invocation) -> Result<(), Stop> {
+fn version(invocation: &Invocation) -> Result<(), CliError> {
     let version = env!("CARGO_PKG_VERSION");
     if invocation.json() {
         return invocation.print_json(&serde_json::json!({ "version": version, "name": "nightshift" }));

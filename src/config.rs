@@ -16,15 +16,15 @@ mod slack;
 
 pub use crate::model::Role;
 pub use agents::AgentsConfig;
-pub use check::Problem;
+pub use check::ConfigProblem;
 pub use check::wrong_name;
-pub use missing::Missing;
-pub use nightshift_node::config::{AgentConfig, Cache, Log, NvmlConfig};
+pub use missing::MissingReference;
+pub use nightshift_node::config::{AgentConfig, LogConfig, ModelCacheConfig, NvmlConfig};
 pub use oidc::OidcConfig;
-pub use read::{ConfigError, Found, closest, nearest};
+pub use read::{ConfigError, ConfigOrigin, closest, nearest};
 pub use slack::SlackApp;
 
-use crate::model::{Grant, LabelMap, Schedule, Span};
+use crate::model::{LabelMap, RoleGrant, Schedule, Span};
 use crate::policy::GuardLimits;
 use crate::world::{DockerConfig, KillSwitchConfig, KubeConfig, ProbeConfig};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ use std::path::PathBuf;
 /// Where a secret comes from. Written as `{ file: /run/secrets/x }` or `{ env: NAME }`, never as the text itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Secret {
+pub enum SecretSource {
     File(PathBuf),
     Env(String),
 }
@@ -56,14 +56,14 @@ pub struct Config {
     /// The name of this installation: part of dedup keys, checkpoints and annotations. Do not change it later.
     pub install: String,
     /// The engine's HTTP server: address, tokens, sign-in.
-    pub server: Server,
+    pub server: ListenerConfig,
     /// Where alerts come from. The name is part of the address: `POST /in/alertmanager/prod`.
-    pub sources: BTreeMap<String, Source>,
+    pub sources: BTreeMap<String, SourceConfig>,
     /// Notification channels; rules name these under `tell`.
-    pub channels: BTreeMap<String, Channel>,
+    pub channels: BTreeMap<String, ChannelConfig>,
     /// Users, their identities in Slack, PagerDuty, the pages and tokens, and their role. Reloaded within a second when the
     /// file changes.
-    pub people: Vec<Person>,
+    pub people: Vec<PersonConfig>,
     /// Slack's slash command, buttons, forms and page of the app.
     pub slack: Option<SlackApp>,
     /// PagerDuty's webhook: acknowledgements and notes from there.
@@ -84,7 +84,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub http_secrets: BTreeMap<String, RunbookSecret>,
     /// Which actions of the catalog runbooks may call here.
-    pub actions: Actions,
+    pub actions: ActionsConfig,
     /// How much may be out of service at once. An unknown level holds a step.
     pub guards: GuardLimits,
     /// Further switches that stop everything, in addition to `nightshift freeze`.
@@ -94,24 +94,24 @@ pub struct Config {
     /// When actions are held, or only allowed.
     pub windows: Vec<WindowRule>,
     /// How long data that is over is kept.
-    pub retention: Retention,
+    pub retention: RetentionConfig,
     /// For events that no rule matches.
     pub default: DefaultRoute,
     /// When incidents end, and when many are one.
-    pub incidents: Incidents,
+    pub incidents: IncidentsConfig,
     /// The listener for agents on GPU nodes.
     pub agents: AgentsConfig,
     /// The agent inside `serve --with-agent`; `nightshift agent` has the same settings at the top of agent.yaml.
     pub agent: AgentConfig,
     /// The engine's own log.
-    pub log: Log,
+    pub log: LogConfig,
 }
 
 /// The API's and the pages' listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
-pub struct Server {
+pub struct ListenerConfig {
     /// Loopback by default; any other address requires `behind_tls: true`, for a TLS proxy in front of it.
     pub listen: SocketAddr,
     /// A TLS proxy stands before it, so that tokens do not travel in the clear.
@@ -119,7 +119,7 @@ pub struct Server {
     /// The engine's public address, for links in messages.
     pub public_url: Option<String>,
     /// Tokens with a role each; docs/roles.md lists their rights. `nightshift tokens make` needs no entry here.
-    pub tokens: Vec<Token>,
+    pub tokens: Vec<TokenConfig>,
     /// The identity provider (OpenID Connect) for the pages; left out: users sign in with a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcConfig>,
@@ -129,7 +129,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Token {
+pub struct TokenConfig {
     /// Shown in the ledger.
     pub name: String,
     /// Its rights.
@@ -141,14 +141,14 @@ pub struct Token {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
     /// The token's text. Missing, it stops the start.
-    pub secret: Secret,
+    pub secret: SecretSource,
 }
 
 /// A user, with everything by which they are known: whatever they come by, they are one, with this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Person {
+pub struct PersonConfig {
     /// As in `approvers:`, and in the ledger: one name for each person. A token of that name belongs to them too.
     pub name: String,
     /// Their role with every auth method.
@@ -170,15 +170,23 @@ pub struct Person {
     pub oidc: Option<String>,
 }
 
-impl Person {
+impl PersonConfig {
     /// A user without an identity in another system.
-    pub fn new(name: impl Into<String>, role: Role) -> Person {
-        Person { name: name.into(), role, clusters: None, slack: None, pagerduty: None, tokens: Vec::new(), oidc: None }
+    pub fn new(name: impl Into<String>, role: Role) -> PersonConfig {
+        PersonConfig {
+            name: name.into(),
+            role,
+            clusters: None,
+            slack: None,
+            pagerduty: None,
+            tokens: Vec::new(),
+            oidc: None,
+        }
     }
 
     /// The token's role in the token's clusters.
-    pub fn grant(&self) -> Grant {
-        Grant { role: self.role, clusters: self.clusters.clone() }
+    pub fn grant(&self) -> RoleGrant {
+        RoleGrant { role: self.role, clusters: self.clusters.clone() }
     }
 }
 
@@ -188,14 +196,14 @@ impl Person {
 #[serde(deny_unknown_fields)]
 pub struct PagerDutyWebhook {
     /// Two while one is rotated.
-    pub signing_secrets: Vec<Secret>,
+    pub signing_secrets: Vec<SecretSource>,
 }
 
 /// A source of events; its name is in the URL: `POST /in/<kind>/<name>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct SourceConfig {
     /// `alertmanager`, or the name of a folder in `integrations/` with a `decode.rhai`.
     pub kind: String,
     /// Alertmanager's API, for the reconciler: `http://alertmanager:9093`.
@@ -203,9 +211,9 @@ pub struct Source {
     pub api: Option<String>,
     /// A bearer token for `api`.
     #[serde(default)]
-    pub api_token: Option<Secret>,
+    pub api_token: Option<SecretSource>,
     /// An open episode not repeated for this long is checked at the source, then marked stale.
-    #[serde(default = "Source::default_stale_after")]
+    #[serde(default = "SourceConfig::default_stale_after")]
     pub stale_after: Span,
     /// Which labels name the node, the GPU and so on; the first that is not empty counts.
     #[serde(default)]
@@ -237,7 +245,7 @@ pub const KUBERNETES: &str = "kubernetes";
 /// The kind of the source that looks at inference engines; nothing is posted to it.
 pub const INFERENCE: &str = "inference";
 
-impl Source {
+impl SourceConfig {
     /// The clusters that its events can be about; empty: any.
     pub fn about(&self) -> Vec<&str> {
         // Only the label that is read first: another one could be outdone by the sender's.
@@ -262,15 +270,15 @@ impl Source {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Channel {
+pub enum ChannelConfig {
     /// A Slack app: one message per incident, edited, details in its thread.
     Slack {
         /// The channel's id (`C0123ABCD`) or name (`#gpu`).
         channel: String,
         /// The bot token, `xoxb-…`.
-        token: Secret,
+        token: SecretSource,
         /// Slack's API.
-        #[serde(default = "Channel::slack_api")]
+        #[serde(default = "ChannelConfig::slack_api")]
         api: String,
         /// Approve, Deny and Acknowledge as buttons; needs `slack`, by which the engine receives them.
         #[serde(default)]
@@ -280,14 +288,14 @@ pub enum Channel {
     #[serde(rename = "slack-webhook")]
     SlackWebhook {
         /// Address of the webhook; it is a secret, because anyone with it can post.
-        url: Secret,
+        url: SecretSource,
     },
     /// PagerDuty's Events API v2: one alert per incident.
     PagerDuty {
         /// The integration key of an Events API v2 integration.
-        routing_key: Secret,
+        routing_key: SecretSource,
         /// PagerDuty's address for events.
-        #[serde(default = "Channel::pagerduty_api")]
+        #[serde(default = "ChannelConfig::pagerduty_api")]
         api: String,
         /// Time for automation before this channel is notified; it is notified at once if automation fails, is denied, or needs
         /// an operator. Left out: always at once.
@@ -298,9 +306,9 @@ pub enum Channel {
     #[serde(rename = "pagerduty-changes")]
     PagerDutyChanges {
         /// The integration key of a service.
-        routing_key: Secret,
+        routing_key: SecretSource,
         /// PagerDuty's address for change events.
-        #[serde(default = "Channel::pagerduty_changes_api")]
+        #[serde(default = "ChannelConfig::pagerduty_changes_api")]
         api: String,
     },
     /// Mail over SMTP: one thread per incident.
@@ -316,7 +324,7 @@ pub enum Channel {
         username: Option<String>,
         /// The password of `username`.
         #[serde(default)]
-        password: Option<Secret>,
+        password: Option<SecretSource>,
         /// PEM file of a certificate authority to trust in addition to the system's, for your own mail server.
         #[serde(default)]
         ca_file: Option<PathBuf>,
@@ -326,10 +334,10 @@ pub enum Channel {
         /// A folder of `integrations_dir` with an `encode.rhai`.
         shape: String,
         /// The address to post to.
-        url: Secret,
+        url: SecretSource,
         /// Headers with secrets in them, such as `Authorization`.
         #[serde(default)]
-        headers: BTreeMap<String, Secret>,
+        headers: BTreeMap<String, SecretSource>,
         /// As PagerDuty's, for shapes that page.
         #[serde(default, rename = "notify_after", alias = "patience")]
         patience: Option<Span>,
@@ -338,7 +346,7 @@ pub enum Channel {
     Log,
 }
 
-impl Channel {
+impl ChannelConfig {
     fn slack_api() -> String {
         "https://slack.com/api".to_owned()
     }
@@ -354,7 +362,7 @@ impl Channel {
     /// How long automation may work before this channel is notified; none: it is notified at once.
     pub fn patience(&self) -> Option<Span> {
         match self {
-            Channel::PagerDuty { patience, .. } | Channel::Webhook { patience, .. } => *patience,
+            ChannelConfig::PagerDuty { patience, .. } | ChannelConfig::Webhook { patience, .. } => *patience,
             _ => None,
         }
     }
@@ -404,7 +412,7 @@ pub struct PrometheusConfig {
     pub url: String,
     /// A bearer token.
     #[serde(default)]
-    pub token: Option<Secret>,
+    pub token: Option<SecretSource>,
 }
 
 /// A secret for headers of `http::get` and `http::post`.
@@ -413,7 +421,7 @@ pub struct PrometheusConfig {
 #[serde(deny_unknown_fields)]
 pub struct RunbookSecret {
     /// The header's value, at least 8 bytes. Read again for each request.
-    pub secret: Secret,
+    pub secret: SecretSource,
     /// The hosts that it may be sent to: `api.example.com`, or `api.example.com:8443` where the port is not the scheme's. To a public
     /// address it goes by https alone.
     pub hosts: Vec<String>,
@@ -423,17 +431,17 @@ pub struct RunbookSecret {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
-pub struct Actions {
+pub struct ActionsConfig {
     /// Names, families (`k8s::*`) or `*`.
     pub allow: Vec<String>,
     /// Disabled, even if allowed above.
     pub deny: Vec<String>,
 }
 
-impl Actions {
+impl ActionsConfig {
     /// Whether an action of this name is allowed and not denied.
     pub fn lets(&self, name: &str) -> bool {
-        let any = |patterns: &[String]| patterns.iter().any(|pattern| Actions::fits(pattern, name));
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| ActionsConfig::fits(pattern, name));
         any(&self.allow) && !any(&self.deny)
     }
 
@@ -450,7 +458,7 @@ impl Actions {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
-pub struct Retention {
+pub struct RetentionConfig {
     /// Ended episodes, runs and incidents in the tables.
     pub episodes: Span,
     /// Bodies of ledger entries; their hashes stay for ever.
@@ -470,7 +478,7 @@ pub struct DefaultRoute {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
-pub struct Incidents {
+pub struct IncidentsConfig {
     /// Time an incident stays open after all its alerts have ended; an alert that fires again belongs to the same incident. 0s: at
     /// once.
     pub resolve_after: Span,
@@ -546,7 +554,7 @@ impl Default for Config {
             rules_dir: PathBuf::from("rules"),
             integrations_dir: PathBuf::from("integrations"),
             install: "nightshift".to_owned(),
-            server: Server::default(),
+            server: ListenerConfig::default(),
             sources: BTreeMap::new(),
             channels: BTreeMap::new(),
             people: Vec::new(),
@@ -558,24 +566,24 @@ impl Default for Config {
             docker: None,
             http_allow: Vec::new(),
             http_secrets: BTreeMap::new(),
-            actions: Actions::default(),
+            actions: ActionsConfig::default(),
             guards: GuardLimits::default(),
             kill_switch: KillSwitchConfig::default(),
             mode_ceiling: crate::model::Mode::Auto,
             windows: Vec::new(),
-            retention: Retention::default(),
+            retention: RetentionConfig::default(),
             default: DefaultRoute::default(),
-            incidents: Incidents::default(),
+            incidents: IncidentsConfig::default(),
             agents: AgentsConfig::default(),
             agent: AgentConfig::default(),
-            log: Log::default(),
+            log: LogConfig::default(),
         }
     }
 }
 
-impl Default for Server {
+impl Default for ListenerConfig {
     fn default() -> Self {
-        Server {
+        ListenerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 7676)),
             behind_tls: false,
             public_url: None,
@@ -585,15 +593,15 @@ impl Default for Server {
     }
 }
 
-impl Default for Actions {
+impl Default for ActionsConfig {
     fn default() -> Self {
-        Actions { allow: vec!["*".to_owned()], deny: Vec::new() }
+        ActionsConfig { allow: vec!["*".to_owned()], deny: Vec::new() }
     }
 }
 
-impl Default for Retention {
+impl Default for RetentionConfig {
     fn default() -> Self {
-        Retention { episodes: crate::limits::RETENTION_EPISODES, bodies: crate::limits::RETENTION_BODIES }
+        RetentionConfig { episodes: crate::limits::RETENTION_EPISODES, bodies: crate::limits::RETENTION_BODIES }
     }
 }
 
@@ -608,9 +616,9 @@ impl DefaultRoute {
     pub const BUILT_IN: &'static str = "oncall";
 }
 
-impl Default for Incidents {
+impl Default for IncidentsConfig {
     fn default() -> Self {
-        Incidents { resolve_after: crate::limits::RESOLVE_AFTER, group_wait: crate::limits::GROUP_WAIT }
+        IncidentsConfig { resolve_after: crate::limits::RESOLVE_AFTER, group_wait: crate::limits::GROUP_WAIT }
     }
 }
 
@@ -631,8 +639,9 @@ mod tests {
     #[test]
     fn an_action_is_on_if_it_is_allowed_and_not_denied() {
         let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        let lets = |allow: &[&str], deny: &[&str], name| Actions { allow: list(allow), deny: list(deny) }.lets(name);
-        assert!(Actions::default().lets("k8s::drain"));
+        let lets =
+            |allow: &[&str], deny: &[&str], name| ActionsConfig { allow: list(allow), deny: list(deny) }.lets(name);
+        assert!(ActionsConfig::default().lets("k8s::drain"));
         assert!(lets(&["k8s::*"], &["k8s::delete_pod"], "k8s::drain"));
         assert!(!lets(&["k8s::*"], &["k8s::delete_pod"], "k8s::delete_pod"));
         assert!(!lets(&["k8s::*"], &[], "note"));

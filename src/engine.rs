@@ -30,18 +30,18 @@ pub mod story;
 mod tell;
 
 pub use clock_watch::ClockWatch;
-pub use courier::{Courier, alert_links, alert_title};
-pub use event_log::{EventLines, EventLog, Line, Loud, measure};
+pub use courier::{NotificationDispatcher, alert_links, alert_title};
+pub use event_log::{EventLines, EventLog, LogLevel, LogLine, measure};
 pub use foretell::foretell;
-pub use janitor::Sweep;
-pub use lease::{Acting, Keeper};
+pub use janitor::SweepTimes;
+pub use lease::{LeaseKeeper, LeaseStatus};
 pub use ledger_check::LedgerCheck;
-pub use misfits::{Misfit, misfits};
-pub use nudge::Nudge;
+pub use misfits::{ConfigConflict, misfits};
+pub use nudge::WakeSender;
 pub use plan::plan;
 pub use reload::{refused, reload, take_in, watch_files};
 pub use runner::Runner;
-pub use silences::{Silenced, silence};
+pub use silences::{SilenceOutcome, silence};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -57,7 +57,7 @@ use tokio::sync::watch;
 
 /// All that the loops and the server share.
 #[derive(Clone)]
-pub struct Parts {
+pub struct EngineParts {
     pub config: Arc<Config>,
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
@@ -65,13 +65,13 @@ pub struct Parts {
     pub notifiers: Arc<BTreeMap<String, Box<dyn Notifier>>>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
-    pub nudge: Nudge,
+    pub nudge: WakeSender,
     /// Signs the ledger's checkpoints.
     pub key: Arc<SigningKey>,
 }
 
 /// Looks at the kill switch's ConfigMap for as long as the engine runs; depends on no disk.
-async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+async fn look_at_the_switch(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
     while !*shutdown.borrow() {
         let next = parts.clock.monotonic() + limits::KILL_LOOK_EVERY;
         parts.world.kill.look(&parts.world).await;
@@ -83,15 +83,15 @@ async fn look_at_the_switch(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 /// Runs every loop until `shutdown` turns true, then returns once each has released its leases.
-pub async fn run(parts: Parts, shutdown: watch::Receiver<bool>) {
+pub async fn run(parts: EngineParts, shutdown: watch::Receiver<bool>) {
     // Before anything looks at a timer.
     let clock = ClockWatch::begin(&parts).await;
-    let leases = lease::Leases::begin(&parts).await;
+    let leases = lease::ClusterLeases::begin(&parts).await;
     let (ended, all_ended) = watch::channel(false);
     let mut keeping = tokio::spawn(leases.keep(shutdown.clone(), all_ended));
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(Runner::new(parts.clone()).run(shutdown.clone()));
-    loops.spawn(Courier::new(&parts).run(shutdown.clone()));
+    loops.spawn(NotificationDispatcher::new(&parts).run(shutdown.clone()));
     loops.spawn(clock_watch::run(clock, parts.clone(), shutdown.clone()));
     loops.spawn(janitor::run(parts.clone(), shutdown.clone()));
     loops.spawn(agents::run(parts.clone(), shutdown.clone()));

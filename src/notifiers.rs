@@ -15,13 +15,16 @@ mod webhook;
 
 /// Text from outside as one line of at most that many characters, with nothing invisible in it.
 pub use text::{link as web_link, plain as one_line};
-pub use trial::{Trial, test};
+pub use trial::{TestMessageResult, test};
 
-use crate::config::{Channel, Secret};
-use crate::model::{Ask, Delivery, Digest, Incident, IncidentState, Notice, Receipt, Severity, Suggestion, Time};
-use crate::script::Shape;
+use crate::config::{ChannelConfig, SecretSource};
+use crate::model::{
+    DeliveryReceipt, DeliveryResult, Incident, IncidentDigest, IncidentNotice, IncidentState, PendingApproval,
+    PlanSuggestion, Severity, Time,
+};
+use crate::script::ShapeScript;
 use crate::telemetry::ChannelKind;
-use crate::world::Http;
+use crate::world::HttpClient;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,18 +37,18 @@ pub trait Notifier: Send + Sync {
     fn kind(&self) -> ChannelKind;
 
     /// Sends it; `prior` is the receipt of the last delivery for this incident.
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery;
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult;
 
     /// Sends one message in place of too many; `prior` is the receipt of the last edition of this digest.
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery;
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult;
 
     /// The vendor's rate limit for messages that can wait. None: unlimited.
-    fn pace(&self) -> Option<&Pace> {
+    fn pace(&self) -> Option<&ChannelRateLimit> {
         None
     }
 
     /// Whether anything would be sent for this; otherwise it waits for no turn.
-    fn speaks(&self, _notice: &Notice, _prior: Option<&Receipt>) -> bool {
+    fn speaks(&self, _notice: &IncidentNotice, _prior: Option<&DeliveryReceipt>) -> bool {
         true
     }
 
@@ -70,18 +73,18 @@ pub trait Notifier: Send + Sync {
 
 /// A burst, and then one at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pace {
+pub struct ChannelRateLimit {
     /// The key that shares it: the vendor counts by workspace or integration, whatever channels there are. No secret.
     pub key: String,
     pub every: Duration,
     pub burst: u32,
 }
 
-impl Pace {
+impl ChannelRateLimit {
     /// Of everything that uses this secret at this address.
-    fn of(address: &str, secret: &str, every: Duration, burst: u32) -> Pace {
+    fn of(address: &str, secret: &str, every: Duration, burst: u32) -> ChannelRateLimit {
         let hash = Sha256::digest(format!("{address}\n{secret}").as_bytes());
-        Pace { key: hex::encode(&hash[..8]), every, burst }
+        ChannelRateLimit { key: hex::encode(&hash[..8]), every, burst }
     }
 }
 
@@ -90,7 +93,7 @@ impl Pace {
 pub const ANYWHERE: &str = "*";
 
 /// Why a channel cannot be made.
-enum Wrong {
+enum ChannelError {
     /// A secret cannot be read, or is none of that kind: it may be another one later.
     Secret(String),
     /// The configuration cannot be meant so.
@@ -105,24 +108,24 @@ enum Wrong {
 ///
 /// Fails with a line for each channel with a wrong setting: the setting and its fix.
 pub fn build(
-    channels: &BTreeMap<String, Channel>,
-    encoders: &HashMap<String, Arc<Shape>>,
-    http: &Http,
+    channels: &BTreeMap<String, ChannelConfig>,
+    encoders: &HashMap<String, Arc<ShapeScript>>,
+    http: &HttpClient,
     install: &str,
-    seal: &Arc<slack::Seal>,
+    seal: &Arc<slack::ButtonSeal>,
 ) -> Result<BTreeMap<String, Box<dyn Notifier>>, Vec<String>> {
     let mut built = BTreeMap::new();
     let mut wrong = Vec::new();
     for (name, channel) in channels {
         match one(name, channel, encoders, http, install, seal) {
             Ok(notifier) => drop(built.insert(name.clone(), notifier)),
-            Err(Wrong::Setting(why)) => wrong.push(format!("channel `{name}`: {why}")),
-            Err(Wrong::Secret(_)) => {
+            Err(ChannelError::Setting(why)) => wrong.push(format!("channel `{name}`: {why}")),
+            Err(ChannelError::Secret(_)) => {
                 let (name_again, channel, encoders) = (name.clone(), channel.clone(), encoders.clone());
                 let (http, install, seal) = (http.clone(), install.to_owned(), seal.clone());
                 let kind = kind_of(&channel);
                 let again = move || one(&name_again, &channel, &encoders, &http, &install, &seal);
-                built.insert(name.clone(), Box::new(late::Late::new(kind, again)));
+                built.insert(name.clone(), Box::new(late::DeferredNotifier::new(kind, again)));
             }
         }
     }
@@ -133,51 +136,57 @@ pub fn build(
 }
 
 /// The value that [`Notifier::kind`] of that channel returns.
-fn kind_of(channel: &Channel) -> ChannelKind {
+fn kind_of(channel: &ChannelConfig) -> ChannelKind {
     match channel {
-        Channel::Slack { .. } => ChannelKind::Slack,
-        Channel::SlackWebhook { .. } => ChannelKind::SlackWebhook,
-        Channel::PagerDuty { .. } => ChannelKind::PagerDuty,
-        Channel::PagerDutyChanges { .. } => ChannelKind::PagerDutyChanges,
-        Channel::Email { .. } => ChannelKind::Email,
-        Channel::Webhook { .. } => ChannelKind::Webhook,
-        Channel::Log => ChannelKind::Log,
+        ChannelConfig::Slack { .. } => ChannelKind::Slack,
+        ChannelConfig::SlackWebhook { .. } => ChannelKind::SlackWebhook,
+        ChannelConfig::PagerDuty { .. } => ChannelKind::PagerDuty,
+        ChannelConfig::PagerDutyChanges { .. } => ChannelKind::PagerDutyChanges,
+        ChannelConfig::Email { .. } => ChannelKind::Email,
+        ChannelConfig::Webhook { .. } => ChannelKind::Webhook,
+        ChannelConfig::Log => ChannelKind::Log,
     }
 }
 
 /// The catalog: a line a kind.
 fn one(
     name: &str,
-    channel: &Channel,
-    encoders: &HashMap<String, Arc<Shape>>,
-    http: &Http,
+    channel: &ChannelConfig,
+    encoders: &HashMap<String, Arc<ShapeScript>>,
+    http: &HttpClient,
     install: &str,
-    seal: &Arc<slack::Seal>,
-) -> Result<Box<dyn Notifier>, Wrong> {
-    let read = |secret: &Secret| secret.read().map_err(Wrong::Secret);
+    seal: &Arc<slack::ButtonSeal>,
+) -> Result<Box<dyn Notifier>, ChannelError> {
+    let read = |secret: &SecretSource| secret.read().map_err(ChannelError::Secret);
     Ok(match channel {
-        Channel::Slack { channel, token, api, buttons } => {
+        ChannelConfig::Slack { channel, token, api, buttons } => {
             let seal = buttons.then(|| seal.clone());
-            Box::new(slack::App::new(http.clone(), channel.clone(), &read(token)?, api, seal))
+            Box::new(slack::SlackAppNotifier::new(http.clone(), channel.clone(), &read(token)?, api, seal))
         }
-        Channel::SlackWebhook { url } => {
-            Box::new(slack::Webhook::new(http.clone(), read(url)?).map_err(Wrong::Secret)?)
+        ChannelConfig::SlackWebhook { url } => {
+            Box::new(slack::SlackWebhookNotifier::new(http.clone(), read(url)?).map_err(ChannelError::Secret)?)
         }
-        Channel::PagerDuty { routing_key, api, .. } => {
+        ChannelConfig::PagerDuty { routing_key, api, .. } => {
             let key = read(routing_key)?;
-            Box::new(pagerduty::PagerDuty::new(http.clone(), key, api.clone(), install).map_err(Wrong::Secret)?)
+            Box::new(
+                pagerduty::PagerDutyNotifier::new(http.clone(), key, api.clone(), install)
+                    .map_err(ChannelError::Secret)?,
+            )
         }
-        Channel::PagerDutyChanges { routing_key, api } => {
+        ChannelConfig::PagerDutyChanges { routing_key, api } => {
             let key = read(routing_key)?;
-            Box::new(pagerduty::Changes::new(http.clone(), key, api.clone(), install).map_err(Wrong::Secret)?)
+            Box::new(
+                pagerduty::PagerDutyChangeNotifier::new(http.clone(), key, api.clone(), install)
+                    .map_err(ChannelError::Secret)?,
+            )
         }
-        Channel::Email { server, from, to, username, password, ca_file } => {
+        ChannelConfig::Email { server, from, to, username, password, ca_file } => {
             if let Some(file) = ca_file
                 && let Err(error) = std::fs::File::open(file)
             {
-                return Err(Wrong::Secret(format!("`ca_file: {}`: {error}", file.display())));
+                return Err(ChannelError::Secret(format!("`ca_file: {}`: {error}", file.display())));
             }
-            let settings = email::Settings {
+            let settings = email::EmailSettings {
                 server,
                 from,
                 to,
@@ -186,21 +195,24 @@ fn one(
                 ca_file: ca_file.as_deref(),
                 install,
             };
-            Box::new(email::Email::new(settings).map_err(Wrong::Setting)?)
+            Box::new(email::EmailNotifier::new(settings).map_err(ChannelError::Setting)?)
         }
-        Channel::Webhook { shape, url, headers, .. } => {
+        ChannelConfig::Webhook { shape, url, headers, .. } => {
             let encode = encoders.get(shape).ok_or_else(|| {
                 let known: Vec<&str> = encoders.keys().map(String::as_str).collect();
                 let known = sorted(known).join(", ");
-                Wrong::Setting(format!("there is no `integrations/{shape}/encode.rhai`; available: {known}"))
+                ChannelError::Setting(format!("there is no `integrations/{shape}/encode.rhai`; available: {known}"))
             })?;
             let headers = headers
                 .iter()
                 .map(|(header, secret)| Ok((header.clone(), read(secret)?)))
-                .collect::<Result<BTreeMap<_, _>, Wrong>>()?;
-            Box::new(webhook::Webhook::new(http.clone(), encode.clone(), read(url)?, headers).map_err(Wrong::Secret)?)
+                .collect::<Result<BTreeMap<_, _>, ChannelError>>()?;
+            Box::new(
+                webhook::WebhookNotifier::new(http.clone(), encode.clone(), read(url)?, headers)
+                    .map_err(ChannelError::Secret)?,
+            )
         }
-        Channel::Log => Box::new(log::LogNotifier { channel: name.to_owned() }),
+        ChannelConfig::Log => Box::new(log::LogNotifier { channel: name.to_owned() }),
     })
 }
 
@@ -246,7 +258,7 @@ fn date_time(at: Time) -> String {
 }
 
 /// How to answer, where there is no button: the commands, and who may, until when.
-fn how_to_answer(ask: &Ask) -> (String, String) {
+fn how_to_answer(ask: &PendingApproval) -> (String, String) {
     let commands = format!("nightshift approve {0}  or  nightshift deny {0}", ask.approval);
     let day = |at: Time| at.strftime("%Y-%m-%d").to_string();
     let same_day = day(ask.expires_at) == day(ask.asked_at);
@@ -256,7 +268,7 @@ fn how_to_answer(ask: &Ask) -> (String, String) {
 }
 
 /// Who may answer: the role that is needed, or the names, and how many of them.
-fn answerers(ask: &Ask) -> String {
+fn answerers(ask: &PendingApproval) -> String {
     let who = match ask.approvers.as_slice() {
         [] => "Needs the role approver.".to_owned(),
         names => format!("Only {} may answer.", names.join(", ")),
@@ -265,7 +277,7 @@ fn answerers(ask: &Ask) -> String {
 }
 
 /// The plan of an approval request: each step, its cost, and the guards that would hold it.
-fn plan_lines(ask: &Ask) -> Vec<String> {
+fn plan_lines(ask: &PendingApproval) -> Vec<String> {
     if ask.steps.is_empty() {
         return ask.plan.iter().enumerate().map(|(at, call)| format!("{}. {call}", at + 1)).collect();
     }
@@ -279,7 +291,7 @@ fn plan_lines(ask: &Ask) -> Vec<String> {
 }
 
 /// A plan that was only shown: `Suggestion only: would cordon gpu-1 and drain it (4 pods move). Nothing was done.`
-pub fn suggested(suggestion: &Suggestion) -> String {
+pub fn suggested(suggestion: &PlanSuggestion) -> String {
     match suggestion.brief.as_str() {
         "" => format!("Suggestion only: {} would make no change. No action taken.", suggestion.runbook),
         brief => format!("Suggestion only: would {brief}. No action taken."),
@@ -287,7 +299,7 @@ pub fn suggested(suggestion: &Suggestion) -> String {
 }
 
 /// The alerts' text beyond the title: a line each where there are several, and descriptions.
-fn alert_words(notice: &Notice) -> Vec<String> {
+fn alert_words(notice: &IncidentNotice) -> Vec<String> {
     let mut words = Vec::new();
     let several = notice.alerts.len() > 1 || notice.alerts_left_out > 0;
     for alert in &notice.alerts {

@@ -28,64 +28,64 @@ mod slack;
 mod web;
 mod witness;
 
-pub use access::{Answer, Cell, Relation, access_page, cells};
-pub use auth::{Caller, GivenToken, Tokens, USER_HEADER, Way, local_token};
-pub use gates::{Gate, gates, roles_page};
-pub use listen::{Pace, check_listen, serve};
+pub use access::{AccessAnswer, AccessCell, TokenRelation, access_page, cells};
+pub use auth::{AuthMethod, Caller, ConfiguredTokens, GivenToken, USER_HEADER, local_token};
+pub use gates::{RoutePolicy, gates, roles_page};
+pub use listen::{ListenerTimeouts, check_listen, serve};
 pub use pagerduty::PagerDutyDoor;
 pub use problem::Problem;
-pub use roster::{Live, Roster, watch as watch_roster};
-pub use slack::{Door, SlackDoor, listen_to_slack};
-pub use web::{Provider, look_at_provider};
+pub use roster::{LivePrincipals, PrincipalSet, watch as watch_roster};
+pub use slack::{SlackDoor, SlackEndpoint, listen_to_slack};
+pub use web::{OidcProvider, look_at_provider};
 
-use crate::catalog::Loaded;
-use crate::engine::Parts;
+use crate::catalog::CatalogSnapshot;
+use crate::engine::EngineParts;
 use crate::model::Subject;
-use crate::store::{Intake, Origin};
+use crate::store::{BatchOrigin, Intake};
 use axum::Router;
 use axum::routing::get;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// The catalog in force; a function, so that a test needs no folders.
-pub type Current = Arc<dyn Fn() -> Arc<Loaded> + Send + Sync>;
+pub type CurrentCatalog = Arc<dyn Fn() -> Arc<CatalogSnapshot> + Send + Sync>;
 
 /// The state of every handler. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    pub parts: Parts,
+    pub parts: EngineParts,
     /// The principals and their rights.
-    pub roster: Arc<Live>,
-    pub current: Current,
+    pub roster: Arc<LivePrincipals>,
+    pub current: CurrentCatalog,
     /// Where events of sources are stored.
     pub intake: Arc<dyn Intake>,
-    pub pace: Pace,
-    pub agents: Arc<agents::Door>,
+    pub pace: ListenerTimeouts,
+    pub agents: Arc<agents::AgentEndpoint>,
     /// One permit for each byte of a body that is read, decoded or waits for its commit.
-    pools: Arc<body::Pools>,
+    pools: Arc<body::BodyPools>,
     /// Plans that are made for users at the same time.
     simulations: Arc<Semaphore>,
-    repeats: Arc<coalesce::Repeats>,
-    used: Arc<auth::made::Used>,
-    witness: Arc<witness::Witness>,
-    rejected: Arc<rejected::Rejected>,
+    repeats: Arc<coalesce::RepeatFilter>,
+    used: Arc<auth::made::TokenUses>,
+    witness: Arc<witness::AccessAuditor>,
+    rejected: Arc<rejected::RejectedRequests>,
     slack: Option<Arc<SlackDoor>>,
     pagerduty: Option<Arc<PagerDutyDoor>>,
-    web: Arc<web::Front>,
+    web: Arc<web::WebFrontend>,
 }
 
 impl App {
     /// The state of a server with these parts and tokens; everything else is empty or at its default.
-    pub fn new(parts: Parts, tokens: Tokens) -> App {
+    pub fn new(parts: EngineParts, tokens: ConfiguredTokens) -> App {
         let catalog = Arc::clone(&parts.catalog);
-        let roster = Roster::new(parts.config.people.clone(), tokens).with_groups(&parts.config.server);
-        let front = web::Front::new(&parts.config.server, None);
+        let roster = PrincipalSet::new(parts.config.people.clone(), tokens).with_groups(&parts.config.server);
+        let front = web::WebFrontend::new(&parts.config.server, None);
         App {
             intake: parts.store.clone(),
             parts,
-            roster: Arc::new(Live::new(roster)),
+            roster: Arc::new(LivePrincipals::new(roster)),
             current: Arc::new(move || catalog.current()),
-            pace: Pace::default(),
+            pace: ListenerTimeouts::default(),
             agents: Arc::default(),
             pools: Arc::default(),
             simulations: Arc::new(Semaphore::new(crate::limits::SIMULATIONS)),
@@ -109,13 +109,13 @@ impl App {
     pub fn kind_of(&self, source: &str) -> &str {
         match self.parts.config.sources.get(source) {
             Some(found) => &found.kind,
-            None if source == crate::sources::agent::SOURCE => Origin::AGENT,
+            None if source == crate::sources::agent::SOURCE => BatchOrigin::AGENT,
             None => "",
         }
     }
 
     /// The same with a door for Slack.
-    pub fn with_slack(self, door: Door) -> App {
+    pub fn with_slack(self, door: SlackEndpoint) -> App {
         App { slack: Some(Arc::new(SlackDoor::new(door))), ..self }
     }
 
@@ -131,12 +131,12 @@ impl App {
     }
 
     /// The same with an identity provider that users sign in with.
-    pub fn with_provider(self, provider: Provider) -> App {
-        App { web: Arc::new(web::Front::new(&self.parts.config.server, Some(provider))), ..self }
+    pub fn with_provider(self, provider: OidcProvider) -> App {
+        App { web: Arc::new(web::WebFrontend::new(&self.parts.config.server, Some(provider))), ..self }
     }
 
     /// The same with another source of rules and decoders.
-    pub fn with_current(self, current: Current) -> App {
+    pub fn with_current(self, current: CurrentCatalog) -> App {
         App { current, ..self }
     }
 
@@ -146,12 +146,12 @@ impl App {
     }
 
     /// The same with an authority for agents' certificates.
-    pub fn with_agents(self, door: agents::Door) -> App {
+    pub fn with_agents(self, door: agents::AgentEndpoint) -> App {
         App { agents: Arc::new(door), ..self }
     }
 
     /// The same with other patience for slow clients.
-    pub fn with_pace(self, pace: Pace) -> App {
+    pub fn with_pace(self, pace: ListenerTimeouts) -> App {
         App { pace, ..self }
     }
 }

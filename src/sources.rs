@@ -15,7 +15,7 @@ use crate::model::Event;
 
 /// The content of a body.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Decoded {
+pub struct DecodedBody {
     pub events: Vec<Event>,
     /// Parts that the source left out (a truncated list, an alert that could not be read), in words.
     pub gaps: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Decoded {
 
 /// Why a body is refused. Nothing of it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum BodyRefusal {
     /// 400 or 422: it can never be accepted.
     #[error("{0}")]
     Malformed(String),

@@ -16,16 +16,18 @@ mod traits;
 
 pub use advice::advice;
 pub use asked::{
-    AgentIdentity, AgentProof, AgentRow, Batch, Begun, Claimed, Climb, Commit, Control, Counts, Decided, Due,
-    DueNotice, Filter, Follower, Heard, Hold, JoinToken, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered,
-    OnFatal, Origin, Pressure, Prospect, RawEntry, Receipted, SubjectLink,
+    AgentIdentity, AgentProof, AgentRow, BatchOrigin, BeginOutcome, ClaimedRun, CommitFollower, CommitRecord,
+    ControlChange, DecisionOutcome, DeliveryOutcome, DueNotice, DueWork, EventBatch, Filter, GuardCounts, HeldNode,
+    IntakeResult, JoinToken, LinkOutcome, NewAgent, NewApproval, NewRun, NewToken, NumberedBatch, OnFatal,
+    PreflightRun, PromotionRequest, RawEntry, StoreCounts, SubjectLink,
 };
 pub use failpoint::Failpoint;
-pub use mark::Mark;
+pub use mark::CheckpointMark;
 pub use traits::{Decisions, Intake, Ledger, Outbox, Registry, RunJournal, Store, Views};
 
 pub use sqlite::{
-    BackupContents, Restored, SqliteOptions, SqliteStore, StorePlace, backup, restore, signed_entries, verify_backup,
+    BackupContents, RestoreReport, SqliteOptions, SqliteStore, StoreFiles, backup, restore, signed_entries,
+    verify_backup,
 };
 
 use crate::model::RunId;

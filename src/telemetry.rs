@@ -7,15 +7,15 @@ mod logs;
 mod table;
 mod words;
 
-pub use exposition::Format;
+pub use exposition::ExpositionFormat;
 pub use logs::{init, printable};
-pub use table::{Kind, Metric, Metrics, TABLE, reference};
+pub use table::{Metric, MetricKind, Metrics, TABLE, reference};
 pub use words::{
-    Budget, ChannelKind, Delivered, Ended, Fence, Levels, Phase, ProbeLevels, Probed, Refused, Settled, Shed,
-    SlackDoor, Verdict, Via,
+    Budget, ChannelKind, Delivered, Ended, Fence, Phase, ProbeLevels, ProbeResult, Refused, Settled, Shed, SlackDoor,
+    StoreGauges, Verdict, Via,
 };
 
-use crate::model::{Effect, ReasonCode, RunState};
+use crate::model::{EffectClass, ReasonCode, RunState};
 use crate::policy::EngineKind;
 use std::time::Duration;
 
@@ -45,17 +45,17 @@ impl Metrics {
 
     /// OpenMetrics text of everything.
     pub fn render(&self) -> String {
-        self.page(Format::OpenMetrics)
+        self.page(ExpositionFormat::OpenMetrics)
     }
 
     /// Everything in that format.
-    pub fn page(&self, format: Format) -> String {
+    pub fn page(&self, format: ExpositionFormat) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail; half a page would be noticed by its missing `# EOF`.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         match format {
-            Format::OpenMetrics => text,
-            Format::Text => exposition::to_text(&text),
+            ExpositionFormat::OpenMetrics => text,
+            ExpositionFormat::Text => exposition::to_text(&text),
         }
     }
 
@@ -160,12 +160,12 @@ impl Metrics {
     }
 
     /// Counts an effect by its class and outcome.
-    pub fn effect(&self, class: Effect, outcome: Ended) {
+    pub fn effect(&self, class: EffectClass, outcome: Ended) {
         self.effects.get_or_create(&[("class", class.name()), ("outcome", outcome.word())]).inc();
     }
 
     /// Counts an effect in doubt by its class and resolution.
-    pub fn ambiguous(&self, class: Effect, resolution: Settled) {
+    pub fn ambiguous(&self, class: EffectClass, resolution: Settled) {
         self.effects_ambiguous.get_or_create(&[("class", class.name()), ("resolution", resolution.word())]).inc();
     }
 
@@ -229,7 +229,7 @@ impl Metrics {
 
     // ── inference engines ──
     /// Counts a probe of an inference engine.
-    pub fn probed(&self, engine: EngineKind, outcome: Probed) {
+    pub fn probed(&self, engine: EngineKind, outcome: ProbeResult) {
         self.probe_looks.get_or_create(&[("engine", engine.word()), ("outcome", outcome.word())]).inc();
     }
 
@@ -261,7 +261,7 @@ impl Metrics {
 
     // ── levels ──
     /// Sets the gauges that are read from the store.
-    pub fn set_levels(&self, levels: &Levels) {
+    pub fn set_levels(&self, levels: &StoreGauges) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.killswitch_state.set(whole(levels.freezes));
         self.approvals_open.set(whole(levels.approvals_open));

@@ -16,33 +16,34 @@ mod rights;
 mod serving;
 mod socket;
 
-pub use agents::{AgentSeen, Agents};
-pub use docker::{Container, Docker, DockerConfig};
-pub use facts::{CORDONED_BY, Cordon, NO_OWNER, OPT_OUT, cordon, cordon_mark};
-pub use gate::Gate;
-pub use http::{Http, HttpAnswer, HttpRequest, HttpSecret, SecretHeader, SecretHeaders, built, wrong_host};
+pub use agents::{AgentMailbox, AgentSeen};
+pub use docker::{DockerClient, DockerConfig, DockerContainer};
+pub use facts::{CORDONED_BY, CordonState, NO_OWNER, OPT_OUT, cordon, cordon_mark};
+pub use gate::KillSwitchGate;
+pub use http::{HttpAnswer, HttpClient, HttpRequest, HttpSecret, SecretHeader, SecretHeaders, built, wrong_host};
 pub use inference::{
-    Asked, EngineKind, EngineLimits, EngineLook, EnginePoint, EngineSignal, EngineTarget, Engines, METRICS_PORT,
-    PROBE_LABEL, PROBE_PORT, ProbeConfig, SignalGroup, TRAFFIC_TAKEN_BY, Unread, engine_signals,
+    EngineKind, EngineLimits, EngineLook, EnginePoint, EngineReadError, EngineSignal, EngineTarget, METRICS_PORT,
+    PROBE_LABEL, PROBE_PORT, ProbeConfig, ProbedEngines, SignalGroup, TRAFFIC_TAKEN_BY, TokenProbeResult,
+    engine_signals,
 };
 pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
-    Budget, CacheJob, ConditionSeen, ContainerSeen, EngineLease, EventNote, EventSeen, EvictAnswer, Job, JobPod, Kube,
-    KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen, Pulse, Reviewed, Selects, Told,
-    WaitingPod, Workload,
+    ApiHealth, CacheJob, ConditionSeen, ContainerSeen, DisruptionBudget, EngineLease, EventNote, EventSeen,
+    EvictAnswer, Job, JobPod, KubeClient, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen,
+    ReviewedToken, ServiceSelector, WaitingPod, WatchEvent, Workload,
 };
 pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_node, mig_plan, mig_waiting};
 pub use nightshift_runtime::{NO_AUTHORITIES, install_tls};
 pub use nightshift_sim as sim;
-pub use prometheus::{Prometheus, Sample};
+pub use prometheus::{PromSample, PrometheusClient};
 pub use rights::{OWN_RIGHTS, OwnRight};
 pub use serving::SERVING_FLOOR;
-pub use socket::{Frame, Socket};
+pub use socket::{SocketFrame, WebSocketClient};
 
 use crate::clock::Clock;
-use crate::model::{Failure, FailureKind, Subject, Takes};
+use crate::model::{CapacityLoss, FailureKind, StepFailure, Subject};
 pub use crate::policy::MigPlan;
-use crate::policy::{Facts, Group, GuardLimits};
+use crate::policy::{GuardLimits, NodeGroup, WorldFacts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ pub enum WorldError {
 
 impl WorldError {
     /// As a step's failure, once retries are used up.
-    pub fn failure(&self) -> Failure {
+    pub fn failure(&self) -> StepFailure {
         let kind = match self {
             WorldError::NotFound(_) => FailureKind::NotFound,
             WorldError::Conflict(_) => FailureKind::Conflict,
@@ -82,7 +83,7 @@ impl WorldError {
                 FailureKind::Unavailable
             }
         };
-        Failure::new(kind, self.to_string())
+        StepFailure::new(kind, self.to_string())
     }
 
     /// Whether asking again may help.
@@ -103,16 +104,16 @@ impl WorldError {
 #[derive(Clone)]
 pub struct World {
     /// By cluster name; the first is the default.
-    pub clusters: BTreeMap<String, Kube>,
+    pub clusters: BTreeMap<String, KubeClient>,
     pub default_cluster: String,
-    pub prometheus: Option<Prometheus>,
-    pub http: Http,
+    pub prometheus: Option<PrometheusClient>,
+    pub http: HttpClient,
     /// The Docker engine of this machine, where one is configured.
-    pub docker: Option<Docker>,
+    pub docker: Option<DockerClient>,
     /// Connections to the agents, which act on the nodes themselves.
-    pub agents: Agents,
+    pub agents: AgentMailbox,
     /// The inference engines that the configuration names.
-    pub engines: Engines,
+    pub engines: ProbedEngines,
     pub clock: Arc<dyn Clock>,
     /// Stops everything, whatever is in the store.
     pub kill: Arc<KillSwitch>,
@@ -126,7 +127,7 @@ impl World {
     /// # Errors
     ///
     /// Fails with [`WorldError::Invalid`] when no cluster of this name is configured.
-    pub fn kube(&self, cluster: Option<&str>) -> Result<&Kube, WorldError> {
+    pub fn kube(&self, cluster: Option<&str>) -> Result<&KubeClient, WorldError> {
         let name = cluster.unwrap_or(&self.default_cluster);
         self.clusters.get(name).ok_or_else(|| {
             WorldError::Invalid(format!(
@@ -140,7 +141,7 @@ impl World {
     /// # Errors
     ///
     /// Fails with [`WorldError::Invalid`] when none is configured; the message has the key to add.
-    pub fn docker(&self) -> Result<&Docker, WorldError> {
+    pub fn docker(&self) -> Result<&DockerClient, WorldError> {
         self.docker.as_ref().ok_or_else(|| {
             WorldError::Invalid(
                 "no Docker engine is configured; add `docker: {}` to the configuration of the engine on that machine"
@@ -172,9 +173,9 @@ impl World {
     }
 
     /// The same clients for a step that acts: each request that changes something passes the gate before it is sent.
-    pub fn gated(&self) -> (World, Gate) {
+    pub fn gated(&self) -> (World, KillSwitchGate) {
         let outside = self.clone();
-        let gate = Gate::new(move || outside.stopped());
+        let gate = KillSwitchGate::new(move || outside.stopped());
         let clusters = self.clusters.iter().map(|(name, kube)| (name.clone(), kube.gated(&gate))).collect();
         let (http, agents) = (self.http.gated(&gate), self.agents.gated(&gate));
         let docker = self.docker.as_ref().map(|docker| docker.gated(&gate));
@@ -202,27 +203,33 @@ impl World {
     }
 
     /// How many GPU nodes the first cluster has and which are out of service: the same count as the guards', for users.
-    pub async fn fleet(&self) -> Facts {
+    pub async fn fleet(&self) -> WorldFacts {
         facts::fleet(self).await
     }
 
     /// Adds to the facts the replicas in service that a call would take.
-    pub async fn serving(&self, target: &Subject, takes: &Takes, limits: &GuardLimits, facts: Facts) -> Facts {
+    pub async fn serving(
+        &self,
+        target: &Subject,
+        takes: &CapacityLoss,
+        limits: &GuardLimits,
+        facts: WorldFacts,
+    ) -> WorldFacts {
         match serving::read(self, target, takes, limits).await {
-            Ok(serving) => Facts { serving, ..facts },
-            Err(error) => Facts { serving_unread: Some(error.to_string()), ..facts },
+            Ok(serving) => WorldFacts { serving, ..facts },
+            Err(error) => WorldFacts { serving_unread: Some(error.to_string()), ..facts },
         }
     }
 
     /// Racks, links and pools of the first cluster, with the nodes of each that are out: as the guards count them, for
     /// users.
-    pub async fn groups(&self) -> Vec<Group> {
+    pub async fn groups(&self) -> Vec<NodeGroup> {
         facts::groups(self).await
     }
 
     /// The facts about a target that the guards need, read live. Never fails: a fact that cannot be read is left
     /// unknown.
-    pub async fn facts(&self, target: &Subject) -> Facts {
+    pub async fn facts(&self, target: &Subject) -> WorldFacts {
         facts::read(self, target).await
     }
 }

@@ -2,18 +2,18 @@
 //!
 //! Invariant: what stands here is what `serve` puts together, but for the channel and the fleet.
 
-use nightshift::catalog::{Catalog, Folders};
+use nightshift::catalog::{Catalog, CatalogFolders};
 use nightshift::clock::RealClock;
-use nightshift::config::{Config, Role, Source};
-use nightshift::engine::{self, Nudge, Parts};
-use nightshift::model::{Delivery, Digest, IncidentId, Notice, Receipt, Time};
+use nightshift::config::{Config, Role, SourceConfig};
+use nightshift::engine::{self, EngineParts, WakeSender};
+use nightshift::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentId, IncidentNotice, Time};
 use nightshift::notifiers::Notifier;
 use nightshift::policy::GuardLimits;
-use nightshift::server::{App, GivenToken, Tokens, serve};
+use nightshift::server::{App, ConfiguredTokens, GivenToken, serve};
 use nightshift::store::{SqliteOptions, SqliteStore, ledger::SigningKey};
 use nightshift::telemetry::{ChannelKind, Metrics};
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, World, install_tls};
+use nightshift::world::{AgentMailbox, HttpClient, KubeClient, KubeConfig, ProbedEngines, World, install_tls};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 pub const TOKEN: &str = "bench-token-0123456789abcdef";
 
 pub struct Rig {
-    pub parts: Parts,
+    pub parts: EngineParts,
     pub fleet: SimFleet,
     pub told: Arc<Told>,
     pub folder: tempfile::TempDir,
@@ -52,20 +52,20 @@ impl Notifier for Channel {
         ChannelKind::Webhook
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         if prior.is_none() {
             *self.0.first.lock().expect("nobody panics here").entry(notice.incident.id).or_default() += 1;
         } else {
             *self.0.edits.lock().expect("nobody panics here") += 1;
         }
-        Delivery::Delivered(Receipt(serde_json::json!({ "message": notice.incident.id.0 })))
+        DeliveryResult::Delivered(DeliveryReceipt(serde_json::json!({ "message": notice.incident.id.0 })))
     }
 
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         let mut digests = self.0.digests.lock().expect("nobody panics here");
         digests.0 += usize::from(prior.is_none());
         digests.1 = digests.1.max(digest.total.saturating_sub(digest.own));
-        Delivery::Delivered(Receipt(serde_json::json!({ "digest": "bench" })))
+        DeliveryResult::Delivered(DeliveryReceipt(serde_json::json!({ "digest": "bench" })))
     }
 
     async fn probe(&self) -> Result<String, String> {
@@ -95,7 +95,7 @@ impl Rig {
         for (name, text) in runbooks {
             std::fs::write(at(&format!("runbooks/{name}.rhai")), text).expect("a runbook");
         }
-        let folders = Folders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
+        let folders = CatalogFolders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
         let (catalog, problems) = tokio::task::spawn_blocking(move || on_deep_stack(|| Catalog::load(folders)))
             .await
             .expect("loading ends")
@@ -106,13 +106,14 @@ impl Rig {
                 .expect("a fleet");
         let clock = Arc::new(RealClock);
         let kube = KubeConfig { url: fleet.url(), ..KubeConfig::default() };
-        let kube = Kube::connect(&kube, "nightshift/bench").await.expect("a client");
+        let kube = KubeClient::connect(&kube, "nightshift/bench").await.expect("a client");
         let store = SqliteStore::open(SqliteOptions::new(at("bench.db")), Time::now()).expect("a store");
-        let source: Source = serde_json::from_value(serde_json::json!({ "kind": "alertmanager" })).expect("a source");
+        let source: SourceConfig =
+            serde_json::from_value(serde_json::json!({ "kind": "alertmanager" })).expect("a source");
         let sources = BTreeMap::from([("bench".to_owned(), source)]);
         let told = Arc::new(Told::default());
         let channel: Box<dyn Notifier> = Box::new(Channel(told.clone()));
-        let parts = Parts {
+        let parts = EngineParts {
             config: Arc::new(Config { sources, guards, ..Config::default() }),
             store: Arc::new(store),
             catalog: Arc::new(catalog),
@@ -120,10 +121,10 @@ impl Rig {
                 clusters: BTreeMap::from([("sim".to_owned(), kube)]),
                 default_cluster: "sim".to_owned(),
                 prometheus: None,
-                http: Http::new("nightshift/bench", &[]).expect("a client"),
+                http: HttpClient::new("nightshift/bench", &[]).expect("a client"),
                 docker: None,
-                agents: Agents::default(),
-                engines: Engines::default(),
+                agents: AgentMailbox::default(),
+                engines: ProbedEngines::default(),
                 clock: clock.clone(),
                 kill: Arc::default(),
                 identity: "nightshift/bench".to_owned(),
@@ -131,7 +132,7 @@ impl Rig {
             notifiers: Arc::new(BTreeMap::from([("people".to_owned(), channel)])),
             clock,
             metrics: Arc::new(Metrics::new()),
-            nudge: Nudge::default(),
+            nudge: WakeSender::default(),
             key: Arc::new(SigningKey::open_or_create(&at("key"), "bench").expect("a key")),
         };
         engine::take_in(&parts).await;
@@ -152,7 +153,7 @@ impl Rig {
             clusters: None,
             text: TOKEN.to_owned(),
         };
-        let app = doors(App::new(self.parts.clone(), Tokens::new(vec![token]).expect("a token")));
+        let app = doors(App::new(self.parts.clone(), ConfiguredTokens::new(vec![token]).expect("a token")));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = watch::channel(false);

@@ -9,13 +9,13 @@ use crate::{ms, row, share, time_row};
 use axum::extract::{Path, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use nightshift::config::{Channel, Person, Role, Secret, SlackApp};
+use nightshift::config::{ChannelConfig, PersonConfig, Role, SecretSource, SlackApp};
 use nightshift::notifiers::{
     self,
-    slack::{Seal, Web},
+    slack::{ButtonSeal, SlackWebClient},
 };
 use nightshift::policy::GuardLimits;
-use nightshift::server::Door;
+use nightshift::server::SlackEndpoint;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -71,16 +71,16 @@ async fn talk() {
     let mut rig = Rig::new(4, GuardLimits::default(), RULES, &[]).await;
     let token = rig.folder.path().join("bot");
     std::fs::write(&token, "xoxb-bench").expect("a token");
-    let channel = |name: &str| Channel::Slack {
+    let channel = |name: &str| ChannelConfig::Slack {
         channel: name.to_owned(),
-        token: Secret::File(token.clone()),
+        token: SecretSource::File(token.clone()),
         api: format!("{url}api"),
         buttons: true,
     };
     let config = Arc::make_mut(&mut rig.parts.config);
     config.channels =
         BTreeMap::from([("storm".to_owned(), channel("C0STORM")), ("oncall".to_owned(), channel("C0ONCALL"))]);
-    config.people = vec![Person { slack: Some("U0ADA".to_owned()), ..Person::new("ada", Role::Operator) }];
+    config.people = vec![PersonConfig { slack: Some("U0ADA".to_owned()), ..PersonConfig::new("ada", Role::Operator) }];
     config.slack = Some(SlackApp {
         signing_secret: None,
         app_token: None,
@@ -93,10 +93,10 @@ async fn talk() {
     let http = rig.parts.world.http.clone();
     let built = notifiers::build(&rig.parts.config.channels, &Default::default(), &http, "bench", &seal());
     rig.parts.notifiers = Arc::new(built.unwrap_or_else(|wrong| panic!("{wrong:?}")));
-    let door = Door {
+    let door = SlackEndpoint {
         signing_secret: Some(SECRET.to_owned()),
         hooks: url.parse().expect("an address"),
-        web: Some(Web::new(http, &format!("{url}api"), "xoxb-bench")),
+        web: Some(SlackWebClient::new(http, &format!("{url}api"), "xoxb-bench")),
         seal: seal(),
     };
     let (address, stop) = rig.start_with(|app| app.with_slack(door)).await;
@@ -207,8 +207,8 @@ fn command(no: usize) -> (&'static str, String) {
     ("/slack/command", url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish())
 }
 
-fn seal() -> Arc<Seal> {
-    Arc::new(Seal::new(&[7; 32], "bench"))
+fn seal() -> Arc<ButtonSeal> {
+    Arc::new(ButtonSeal::new(&[7; 32], "bench"))
 }
 
 fn button(no: usize) -> (&'static str, String) {

@@ -5,7 +5,7 @@
 use crate::rig::{Rig, block_on, folder, memory, until};
 use crate::{row, share, time_row};
 use nightshift::limits;
-use nightshift::model::{Input, Mode, Subject, Time};
+use nightshift::model::{Mode, RunInput, Subject, Time};
 use nightshift::policy::GuardLimits;
 use nightshift::store::{Ledger, NewRun, Outbox, SqliteOptions, SqliteStore};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ async fn asleep() -> Rig {
     let loaded = rig.parts.catalog.current();
     let new = NewRun {
         pin: loaded.runbooks["nap"].pin.clone(),
-        input: Input::default(),
+        input: RunInput::default(),
         subject: Subject::default(),
         mode: Mode::Auto,
         rule: None,

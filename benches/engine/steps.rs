@@ -4,10 +4,10 @@
 
 use crate::rig::{Rig, block_on, fsync, until};
 use crate::{row, share, time_row};
-use nightshift::model::{Call, Input, Mode, Outcome, Pin, Status, Subject, Time};
-use nightshift::policy::{GuardLimits, Proposal};
+use nightshift::model::{ActionCall, EventStatus, Mode, Outcome, RunInput, RunbookPin, Subject, Time};
+use nightshift::policy::{GuardLimits, StepProposal};
 use nightshift::sources::alertmanager;
-use nightshift::store::{Batch, Begun, NewRun, Store};
+use nightshift::store::{BeginOutcome, EventBatch, NewRun, Store};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,8 +67,8 @@ async fn steps(rig: &Rig, runs: usize) -> Duration {
 
 async fn journal(store: Arc<dyn Store>, limits: Arc<GuardLimits>) -> Vec<Duration> {
     let new = NewRun {
-        pin: Pin { name: "bench".to_owned(), hash: "none".to_owned() },
-        input: Input::default(),
+        pin: RunbookPin { name: "bench".to_owned(), hash: "none".to_owned() },
+        input: RunInput::default(),
         subject: Subject::default(),
         mode: Mode::Auto,
         rule: None,
@@ -83,11 +83,11 @@ async fn journal(store: Arc<dyn Store>, limits: Arc<GuardLimits>) -> Vec<Duratio
     let note = nightshift::actions::find("note").expect("an action of the catalog");
     for at in 0..STEPS {
         let now = Time::now();
-        let call = Call::new("note", [("text", json!(format!("step {at} of a bench")))]);
+        let call = ActionCall::new("note", [("text", json!(format!("step {at} of a bench")))]);
         let by = (run, claimed.run.epoch);
-        let proposal = Proposal::new(note.spec(), by, call, Subject::default(), now);
+        let proposal = StepProposal::new(note.spec(), by, call, Subject::default(), now);
         let begun = Instant::now();
-        let Begun::Step(step) = store.begin(proposal, limits.clone(), now).await.expect("it begins") else {
+        let BeginOutcome::Step(step) = store.begin(proposal, limits.clone(), now).await.expect("it begins") else {
             panic!("a step without reach is never held");
         };
         let ended = store.end(run, claimed.run.epoch, step.no, Outcome::Ok(Value::Null), Vec::new(), Time::now()).await;
@@ -109,9 +109,9 @@ async fn first_action(rig: &Rig) {
         let bytes = serde_json::to_vec(&body).expect("JSON");
         let source = &rig.parts.config.sources["bench"];
         let events = alertmanager::decode(&bytes, "bench", source, Time::now()).expect("it decodes").events;
-        assert!(events.iter().all(|event| event.status == Status::Firing));
+        assert!(events.iter().all(|event| event.status == EventStatus::Firing));
         let rules = rig.parts.catalog.current().rules.clone();
-        let batch = Batch {
+        let batch = EventBatch {
             source: "bench".to_owned(),
             events,
             gaps: Vec::new(),

@@ -8,7 +8,7 @@ use crate::row;
 use nightshift::engine;
 use nightshift::policy::GuardLimits;
 use nightshift::store::Filter;
-use nightshift::world::{Kube, KubeConfig};
+use nightshift::world::{KubeClient, KubeConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -35,7 +35,7 @@ async fn watching(url: &str) {
     let mut rig = Rig::new(1, GuardLimits::default(), "rules: []\n", &[]).await;
     let before = memory("self", "VmRSS");
     let kube = KubeConfig { url: url.to_owned(), ..KubeConfig::default() };
-    let kube = Kube::connect(&kube, "nightshift/bench").await.expect("a client");
+    let kube = KubeClient::connect(&kube, "nightshift/bench").await.expect("a client");
     rig.parts.world.clusters = BTreeMap::from([("big".to_owned(), kube)]);
     "big".clone_into(&mut rig.parts.world.default_cluster);
     let mut config = (*rig.parts.config).clone();

@@ -2,43 +2,43 @@
 //!
 //! Invariant: an answer that another attempt may change is a retry; every other one is final and bounded.
 
-use super::Performed;
+use super::PerformResult;
 use crate::limits;
-use crate::model::{Failure, FailureKind, Outcome, Span, Step};
+use crate::model::{FailureKind, Outcome, Span, Step, StepFailure};
 use crate::world::{World, WorldError};
 use serde_json::Value;
 use std::time::Duration;
 
 /// Inside actions, `?` returns the engine's next act.
-pub(super) type Settled<T> = Result<T, Performed>;
+pub(super) type ActionResult<T> = Result<T, PerformResult>;
 
-impl From<WorldError> for Performed {
-    fn from(error: WorldError) -> Performed {
+impl From<WorldError> for PerformResult {
+    fn from(error: WorldError) -> PerformResult {
         match error {
             // Another writer came between our read and our write: read again.
-            WorldError::Conflict(_) => Performed::Retry { why: error.to_string(), after: None },
-            error if error.is_transient() => Performed::Retry { why: error.to_string(), after: error.after() },
-            error => Performed::Done(Outcome::Failed(error.failure())),
+            WorldError::Conflict(_) => PerformResult::Retry { why: error.to_string(), after: None },
+            error if error.is_transient() => PerformResult::Retry { why: error.to_string(), after: error.after() },
+            error => PerformResult::Done(Outcome::Failed(error.failure())),
         }
     }
 }
 
-impl From<Failure> for Performed {
-    fn from(failure: Failure) -> Performed {
-        Performed::Done(Outcome::Failed(failure))
+impl From<StepFailure> for PerformResult {
+    fn from(failure: StepFailure) -> PerformResult {
+        PerformResult::Done(Outcome::Failed(failure))
     }
 }
 
-pub(super) fn settle(settled: Settled<Performed>) -> Performed {
+pub(super) fn settle(settled: ActionResult<PerformResult>) -> PerformResult {
     settled.unwrap_or_else(|early| early)
 }
 
 /// A prediction is an outcome whatever happens; a target that does not answer is a failure of the plan.
-pub(super) fn foresee(settled: Settled<Value>) -> Outcome {
+pub(super) fn foresee(settled: ActionResult<Value>) -> Outcome {
     match settled.map(done) {
         Ok(performed) | Err(performed) => match performed {
-            Performed::Done(outcome) | Performed::Tell(outcome, _) => outcome,
-            Performed::Again { why, .. } | Performed::Retry { why, .. } | Performed::InDoubt { why } => {
+            PerformResult::Done(outcome) | PerformResult::Tell(outcome, _) => outcome,
+            PerformResult::Again { why, .. } | PerformResult::Retry { why, .. } | PerformResult::InDoubt { why } => {
                 failed(FailureKind::Unavailable, why)
             }
         },
@@ -46,14 +46,14 @@ pub(super) fn foresee(settled: Settled<Value>) -> Outcome {
 }
 
 /// Success, unless the answer is too large to keep: a journal entry is bounded, and a cut answer would look whole.
-pub(super) fn done(value: Value) -> Performed {
+pub(super) fn done(value: Value) -> PerformResult {
     let bytes = match &value {
         // Nearly all outcomes are a few fields; only lists and texts can be large.
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         other => other.to_string().len(),
     };
     if bytes > limits::OUTCOME_BYTES {
-        return Performed::Done(failed(
+        return PerformResult::Done(failed(
             FailureKind::Invalid,
             format!(
                 "the answer has {bytes} bytes, more than the {} that a step may store: request less",
@@ -61,11 +61,11 @@ pub(super) fn done(value: Value) -> Performed {
             ),
         ));
     }
-    Performed::Done(Outcome::Ok(value))
+    PerformResult::Done(Outcome::Ok(value))
 }
 
 pub(super) fn failed(kind: FailureKind, message: impl Into<String>) -> Outcome {
-    Outcome::Failed(Failure::new(kind, message))
+    Outcome::Failed(StepFailure::new(kind, message))
 }
 
 /// How long a step has waited, by the world's clock; zero if the clock stepped back.
@@ -80,19 +80,19 @@ pub(super) fn spoken(duration: Duration) -> Span {
 }
 
 /// Look again soon at first, then less often.
-pub(super) fn poll(waited: Duration, why: String, carry: Value) -> Performed {
+pub(super) fn poll(waited: Duration, why: String, carry: Value) -> PerformResult {
     let after = (waited / 4).clamp(limits::POLL_FIRST, limits::POLL_MAX);
-    Performed::Again { after, why, carry }
+    PerformResult::Again { after, why, carry }
 }
 
 /// For steps that wait on the world: silence is one more thing to wait for, until the step's own time is up.
-pub(super) fn patient(error: WorldError, waited: Duration, within: Span, carry: Value) -> Performed {
+pub(super) fn patient(error: WorldError, waited: Duration, within: Span, carry: Value) -> PerformResult {
     if !error.is_transient() {
         return error.into();
     }
     if waited >= within.0 {
-        return Performed::Done(failed(FailureKind::Timeout, format!("not done within {within}: {error}")));
+        return PerformResult::Done(failed(FailureKind::Timeout, format!("not done within {within}: {error}")));
     }
     let after = error.after().unwrap_or((waited / 4).clamp(limits::POLL_FIRST, limits::POLL_MAX));
-    Performed::Again { after: after.min(limits::BACKOFF_MAX), why: error.to_string(), carry }
+    PerformResult::Again { after: after.min(limits::BACKOFF_MAX), why: error.to_string(), carry }
 }

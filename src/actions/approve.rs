@@ -5,8 +5,8 @@
 
 use super::answer::failed;
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, FailureKind, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, FailureKind, Outcome, Step};
 use crate::world::World;
 use serde_json::json;
 
@@ -18,14 +18,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::required("question", ParamType::String, "what to approve, in one sentence")],
     options: &[args::optional("within", ParamType::Duration, "how long to wait for an answer (30m)")],
     returns: "#{approved, by}; approved is true, for a no is thrown",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::Requests,
-    phrases: Phrases { todo: "ask: {question}", done: None },
+    phrases: ActionPhrases { todo: "ask: {question}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -37,14 +37,14 @@ impl Action for Approve {
         &SPEC
     }
 
-    async fn perform(&self, _world: &World, _step: &Step) -> Performed {
-        Performed::Done(failed(
+    async fn perform(&self, _world: &World, _step: &Step) -> PerformResult {
+        PerformResult::Done(failed(
             FailureKind::Invalid,
             "approve: only the engine can request an approval, and it did not",
         ))
     }
 
-    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, _world: &World, call: &ActionCall) -> Outcome {
         match args::text(call, "question") {
             Ok(_) => Outcome::Ok(json!({ "approved": true, "by": "somebody" })),
             Err(failure) => Outcome::Failed(failure),

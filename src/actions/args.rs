@@ -3,7 +3,9 @@
 //! Invariant: an argument that makes no sense is an `invalid` failure in words, never a default.
 
 use crate::limits;
-use crate::model::{Call, Capacity, Failure, FailureKind, ParamSpec, ParamType, Span, Subject, Takes, TargetKind};
+use crate::model::{
+    ActionCall, CapacityKind, CapacityLoss, FailureKind, ParamSpec, ParamType, Span, StepFailure, Subject, TargetKind,
+};
 use serde_json::Value;
 
 pub(super) const fn required(name: &'static str, ty: ParamType, doc: &'static str) -> ParamSpec {
@@ -21,12 +23,12 @@ pub(super) const MODEL_PATH: ParamSpec = required("path", ParamType::String, "th
 pub(super) const WORKLOAD: ParamSpec =
     required("workload", ParamType::Workload, "the Deployment or StatefulSet, as `namespace/name`");
 
-pub(super) fn invalid(message: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Invalid, message)
+pub(super) fn invalid(message: impl Into<String>) -> StepFailure {
+    StepFailure::new(FailureKind::Invalid, message)
 }
 
 /// A text that must be there and not be empty.
-pub(super) fn text<'a>(call: &'a Call, name: &str) -> Result<&'a str, Failure> {
+pub(super) fn text<'a>(call: &'a ActionCall, name: &str) -> Result<&'a str, StepFailure> {
     match call.text(name) {
         "" => Err(invalid(format!("{}: `{name}` is missing or empty", call.action))),
         text => Ok(text),
@@ -34,7 +36,7 @@ pub(super) fn text<'a>(call: &'a Call, name: &str) -> Result<&'a str, Failure> {
 }
 
 /// `namespace/name`.
-pub(super) fn pair<'a>(call: &'a Call, name: &str) -> Result<(&'a str, &'a str), Failure> {
+pub(super) fn pair<'a>(call: &'a ActionCall, name: &str) -> Result<(&'a str, &'a str), StepFailure> {
     let text = text(call, name)?;
     text.split_once('/')
         .filter(|(space, rest)| !space.is_empty() && !rest.is_empty() && !rest.contains('/'))
@@ -44,7 +46,7 @@ pub(super) fn pair<'a>(call: &'a Call, name: &str) -> Result<(&'a str, &'a str),
 }
 
 /// A length of time such as `30m`, at most a week.
-pub(super) fn span(call: &Call, name: &str, default: Span) -> Result<Span, Failure> {
+pub(super) fn span(call: &ActionCall, name: &str, default: Span) -> Result<Span, StepFailure> {
     let span = match call.args.get(name) {
         None | Some(Value::Null) => default,
         Some(Value::String(text)) => {
@@ -65,7 +67,11 @@ pub(super) fn span(call: &Call, name: &str, default: Span) -> Result<Span, Failu
 }
 
 /// One of a few words; the first is the default.
-pub(super) fn choice<'a>(call: &'a Call, name: &str, words: &[&'static str]) -> Result<&'static str, Failure> {
+pub(super) fn choice<'a>(
+    call: &'a ActionCall,
+    name: &str,
+    words: &[&'static str],
+) -> Result<&'static str, StepFailure> {
     let given: &'a str = call.text(name);
     if given.is_empty() {
         return Ok(words[0]);
@@ -76,12 +82,12 @@ pub(super) fn choice<'a>(call: &'a Call, name: &str, words: &[&'static str]) -> 
     })
 }
 
-pub(super) fn flag(call: &Call, name: &str) -> bool {
+pub(super) fn flag(call: &ActionCall, name: &str) -> bool {
     call.args.get(name).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// The thing that the call is about.
-pub(super) fn target(kind: TargetKind, call: &Call) -> Subject {
+pub(super) fn target(kind: TargetKind, call: &ActionCall) -> Subject {
     let node = || some(call.text("node"));
     match kind {
         TargetKind::Nothing => Subject::default(),
@@ -107,24 +113,26 @@ pub(super) fn target(kind: TargetKind, call: &Call) -> Subject {
 }
 
 /// The part of the declared capacity that the call takes; none where its arguments make no sense, for then it is refused.
-pub(super) fn takes(capacity: Capacity, call: &Call) -> Takes {
+pub(super) fn takes(capacity: CapacityKind, call: &ActionCall) -> CapacityLoss {
     let named = |param: &str| pair(call, param).map(|(space, name)| (space.to_owned(), name.to_owned())).ok();
     let taken = match capacity {
-        Capacity::Nothing | Capacity::Gpu => None,
-        Capacity::Node(_) => return takes_of_node(call, false),
-        Capacity::Pod(_) => named("pod").map(|(namespace, name)| Takes::Pod { namespace, name }),
-        Capacity::Rollout(_) => named("workload").map(|(namespace, name)| Takes::Rollout { namespace, name }),
-        Capacity::Replicas(_) => replicas(call)
+        CapacityKind::Nothing | CapacityKind::Gpu => None,
+        CapacityKind::Node(_) => return takes_of_node(call, false),
+        CapacityKind::Pod(_) => named("pod").map(|(namespace, name)| CapacityLoss::Pod { namespace, name }),
+        CapacityKind::Rollout(_) => {
+            named("workload").map(|(namespace, name)| CapacityLoss::Rollout { namespace, name })
+        }
+        CapacityKind::Replicas(_) => replicas(call)
             .ok()
             .zip(named("workload"))
-            .map(|(to, (namespace, name))| Takes::Scale { namespace, name, to }),
-        Capacity::Container(_) => some(call.text("container")).map(|name| Takes::Container { name }),
+            .map(|(to, (namespace, name))| CapacityLoss::Scale { namespace, name, to }),
+        CapacityKind::Container(_) => some(call.text("container")).map(|name| CapacityLoss::Container { name }),
     };
     taken.unwrap_or_default()
 }
 
 /// How many replicas there are to be; zero only where it is meant.
-pub(super) fn replicas(call: &Call) -> Result<u32, Failure> {
+pub(super) fn replicas(call: &ActionCall) -> Result<u32, StepFailure> {
     let given = call.args.get("replicas").and_then(Value::as_i64);
     let wanted = given
         .and_then(|number| u32::try_from(number).ok())
@@ -133,14 +141,14 @@ pub(super) fn replicas(call: &Call) -> Result<u32, Failure> {
     if wanted == 0 && !flag(call, "allow_zero") {
         let what =
             format!("{} to 0 takes the workload away; write `#{{ allow_zero: true }}` if that is meant", call.action);
-        return Err(Failure::new(FailureKind::Refused, what));
+        return Err(StepFailure::new(FailureKind::Refused, what));
     }
     Ok(wanted)
 }
 
 /// The pods of the call's node; none of them where it names no node.
-pub(super) fn takes_of_node(call: &Call, gpu_only: bool) -> Takes {
-    some(call.text("node")).map_or(Takes::Nothing, |name| Takes::Node { name, gpu_only })
+pub(super) fn takes_of_node(call: &ActionCall, gpu_only: bool) -> CapacityLoss {
+    some(call.text("node")).map_or(CapacityLoss::Nothing, |name| CapacityLoss::Node { name, gpu_only })
 }
 
 fn some(text: &str) -> Option<String> {
@@ -154,7 +162,8 @@ mod tests {
 
     #[test]
     fn an_argument_that_makes_no_sense_is_refused_in_words() {
-        let call = Call::new("k8s::evict", [("pod", json!("a/b/c")), ("within", json!("8d")), ("only", json!("some"))]);
+        let call =
+            ActionCall::new("k8s::evict", [("pod", json!("a/b/c")), ("within", json!("8d")), ("only", json!("some"))]);
         assert!(pair(&call, "pod").unwrap_err().message.contains("namespace/name"));
         assert!(span(&call, "within", Span::default()).unwrap_err().message.contains("7d at most"));
         assert!(choice(&call, "only", &["gpu-pods", "all"]).unwrap_err().message.contains("`gpu-pods`, `all`"));

@@ -3,10 +3,10 @@
 //! Invariant: reads headers and the kernel's counts only; nothing is brought into memory.
 
 use super::declare::*;
-use super::on_node::Question;
+use super::on_node::AgentReadAction;
 use super::{args, rights};
 
-pub(super) static CACHE_STATUS: Question = Question { spec: &SPEC };
+pub(super) static CACHE_STATUS: AgentReadAction = AgentReadAction { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "cache::status",
@@ -14,14 +14,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE, args::MODEL_PATH],
     options: &[],
     returns: "#{path, files, bytes, resident: 0.0 to 1.0, sound, flaws: [#{file, what}], missing: [#{file, bytes, resident}], …}",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "read the cached weights on {target}", done: None },
+    phrases: ActionPhrases { todo: "read the cached weights on {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

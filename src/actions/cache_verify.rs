@@ -4,8 +4,8 @@
 
 use super::answer::{done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, on_node, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, on_node, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::World;
 
 pub(super) struct CacheVerify;
@@ -20,14 +20,14 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional("within", ParamType::Duration, "how long hashing may take (30m)"),
     ],
     returns: "#{path, files, bytes, sound, hashed, flaws: [#{file, what}], remarks}",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "check model weights on {target}{details}", done: None },
+    phrases: ActionPhrases { todo: "check model weights on {target}{details}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -39,7 +39,7 @@ impl Action for CacheVerify {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         if !args::flag(&step.call, "hash") {
             return settle(on_node::read(world, &step.call).await.map(done));
         }
@@ -50,12 +50,12 @@ impl Action for CacheVerify {
     }
 
     /// Hashing goes on without us.
-    async fn stop(&self, world: &World, step: &Step) -> Option<Performed> {
+    async fn stop(&self, world: &World, step: &Step) -> Option<PerformResult> {
         args::flag(&step.call, "hash").then(|| settle(on_node::stop(world, step, crate::limits::CACHE_WITHIN)))
     }
 
     /// Headers and sizes only: a plan should not read a terabyte.
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         let mut call = call.clone();
         call.args.remove("hash");
         foresee(on_node::read(world, &call).await)

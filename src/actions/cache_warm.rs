@@ -5,11 +5,11 @@
 
 mod job;
 
-use super::answer::{Settled, failed, foresee, settle, waited};
+use super::answer::{ActionResult, failed, foresee, settle, waited};
 use super::declare::*;
-use super::{Action, Performed, args, on_node, rights};
+use super::{Action, PerformResult, args, on_node, rights};
 use crate::limits;
-use crate::model::{Call, FailureKind, Outcome, Step};
+use crate::model::{ActionCall, FailureKind, Outcome, Step};
 use crate::telemetry::{Ended, Metrics, Via};
 use crate::world::World;
 use serde_json::{Value, json};
@@ -39,14 +39,14 @@ static SPEC: ActionSpec = ActionSpec {
         ),
     ],
     returns: "#{changed, resident: 0.0 to 1.0, bytes, read_bytes, seconds, models: [#{path, resident_before, charged_to, …}]}",
-    effect: Effect::Keyed,
-    reach: Reach::None,
+    effect: EffectClass::Keyed,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases {
+    phrases: ActionPhrases {
         todo: "warm model weights on {target}{details}",
         done: Some("warmed model weights on {target}{details}"),
     },
@@ -61,11 +61,11 @@ impl Action for CacheWarm {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn stop(&self, world: &World, step: &Step) -> Option<Performed> {
+    async fn stop(&self, world: &World, step: &Step) -> Option<PerformResult> {
         Some(settle(stop(world, step).await))
     }
 
@@ -85,55 +85,55 @@ impl Action for CacheWarm {
         Some((bytes("bytes"), bytes("done_bytes")))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         let possible = match choose(world, call, &Value::Null, limits::CACHE_JOB_AFTER) {
-            Ok(Way::Agent) => on_node::reachable(world, call),
-            Ok(Way::Job) => job::settings(world).map(drop),
+            Ok(WarmMethod::Agent) => on_node::reachable(world, call),
+            Ok(WarmMethod::Job) => job::settings(world).map(drop),
             Err(early) => Err(early),
         };
         foresee(possible.map(|()| json!({ "changed": true, "resident": 1.0 })))
     }
 }
 
-enum Way {
+enum WarmMethod {
     Agent,
     Job,
 }
 
 /// An agent that is only being restarted is waited for a moment.
-fn choose(world: &World, call: &Call, carry: &Value, waited: Duration) -> Settled<Way> {
+fn choose(world: &World, call: &ActionCall, carry: &Value, waited: Duration) -> ActionResult<WarmMethod> {
     let asked = args::choice(call, "via", &["either", "agent", "job"])?;
     if asked == "job" || carry["route"] == "job" {
-        return Ok(Way::Job);
+        return Ok(WarmMethod::Job);
     }
     let may = world.kube(None).is_ok_and(|kube| kube.cache_job().is_some());
     let served = world.agents.is_here(args::text(call, "node")?);
     let job = asked != "agent" && may && !served && waited >= limits::CACHE_JOB_AFTER;
-    Ok(if job { Way::Job } else { Way::Agent })
+    Ok(if job { WarmMethod::Job } else { WarmMethod::Agent })
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let within = args::span(&step.call, "within", limits::CACHE_WITHIN)?;
     let gone = waited(world, step);
-    if matches!(choose(world, &step.call, &step.carry, gone)?, Way::Job) {
+    if matches!(choose(world, &step.call, &step.carry, gone)?, WarmMethod::Job) {
         if step.carry["route"] == "job" {
             return job::perform(world, step, within).await;
         }
         // Written down before a Job is made, so that a step found open after a crash looks for it.
         let why = "it will be done by a Job".to_owned();
-        return Ok(Performed::Again { after: Duration::ZERO, why, carry: json!({ "route": "job" }) });
+        return Ok(PerformResult::Again { after: Duration::ZERO, why, carry: json!({ "route": "job" }) });
     }
     // Warming is a kindness to the next server: the run does not wait for an agent that is not there.
     if gone >= limits::CACHE_AGENT_WAIT
         && let Err(error) = world.agents.standing(args::text(&step.call, "node")?)
     {
-        return Ok(Performed::Done(failed(FailureKind::Unavailable, error.to_string())));
+        return Ok(PerformResult::Done(failed(FailureKind::Unavailable, error.to_string())));
     }
     on_node::perform(world, step, within).await
 }
 
 /// The reader goes on without us, so it is notified.
-async fn stop(world: &World, step: &Step) -> Settled<Performed> {
+async fn stop(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let within = args::span(&step.call, "within", limits::CACHE_WITHIN)?;
     if step.carry["route"] == "job" {
         return job::stop(world, step, within).await;

@@ -3,5 +3,6 @@
 //! Invariant: nothing is defined here.
 
 pub(super) use crate::model::{
-    ActionSpec, ApprovalNeed, Capacity, Effect, ParamType, Phrases, Reach, Scheduling, Span, TargetKind,
+    ActionPhrases, ActionSpec, ApprovalNeed, CapacityKind, EffectClass, ImpactScope, ParamType, SchedulingEffect, Span,
+    TargetKind,
 };

@@ -3,12 +3,12 @@
 //! Invariant: the precondition is its last start time; once that has changed it has been restarted, by whatever cause,
 //! and is not restarted again.
 
-use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::answer::{ActionResult, done, failed, foresee, poll, settle, waited};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
+use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{Call, Failure, FailureKind, Outcome, Step};
-use crate::world::{Container, World, WorldError};
+use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
+use crate::world::{DockerContainer, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::CONTAINER],
     options: &[args::optional("grace", ParamType::Duration, "time to end before SIGKILL (10s, at most 1m)")],
     returns: "#{changed, id, before, started_at}",
-    effect: Effect::Witnessed,
-    reach: Reach::Pod,
+    effect: EffectClass::Witnessed,
+    reach: ImpactScope::Pod,
     disruptive: true,
     target: TargetKind::Container,
-    takes: Capacity::Container("restarting it"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Container("restarting it"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases {
+    phrases: ActionPhrases {
         todo: "restart container {target}{details}",
         done: Some("restarted container {target}{details}"),
     },
@@ -43,15 +43,15 @@ impl Action for DockerRestart {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         Ok(witness_of(&world.docker()?.container(call.text("container")).await?))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 grace(call)?;
@@ -63,11 +63,11 @@ impl Action for DockerRestart {
     }
 }
 
-fn witness_of(container: &Container) -> Value {
+fn witness_of(container: &DockerContainer) -> Value {
     json!({ "id": container.id, "before": container.started_at })
 }
 
-fn grace(call: &Call) -> Result<Duration, Failure> {
+fn grace(call: &ActionCall) -> Result<Duration, StepFailure> {
     let grace = args::span(call, "grace", Span::seconds(10))?;
     if grace.0 > limits::CONTAINER_GRACE {
         let most = Span(limits::CONTAINER_GRACE);
@@ -77,24 +77,24 @@ fn grace(call: &Call) -> Result<Duration, Failure> {
 }
 
 /// The container, if we may touch it.
-async fn ours(world: &World, name: &str) -> Settled<Container> {
+async fn ours(world: &World, name: &str) -> ActionResult<DockerContainer> {
     let container = world.docker()?.container(name).await?;
     match container.protected() {
         None => Ok(container),
-        Some(why) => Err(Performed::Done(failed(FailureKind::Refused, why))),
+        Some(why) => Err(PerformResult::Done(failed(FailureKind::Refused, why))),
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let name = args::text(&step.call, "container")?;
     let grace = grace(&step.call)?;
     let now = ours(world, name).await?;
     let (Some(id), Some(before)) = (step.carry["id"].as_str(), step.carry["before"].as_str()) else {
         // Without a witness a lost answer could cost a second restart, so take one first and come back with it.
         let why = "when the container was started is noted".to_owned();
-        return Ok(Performed::Again { after: Duration::ZERO, why, carry: witness_of(&now) });
+        return Ok(PerformResult::Again { after: Duration::ZERO, why, carry: witness_of(&now) });
     };
-    let answer = |now: &Container| {
+    let answer = |now: &DockerContainer| {
         let value = json!({ "changed": true, "id": now.id, "before": before, "started_at": now.started_at });
         Ok(done(value))
     };
@@ -111,7 +111,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         Ok(()) => answer(&world.docker()?.container(id).await?),
         // Nothing was sent, so nothing is under way.
         Err(error @ WorldError::Unreached(_)) => Err(error.into()),
-        Err(error) if error.is_transient() => Ok(Performed::Retry { why: error.to_string(), after: Some(busy) }),
+        Err(error) if error.is_transient() => Ok(PerformResult::Retry { why: error.to_string(), after: Some(busy) }),
         Err(error) => Err(error.into()),
     }
 }

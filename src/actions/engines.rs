@@ -3,11 +3,13 @@
 //!
 //! Invariant: signals are read fresh by the step that needs them; agreeing and disagreeing ones are listed in words.
 
-use super::answer::Settled;
+use super::answer::ActionResult;
 use super::args::{self, invalid};
 use crate::limits;
-use crate::model::{Call, Failure, FailureKind, ParamSpec, ParamType, Span, Step};
-use crate::world::{Asked, EngineLook, EnginePoint, EngineSignal, Kube, SignalGroup, World, engine_signals};
+use crate::model::{ActionCall, FailureKind, ParamSpec, ParamType, Span, Step, StepFailure};
+use crate::world::{
+    EngineLook, EnginePoint, EngineSignal, KubeClient, SignalGroup, TokenProbeResult, World, engine_signals,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -29,7 +31,7 @@ pub(super) const ASK: ParamSpec = args::optional(
 );
 
 /// The engines and queries to read.
-pub(super) struct Question {
+pub(super) struct SignalQuery {
     pub points: Vec<EnginePoint>,
     pub window: Span,
     also: Vec<String>,
@@ -38,7 +40,7 @@ pub(super) struct Question {
 
 /// The signals found.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct SignalSummary {
     /// Independent signals for the engine that has most of them, and Prometheus'.
     pub count: usize,
     pub agree: Vec<String>,
@@ -46,16 +48,16 @@ pub(super) struct Found {
     pub engines: Vec<Value>,
 }
 
-impl Question {
+impl SignalQuery {
     /// The engines and queries of a call; `about` names them in errors.
     ///
     /// # Errors
     ///
     /// Fails when there is neither an engine nor a query, or an argument is invalid.
-    pub fn of(call: &Call, points: Vec<EnginePoint>, about: &str) -> Result<Question, Failure> {
+    pub fn of(call: &ActionCall, points: Vec<EnginePoint>, about: &str) -> Result<SignalQuery, StepFailure> {
         let also = queries(call)?;
         if points.is_empty() && also.is_empty() {
-            return Err(Failure::new(
+            return Err(StepFailure::new(
                 FailureKind::NotFound,
                 format!(
                     "no inference engine of {about} is configured: give its pods the label nightshift.dev/probe, name it \
@@ -63,7 +65,7 @@ impl Question {
                 ),
             ));
         }
-        Ok(Question {
+        Ok(SignalQuery {
             points,
             window: args::span(call, "window", limits::ENGINE_WINDOW)?,
             also,
@@ -78,8 +80,8 @@ impl Question {
     }
 
     /// The second look, and the signals of both. Engines that were not there at the first one give none yet.
-    pub async fn judge(&self, world: &World, first: &[(String, EngineLook)]) -> Found {
-        let mut found = Found::default();
+    pub async fn judge(&self, world: &World, first: &[(String, EngineLook)]) -> SignalSummary {
+        let mut found = SignalSummary::default();
         let second = self.look(world).await;
         let asked = if self.asks { self.ask_for_tokens(world, &second).await } else { Vec::new() };
         let mut most = 0;
@@ -103,7 +105,7 @@ impl Question {
         found
     }
 
-    async fn ask_for_tokens(&self, world: &World, looks: &[EngineLook]) -> Vec<Asked> {
+    async fn ask_for_tokens(&self, world: &World, looks: &[EngineLook]) -> Vec<TokenProbeResult> {
         let asked = self
             .points
             .iter()
@@ -112,7 +114,7 @@ impl Question {
         futures::future::join_all(asked).await
     }
 
-    async fn ask(&self, world: &World, found: &mut Found) -> usize {
+    async fn ask(&self, world: &World, found: &mut SignalSummary) -> usize {
         let mut agreed = 0;
         for query in &self.also {
             let answer = match &world.prometheus {
@@ -132,7 +134,7 @@ impl Question {
     }
 }
 
-impl Found {
+impl SignalSummary {
     /// A signal that comes from elsewhere; one of a group that agrees already is none more.
     pub fn add(&mut self, group: SignalGroup, words: String) {
         let mark = format!("({})", group.word());
@@ -165,7 +167,7 @@ pub(super) fn first_looks(step: &Step) -> Option<Vec<(String, EngineLook)>> {
 }
 
 /// The engine of a pod: by its labels, else by the configuration.
-pub(super) fn of_pod(world: &World, pod: &crate::world::Pod) -> Settled<Option<EnginePoint>> {
+pub(super) fn of_pod(world: &World, pod: &crate::world::Pod) -> ActionResult<Option<EnginePoint>> {
     if let Some(point) = world.engines.of_pod(&pod.namespace, &pod.name) {
         return Ok(Some(point.clone()));
     }
@@ -177,7 +179,12 @@ pub(super) fn of_pod(world: &World, pod: &crate::world::Pod) -> Settled<Option<E
 }
 
 /// The engines of a workload: those of its pods, and those that the configuration names.
-pub(super) async fn of_workload(world: &World, kube: &Kube, namespace: &str, name: &str) -> Settled<Vec<EnginePoint>> {
+pub(super) async fn of_workload(
+    world: &World,
+    kube: &KubeClient,
+    namespace: &str,
+    name: &str,
+) -> ActionResult<Vec<EnginePoint>> {
     let mut points: Vec<EnginePoint> = world.engines.of_workload(namespace, name).cloned().collect();
     let workload = kube.workload(namespace, name).await?;
     if !workload.selector.is_empty() {
@@ -193,16 +200,16 @@ pub(super) async fn of_workload(world: &World, kube: &Kube, namespace: &str, nam
     Ok(points)
 }
 
-fn token(asked: &Asked) -> EngineSignal {
+fn token(asked: &TokenProbeResult) -> EngineSignal {
     let (agrees, words) = match asked {
-        Asked::Answered => (false, "a request of one token was answered".to_owned()),
-        Asked::Silent(why) => (true, format!("a request of one token was not answered: {why}")),
-        Asked::Refused(why) => (false, format!("the request for one token gave no signal: {why}")),
+        TokenProbeResult::Answered => (false, "a request of one token was answered".to_owned()),
+        TokenProbeResult::Silent(why) => (true, format!("a request of one token was not answered: {why}")),
+        TokenProbeResult::Refused(why) => (false, format!("the request for one token gave no signal: {why}")),
     };
     EngineSignal { group: SignalGroup::Request, agrees, words }
 }
 
-fn queries(call: &Call) -> Result<Vec<String>, Failure> {
+fn queries(call: &ActionCall) -> Result<Vec<String>, StepFailure> {
     let wrong = || invalid(format!("{}: `also` must be PromQL, or a list of it", call.action));
     let list = match call.args.get("also") {
         None | Some(Value::Null) => Vec::new(),

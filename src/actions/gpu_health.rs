@@ -3,10 +3,10 @@
 //! Invariant: reads only, and only from the node's agent.
 
 use super::declare::*;
-use super::on_node::Question;
+use super::on_node::AgentReadAction;
 use super::{args, rights};
 
-pub(super) static GPU_HEALTH: Question = Question { spec: &SPEC };
+pub(super) static GPU_HEALTH: AgentReadAction = AgentReadAction { spec: &SPEC };
 
 static SPEC: ActionSpec = ActionSpec {
     name: "gpu::health",
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[],
     returns: "#{driver, gpus: [#{index, uuid, pci, name, ok, complaints}]}, and further NVML values of each",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Gpu,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "read the health of {target}", done: None },
+    phrases: ActionPhrases { todo: "read the health of {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

@@ -3,10 +3,10 @@
 //! Invariant: reads only, and only from the node's agent.
 
 use super::declare::*;
-use super::on_node::Question;
+use super::on_node::AgentReadAction;
 use super::{args, rights};
 
-pub(super) static GPU_RECOVERY_ACTION: Question = Question { spec: &SPEC };
+pub(super) static GPU_RECOVERY_ACTION: AgentReadAction = AgentReadAction { spec: &SPEC };
 
 pub(super) const NAME: &str = "gpu::recovery_action";
 
@@ -16,14 +16,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE, args::required("gpu", ParamType::Gpu, "index, UUID or PCI address")],
     options: &[],
     returns: "`none`, `gpu-reset`, `node-reboot`, `drain-p2p` or `drain-and-reset`",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Gpu,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "read the recovery action of {target}", done: None },
+    phrases: ActionPhrases { todo: "read the recovery action of {target}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),

@@ -5,8 +5,8 @@
 
 use super::answer::{foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, gpu_recovery_action, on_node, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, gpu_recovery_action, on_node, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -19,14 +19,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE, args::required("gpu", ParamType::Gpu, "index, UUID or PCI address")],
     options: &[],
     returns: "#{changed}",
-    effect: Effect::Witnessed,
-    reach: Reach::Node,
+    effect: EffectClass::Witnessed,
+    reach: ImpactScope::Node,
     disruptive: true,
     target: TargetKind::Gpu,
-    takes: Capacity::Gpu,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Gpu,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "reset {target}{details}", done: Some("reset {target}{details}") },
+    phrases: ActionPhrases { todo: "reset {target}{details}", done: Some("reset {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -38,15 +38,15 @@ impl Action for GpuReset {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         on_node::witness(world, call, gpu_recovery_action::NAME, "recovery").await
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(on_node::perform(world, step, Span::minutes(15)).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(on_node::reachable(world, call).map(|()| json!({ "changed": true })))
     }
 }

@@ -4,9 +4,9 @@
 
 use super::answer::{foresee, settle};
 use super::declare::*;
-use super::metadata::{self, Part};
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Outcome, Step};
+use super::metadata::{self, MetadataKind};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -24,14 +24,14 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[],
     returns: "#{changed, before}",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases {
+    phrases: ActionPhrases {
         todo: "change the sharing of {target}{details}",
         done: Some("changed the sharing of {target}{details}"),
     },
@@ -46,27 +46,27 @@ impl Action for GpuSharing {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
-        metadata::witness(Part::Labels, world, &labelling(call)).await
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
+        metadata::witness(MetadataKind::Labels, world, &labelling(call)).await
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         let step = Step { call: labelling(&step.call), ..step.clone() };
-        settle(metadata::perform(Part::Labels, world, &step).await)
+        settle(metadata::perform(MetadataKind::Labels, world, &step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(metadata::predict(Part::Labels, world, &labelling(call)).await)
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
+        foresee(metadata::predict(MetadataKind::Labels, world, &labelling(call)).await)
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         let before = super::changed_from(step)?.as_str().unwrap_or_default();
-        Some(Call::new("gpu::sharing", [("node", json!(step.call.text("node"))), ("profile", json!(before))]))
+        Some(ActionCall::new("gpu::sharing", [("node", json!(step.call.text("node"))), ("profile", json!(before))]))
     }
 }
 
 /// The same as a label; an empty profile takes it away.
-fn labelling(call: &Call) -> Call {
+fn labelling(call: &ActionCall) -> ActionCall {
     let value = Some(call.text("profile")).filter(|profile| !profile.is_empty());
-    Call::new(&call.action, [("node", json!(call.text("node"))), ("key", json!(LABEL)), ("value", json!(value))])
+    ActionCall::new(&call.action, [("node", json!(call.text("node"))), ("key", json!(LABEL)), ("value", json!(value))])
 }

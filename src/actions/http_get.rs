@@ -2,10 +2,10 @@
 //!
 //! Invariant: any HTTP status is an answer; only silence is a failure.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, http_headers, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, http_headers, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::{HttpAnswer, HttpRequest, World};
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::required("url", ParamType::String, "the URL")],
     options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "{call}", done: None },
+    phrases: ActionPhrases { todo: "{call}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -36,16 +36,16 @@ impl Action for HttpGet {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let headers = http_headers::of(call)?;
     let request = HttpRequest {
         method: "GET".to_owned(),

@@ -3,7 +3,7 @@
 //! Invariant: a header is a text, or the name of a secret; the text of a secret never comes here.
 
 use super::args;
-use crate::model::{Call, Failure, ParamSpec, ParamType};
+use crate::model::{ActionCall, ParamSpec, ParamType, StepFailure};
 use crate::world::{SecretHeader, SecretHeaders};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,13 +17,13 @@ pub(super) const HEADERS: ParamSpec = args::optional(
 
 /// Headers that stand in the runbook, and those that name secrets.
 #[derive(Default)]
-pub(super) struct Headers {
+pub(super) struct RunbookHeaders {
     pub plain: BTreeMap<String, String>,
     pub secret: SecretHeaders,
 }
 
-pub(super) fn of(call: &Call) -> Result<Headers, Failure> {
-    let mut headers = Headers::default();
+pub(super) fn of(call: &ActionCall) -> Result<RunbookHeaders, StepFailure> {
+    let mut headers = RunbookHeaders::default();
     let map = match call.args.get("headers") {
         None | Some(Value::Null) => return Ok(headers),
         Some(Value::Object(map)) => map,

@@ -2,11 +2,11 @@
 //!
 //! Invariant: once bytes may have left, it is never sent again; a user decides.
 
-use super::answer::{Settled, done, failed, foresee, settle};
+use super::answer::{ActionResult, done, failed, foresee, settle};
 use super::declare::*;
 use super::http_get::shown;
-use super::{Action, Performed, args, http_headers, rights};
-use crate::model::{Call, Failure, Outcome, Step};
+use super::{Action, PerformResult, args, http_headers, rights};
+use crate::model::{ActionCall, StepFailure, Outcome, Step};
 use crate::world::{HttpRequest, SecretHeaders, World, WorldError};
 use serde_json::{Value, json};
 
@@ -22,15 +22,15 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[http_headers::HEADERS],
     returns: "#{status, body, json}; json is the body parsed, or () if it is not JSON",
-    effect: Effect::Blind,
+    effect: EffectClass::Blind,
     // The effect of a POST is its receiver's affair; a single pod is the least that is worth a look.
-    reach: Reach::Pod,
+    reach: ImpactScope::Pod,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "post to {target}{details}", done: Some("posted to {target}{details}") },
+    phrases: ActionPhrases { todo: "post to {target}{details}", done: Some("posted to {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(30),
@@ -42,39 +42,39 @@ impl Action for HttpPost {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(foreseen(world, call))
     }
 }
 
-fn foreseen(world: &World, call: &Call) -> Settled<Value> {
+fn foreseen(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let (request, secrets) = request(call)?;
     world.http.check_secrets(&request, &secrets)?;
     Ok(json!({ "status": 200, "body": "", "json": null }))
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let (request, secrets) = request(&step.call)?;
     match world.http.send_with_secrets(&request, &secrets).await {
         Ok(answer) => match done(shown(&answer)) {
-            Performed::Done(Outcome::Failed(too_large)) => Ok(Performed::Done(failed(
+            PerformResult::Done(Outcome::Failed(too_large)) => Ok(PerformResult::Done(failed(
                 too_large.kind,
                 format!("answered {}, so it happened, but {}", answer.status, too_large.message),
             ))),
             kept => Ok(kept),
         },
-        Err(WorldError::Unavailable(why)) => Ok(Performed::InDoubt { why: format!("{why}; it may have happened") }),
+        Err(WorldError::Unavailable(why)) => Ok(PerformResult::InDoubt { why: format!("{why}; it may have happened") }),
         // Never connected (a retry), or refused before anything was sent (final).
         Err(error) => Err(error.into()),
     }
 }
 
 /// The request, and its headers that name secrets.
-fn request(call: &Call) -> Result<(HttpRequest, SecretHeaders), Failure> {
+fn request(call: &ActionCall) -> Result<(HttpRequest, SecretHeaders), StepFailure> {
     let headers = http_headers::of(call)?;
     let request = HttpRequest {
         method: "POST".to_owned(),

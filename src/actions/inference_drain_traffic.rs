@@ -3,14 +3,14 @@
 //! Invariant: one conditional patch takes the pod out of its Services and marks it as ours; a pod whose engine cannot
 //! be read is not taken, since its end of traffic would be unknown.
 
-use super::answer::{Settled, done, spoken, waited};
+use super::answer::{ActionResult, done, spoken, waited};
 use super::declare::*;
 use super::on_pod::OnPod;
-use super::traffic::{self, Taken};
-use super::{Performed, args, engines, inference_restart, inference_return_traffic, rights};
+use super::traffic::{self, DrainedTraffic};
+use super::{PerformResult, args, engines, inference_restart, inference_return_traffic, rights};
 use crate::limits;
-use crate::model::{Call, Failure, FailureKind, Step};
-use crate::world::{EnginePoint, Kube, Pod, World, WorldError};
+use crate::model::{ActionCall, StepFailure, FailureKind, Step};
+use crate::world::{EnginePoint, KubeClient, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional("even_if_alone", ParamType::Bool, "also when no other pod of its set is ready (false)"),
     ],
     returns: "#{changed, before, drained, running, waiting, waited, why}; why is empty if it is drained",
-    effect: Effect::Converge,
-    reach: Reach::Pod,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Pod,
     disruptive: true,
     target: TargetKind::Pod,
-    takes: Capacity::Pod("taking one away"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Pod("taking one away"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "take traffic off {target}{details}", done: Some("took traffic off {target}{details}") },
+    phrases: ActionPhrases { todo: "take traffic off {target}{details}", done: Some("took traffic off {target}{details}") },
     permissions: rights::DRAIN_TRAFFIC,
     undo: Some(inference_return_traffic::NAME),
     deadline: Span::seconds(60),
@@ -48,22 +48,22 @@ impl OnPod for InferenceDrainTraffic {
         &SPEC
     }
 
-    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+    async fn work(&self, world: &World, step: &Step) -> ActionResult<PerformResult> {
         perform(world, step).await
     }
 
     /// Whether it had its traffic before, so that an attempt whose answer was lost still counts as the one that changed
     /// it.
     fn noted(&self, world: &World, pod: &Pod) -> Value {
-        let is_taken = !matches!(traffic::taken(pod, &world.identity), Taken::No);
+        let is_taken = !matches!(traffic::taken(pod, &world.identity), DrainedTraffic::No);
         json!({ "uid": pod.uid, "taken": is_taken })
     }
 
-    async fn foresee(&self, world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<Value> {
+    async fn foresee(&self, world: &World, kube: &KubeClient, call: &ActionCall, pod: &Pod) -> ActionResult<Value> {
         let (before, changed) = match traffic::taken(pod, &world.identity) {
-            Taken::Ours { before, .. } => (before, false),
-            Taken::Theirs(who) => return Err(theirs(pod, &who).into()),
-            Taken::No => (may(world, kube, call, pod).await?.0, true),
+            DrainedTraffic::Ours { before, .. } => (before, false),
+            DrainedTraffic::Theirs(who) => return Err(theirs(pod, &who).into()),
+            DrainedTraffic::No => (may(world, kube, call, pod).await?.0, true),
         };
         let calm = json!({ "drained": true, "running": 0, "waiting": 0, "waited": "0s", "why": "" });
         let Value::Object(mut value) = calm else { return Ok(calm) };
@@ -72,12 +72,12 @@ impl OnPod for InferenceDrainTraffic {
         Ok(Value::Object(value))
     }
 
-    fn back(&self, step: &Step) -> Option<Call> {
-        super::changed(step).then(|| Call::new(inference_return_traffic::NAME, [("pod", json!(step.call.text("pod")))]))
+    fn back(&self, step: &Step) -> Option<ActionCall> {
+        super::changed(step).then(|| ActionCall::new(inference_return_traffic::NAME, [("pod", json!(step.call.text("pod")))]))
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let (namespace, name) = args::pair(&step.call, "pod")?;
     let within = args::span(&step.call, "within", Span::minutes(10))?;
     let kube = world.kube(None)?;
@@ -94,9 +94,9 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
     let (before, changed) = match traffic::taken(&pod, &world.identity) {
         // Ours already: by an attempt of this step whose answer was lost, or by an earlier step.
-        Taken::Ours { before, .. } => (before, step.carry["taken"] == json!(false)),
-        Taken::Theirs(who) => return Err(theirs(&pod, &who).into()),
-        Taken::No => {
+        DrainedTraffic::Ours { before, .. } => (before, step.carry["taken"] == json!(false)),
+        DrainedTraffic::Theirs(who) => return Err(theirs(&pod, &who).into()),
+        DrainedTraffic::No => {
             let (before, _) = may(world, kube, &step.call, &pod).await?;
             let label = traffic::label(&step.call)?;
             let patch = traffic::away(world, &step.run.to_string(), label, &before);
@@ -106,14 +106,14 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     };
     let carry = json!({ "uid": pod.uid, "out": true, "before": before, "changed": changed, "calm": 0 });
     let why = "it gets no new requests".to_owned();
-    Ok(Performed::Again { after: limits::POLL_FIRST, why, carry })
+    Ok(PerformResult::Again { after: limits::POLL_FIRST, why, carry })
 }
 
 /// Whether it may be taken out, and the engine at which it is checked; the label's present value.
-async fn may(world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<(String, EnginePoint)> {
+async fn may(world: &World, kube: &KubeClient, call: &ActionCall, pod: &Pod) -> ActionResult<(String, EnginePoint)> {
     if pod.terminating {
         let what = format!("{}/{} is ending already, and its Services have let go of it", pod.namespace, pod.name);
-        return Err(Failure::new(FailureKind::Conflict, what).into());
+        return Err(StepFailure::new(FailureKind::Conflict, what).into());
     }
     let point = engine(world, pod)?;
     let before = traffic::may_take(kube, call, pod, traffic::label(call)?).await?;
@@ -121,18 +121,18 @@ async fn may(world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<(Str
     Ok((before, point))
 }
 
-fn engine(world: &World, pod: &Pod) -> Settled<EnginePoint> {
+fn engine(world: &World, pod: &Pod) -> ActionResult<EnginePoint> {
     engines::of_pod(world, pod)?.ok_or_else(|| {
         let what = format!(
             "no inference engine of {}/{} is configured, so the end of its requests cannot be seen: give it the label \
              nightshift.dev/probe, or name it under `probe.targets`",
             pod.namespace, pod.name
         );
-        Failure::new(FailureKind::NotFound, what).into()
+        StepFailure::new(FailureKind::NotFound, what).into()
     })
 }
 
-async fn wait(world: &World, step: &Step, pod: &Pod, within: Span) -> Settled<Performed> {
+async fn wait(world: &World, step: &Step, pod: &Pod, within: Span) -> ActionResult<PerformResult> {
     let spent = waited(world, step);
     if step.carry["uid"].as_str() != Some(&pod.uid) || pod.terminating {
         return Ok(done(report(step, true, 0.0, 0.0, spent, "")));
@@ -157,7 +157,7 @@ async fn wait(world: &World, step: &Step, pod: &Pod, within: Span) -> Settled<Pe
     }
     let mut carry = step.carry.clone();
     carry["calm"] = json!(calm);
-    Ok(Performed::Again { after: limits::ENGINE_DRAIN_EVERY, why, carry })
+    Ok(PerformResult::Again { after: limits::ENGINE_DRAIN_EVERY, why, carry })
 }
 
 /// Counts below zero are not known.
@@ -174,7 +174,7 @@ fn report(step: &Step, drained: bool, running: f64, waiting: f64, spent: Duratio
     })
 }
 
-fn theirs(pod: &Pod, who: &str) -> Failure {
+fn theirs(pod: &Pod, who: &str) -> StepFailure {
     let what = format!("the traffic of {}/{} was removed by {who}", pod.namespace, pod.name);
-    Failure::new(FailureKind::Conflict, what)
+    StepFailure::new(FailureKind::Conflict, what)
 }

@@ -2,12 +2,12 @@
 //!
 //! Invariant: reads only, twice, some seconds apart; an engine that does not answer is part of the answer.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::engines::{self, Found, Question};
-use super::{Action, Performed, args, rights};
+use super::engines::{self, SignalSummary, SignalQuery};
+use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{Call, Outcome, Step};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -22,14 +22,14 @@ static SPEC: ActionSpec = ActionSpec {
     options: &[engines::WINDOW, engines::ALSO, engines::ASK],
     returns: "#{signals, agree, against, engines}; engines lists #{engine, endpoint, pod, ready, readable, running, waiting, cache, \
               signals}",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Workload,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "read the health of {target}", done: None },
+    phrases: ActionPhrases { todo: "read the health of {target}", done: None },
     permissions: rights::LOOK_AT_ENGINES,
     undo: None,
     deadline: Span::seconds(60),
@@ -41,12 +41,12 @@ impl Action for InferenceHealth {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
     /// As it is performed, with less time between the looks.
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 let question = ask(world, call).await?;
@@ -64,23 +64,23 @@ impl Action for InferenceHealth {
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let question = ask(world, &step.call).await?;
     let first = engines::first_looks(step);
     if first.is_none() && !question.points.is_empty() {
         let carry = json!({ "first": engines::carried(&question.points, question.look(world).await) });
         let why = format!("reads again in {}", question.window);
-        return Ok(Performed::Again { after: question.window.0, why, carry });
+        return Ok(PerformResult::Again { after: question.window.0, why, carry });
     }
     Ok(done(report(&question.judge(world, &first.unwrap_or_default()).await)))
 }
 
-async fn ask(world: &World, call: &Call) -> Settled<Question> {
+async fn ask(world: &World, call: &ActionCall) -> ActionResult<SignalQuery> {
     let (namespace, name) = args::pair(call, "workload")?;
     let points = engines::of_workload(world, world.kube(None)?, namespace, name).await?;
-    Ok(Question::of(call, points, &format!("{namespace}/{name}"))?)
+    Ok(SignalQuery::of(call, points, &format!("{namespace}/{name}"))?)
 }
 
-fn report(found: &Found) -> Value {
+fn report(found: &SignalSummary) -> Value {
     json!({ "signals": found.count, "agree": found.agree, "against": found.against, "engines": found.engines })
 }

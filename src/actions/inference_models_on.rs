@@ -2,10 +2,10 @@
 //!
 //! Invariant: reads only; a pod without a model's name is listed under its workload's, never left out.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::{Pod, World};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -21,14 +21,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE],
     options: &[args::optional("label", ParamType::String, "the label that names the model (those above)")],
     returns: "a list of #{model, pods, ready}; ready counts the pods that are",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "list the models on {target}", done: None },
+    phrases: ActionPhrases { todo: "list the models on {target}", done: None },
     permissions: rights::READ_PODS,
     undo: None,
     deadline: Span::seconds(45),
@@ -40,16 +40,16 @@ impl Action for InferenceModelsOn {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let pods = world.kube(None)?.pods_on(args::text(call, "node")?).await?;
     let given = Some(call.text("label")).filter(|label| !label.is_empty());
     let is_daemon = |pod: &Pod| pod.owner.as_ref().is_some_and(|(kind, _)| kind == "DaemonSet");

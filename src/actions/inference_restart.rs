@@ -3,13 +3,13 @@
 //! Invariant: the pod is identified by its uid and removed by eviction, once enough independent signals, read fresh,
 //! agree; the last ready one of its set stays, unless the runbook allows it.
 
-use super::answer::Settled;
+use super::answer::ActionResult;
 use super::declare::*;
-use super::engines::{self, Question};
+use super::engines::{self, SignalQuery};
 use super::on_pod::OnPod;
-use super::{Performed, args, k8s_evict, rights};
-use crate::model::{Call, Failure, FailureKind, Step};
-use crate::world::{Kube, Pod, SignalGroup, TRAFFIC_TAKEN_BY, World, WorldError};
+use super::{PerformResult, args, k8s_evict, rights};
+use crate::model::{ActionCall, StepFailure, FailureKind, Step};
+use crate::world::{KubeClient, Pod, SignalGroup, TRAFFIC_TAKEN_BY, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,14 +33,14 @@ static SPEC: ActionSpec = ActionSpec {
         engines::ASK,
     ],
     returns: "#{changed, uid, waited}",
-    effect: Effect::Witnessed,
-    reach: Reach::Pod,
+    effect: EffectClass::Witnessed,
+    reach: ImpactScope::Pod,
     disruptive: true,
     target: TargetKind::Pod,
-    takes: Capacity::Pod("taking one away"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Pod("taking one away"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "restart {target}{details}", done: Some("restarted {target}{details}") },
+    phrases: ActionPhrases { todo: "restart {target}{details}", done: Some("restarted {target}{details}") },
     permissions: rights::RESTART_POD,
     undo: None,
     deadline: Span::seconds(60),
@@ -52,11 +52,11 @@ impl OnPod for InferenceRestart {
         &SPEC
     }
 
-    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+    async fn work(&self, world: &World, step: &Step) -> ActionResult<PerformResult> {
         perform(world, step).await
     }
 
-    async fn foresee(&self, world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<Value> {
+    async fn foresee(&self, world: &World, kube: &KubeClient, call: &ActionCall, pod: &Pod) -> ActionResult<Value> {
         wanted(call)?;
         question(world, call, pod)?;
         refuse_alone(kube, call, pod).await?;
@@ -64,7 +64,7 @@ impl OnPod for InferenceRestart {
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let is_sure = step.carry["sure"] == json!(true);
     if let (Some(uid), false) = (step.carry["uid"].as_str(), is_sure) {
         let (namespace, name) = args::pair(&step.call, "pod")?;
@@ -83,7 +83,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 }
 
 /// Two looks at its engine, then a count: enough signals let it go on, fewer are a refusal.
-async fn make_sure(world: &World, step: &Step, pod: &Pod) -> Settled<Performed> {
+async fn make_sure(world: &World, step: &Step, pod: &Pod) -> ActionResult<PerformResult> {
     let wanted = wanted(&step.call)?;
     let question = question(world, &step.call, pod)?;
     let first = engines::first_looks(step);
@@ -91,7 +91,7 @@ async fn make_sure(world: &World, step: &Step, pod: &Pod) -> Settled<Performed> 
         let first = engines::carried(&question.points, question.look(world).await);
         let carry = json!({ "uid": pod.uid, "first": first });
         let why = format!("reads its engine again in {}", question.window);
-        return Ok(Performed::Again { after: question.window.0, why, carry });
+        return Ok(PerformResult::Again { after: question.window.0, why, carry });
     }
     let mut found = question.judge(world, &first.unwrap_or_default()).await;
     if !pod.ready {
@@ -105,18 +105,18 @@ async fn make_sure(world: &World, step: &Step, pod: &Pod) -> Settled<Performed> 
             found.count,
             found.words()
         );
-        return Err(Failure::new(FailureKind::Refused, what).into());
+        return Err(StepFailure::new(FailureKind::Refused, what).into());
     }
     let why = format!("{} independent signals agree: {}", found.count, found.agree.join("; "));
-    Ok(Performed::Again { after: Duration::ZERO, why, carry: json!({ "uid": pod.uid, "sure": true }) })
+    Ok(PerformResult::Again { after: Duration::ZERO, why, carry: json!({ "uid": pod.uid, "sure": true }) })
 }
 
-fn question(world: &World, call: &Call, pod: &Pod) -> Settled<Question> {
+fn question(world: &World, call: &ActionCall, pod: &Pod) -> ActionResult<SignalQuery> {
     let points: Vec<_> = engines::of_pod(world, pod)?.into_iter().collect();
-    Ok(Question::of(call, points, &format!("{}/{}", pod.namespace, pod.name))?)
+    Ok(SignalQuery::of(call, points, &format!("{}/{}", pod.namespace, pod.name))?)
 }
 
-fn wanted(call: &Call) -> Result<usize, Failure> {
+fn wanted(call: &ActionCall) -> Result<usize, StepFailure> {
     const MOST: i64 = 8;
     match call.args.get("signals") {
         None | Some(Value::Null) => Ok(2),
@@ -128,8 +128,8 @@ fn wanted(call: &Call) -> Result<usize, Failure> {
     }
 }
 
-pub(super) async fn refuse_alone(kube: &Kube, call: &Call, pod: &Pod) -> Settled<()> {
-    let refused = |why: String| Err(Failure::new(FailureKind::Refused, why).into());
+pub(super) async fn refuse_alone(kube: &KubeClient, call: &ActionCall, pod: &Pod) -> ActionResult<()> {
+    let refused = |why: String| Err(StepFailure::new(FailureKind::Refused, why).into());
     let Some((kind, owner)) = &pod.owner else {
         return refused(format!("no controller would start {}/{} again", pod.namespace, pod.name));
     };

@@ -2,11 +2,11 @@
 //!
 //! Invariant: only a label that bears our mark is set back, in one conditional patch that also removes the mark.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::traffic::{self, Taken};
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Failure, FailureKind, Outcome, Step};
+use super::traffic::{self, DrainedTraffic};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
 use crate::world::{Pod, World, WorldError};
 use serde_json::{Value, json};
 
@@ -21,14 +21,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::POD],
     options: &[],
     returns: "#{changed}; changed is false if it had its traffic, or is gone",
-    effect: Effect::Converge,
-    reach: Reach::Pod,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Pod,
     disruptive: false,
     target: TargetKind::Pod,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases {
+    phrases: ActionPhrases {
         todo: "return traffic to {target}{details}",
         done: Some("returned traffic to {target}{details}"),
     },
@@ -43,17 +43,17 @@ impl Action for InferenceReturnTraffic {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let (namespace, name) = args::pair(call, "pod").map_err(|failure| WorldError::Invalid(failure.message))?;
         let pod = world.kube(None)?.pod(namespace, name).await?;
-        Ok(json!({ "ours": matches!(traffic::taken(&pod, &world.identity), Taken::Ours { .. }) }))
+        Ok(json!({ "ours": matches!(traffic::taken(&pod, &world.identity), DrainedTraffic::Ours { .. }) }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 let found = look(world, call).await?;
@@ -65,7 +65,7 @@ impl Action for InferenceReturnTraffic {
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let Some((pod, label, before)) = look(world, &step.call).await? else {
         // An attempt whose answer was lost has given it back, or there was nothing to give.
         return Ok(done(json!({ "changed": step.carry["ours"] == json!(true) })));
@@ -76,7 +76,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 }
 
 /// The pod, the label and its value before, if its traffic is ours to give back.
-async fn look(world: &World, call: &Call) -> Settled<Option<(Pod, String, String)>> {
+async fn look(world: &World, call: &ActionCall) -> ActionResult<Option<(Pod, String, String)>> {
     let (namespace, name) = args::pair(call, "pod")?;
     let pod = match world.kube(None)?.pod(namespace, name).await {
         Ok(pod) => pod,
@@ -84,11 +84,11 @@ async fn look(world: &World, call: &Call) -> Settled<Option<(Pod, String, String
         Err(error) => return Err(error.into()),
     };
     match traffic::taken(&pod, &world.identity) {
-        Taken::No => Ok(None),
-        Taken::Ours { label, before } => Ok(Some((pod, label, before))),
-        Taken::Theirs(who) => {
+        DrainedTraffic::No => Ok(None),
+        DrainedTraffic::Ours { label, before } => Ok(Some((pod, label, before))),
+        DrainedTraffic::Theirs(who) => {
             let what = format!("the traffic of {namespace}/{name} was removed by {who}; only they may return it");
-            Err(Failure::new(FailureKind::Conflict, what).into())
+            Err(StepFailure::new(FailureKind::Conflict, what).into())
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Invariant: cordon and mark are one conditional patch, and a cordon that is not ours is never touched.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, k8s_uncordon, rights};
-use crate::model::{Call, Failure, FailureKind, Outcome, Step};
-use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon, cordon_mark};
+use super::{Action, PerformResult, args, k8s_uncordon, rights};
+use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
+use crate::world::{CORDONED_BY, CordonState, Node, World, WorldError, cordon, cordon_mark};
 use serde_json::{Value, json};
 
 pub(super) struct K8sCordon;
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE, args::required("why", ParamType::String, "reason, shown on the node")],
     options: &[],
     returns: "#{changed, before: #{unschedulable}}; changed is false if it was ours already",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: true,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Cordon,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Cordon,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "cordon {target}{details}", done: Some("cordoned {target}{details}") },
+    phrases: ActionPhrases { todo: "cordon {target}{details}", done: Some("cordoned {target}{details}") },
     permissions: rights::PATCH_NODE,
     undo: Some(k8s_uncordon::NAME),
     deadline: Span::seconds(45),
@@ -37,16 +37,16 @@ impl Action for K8sCordon {
     }
 
     /// Whether the node was open before, so that an attempt whose answer was lost still knows that it changed it.
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let node = world.kube(None)?.node(call.text("node")).await?;
         Ok(json!({ "unschedulable": node.unschedulable, "version": node.resource_version }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 let node = world.kube(None)?.node(args::text(call, "node")?).await?;
@@ -57,12 +57,12 @@ impl Action for K8sCordon {
         )
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
-        super::changed(step).then(|| Call::new(k8s_uncordon::NAME, [("node", json!(step.call.text("node")))]))
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
+        super::changed(step).then(|| ActionCall::new(k8s_uncordon::NAME, [("node", json!(step.call.text("node")))]))
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let kube = world.kube(None)?;
     let name = args::text(&step.call, "node")?;
     let was_open = step.carry["unschedulable"] == json!(false);
@@ -87,11 +87,11 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 }
 
 /// Whether the cordon is there and ours; another user's is a failure.
-fn ours(node: &Node, world: &World) -> Result<bool, Failure> {
+fn ours(node: &Node, world: &World) -> Result<bool, StepFailure> {
     match cordon(node, &world.identity) {
-        Cordon::Open => Ok(false),
-        Cordon::Ours { .. } => Ok(true),
-        Cordon::Foreign { who } => Err(Failure::new(
+        CordonState::Open => Ok(false),
+        CordonState::Ours { .. } => Ok(true),
+        CordonState::Foreign { who } => Err(StepFailure::new(
             FailureKind::Conflict,
             format!("node {} was cordoned by {who}; Nightshift does not take over the cordon", node.name),
         )),

@@ -2,12 +2,12 @@
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been deleted.
 
-use super::answer::{Settled, done};
+use super::answer::{ActionResult, done};
 use super::declare::*;
 use super::on_pod::{OnPod, witness};
-use super::{Performed, args, rights};
-use crate::model::{Call, Step};
-use crate::world::{Kube, Pod, World, WorldError};
+use super::{PerformResult, args, rights};
+use crate::model::{ActionCall, Step};
+use crate::world::{KubeClient, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::POD],
     options: &[],
     returns: "#{changed, uid}",
-    effect: Effect::Witnessed,
-    reach: Reach::Pod,
+    effect: EffectClass::Witnessed,
+    reach: ImpactScope::Pod,
     disruptive: true,
     target: TargetKind::Pod,
-    takes: Capacity::Pod("taking one away"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Pod("taking one away"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "delete pod {target}{details}", done: Some("deleted pod {target}{details}") },
+    phrases: ActionPhrases { todo: "delete pod {target}{details}", done: Some("deleted pod {target}{details}") },
     permissions: rights::DELETE_POD,
     undo: None,
     deadline: Span::seconds(45),
@@ -38,21 +38,21 @@ impl OnPod for K8sDeletePod {
         &SPEC
     }
 
-    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+    async fn work(&self, world: &World, step: &Step) -> ActionResult<PerformResult> {
         perform(world, step).await
     }
 
-    async fn foresee(&self, _: &World, _: &Kube, _: &Call, pod: &Pod) -> Settled<Value> {
+    async fn foresee(&self, _: &World, _: &KubeClient, _: &ActionCall, pod: &Pod) -> ActionResult<Value> {
         Ok(json!({ "changed": true, "uid": pod.uid }))
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let (namespace, name) = args::pair(&step.call, "pod")?;
     let Some(uid) = step.carry["uid"].as_str() else {
         // Without a witness a lost answer could cost a second pod, so take one first and come back with it.
         let carry = witness(world, &step.call).await?;
-        return Ok(Performed::Again { after: Duration::ZERO, why: "the pod's uid is noted".to_owned(), carry });
+        return Ok(PerformResult::Again { after: Duration::ZERO, why: "the pod's uid is noted".to_owned(), carry });
     };
     let kube = world.kube(None)?;
     if step.attempt > 1 {
@@ -67,7 +67,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         Ok(()) | Err(WorldError::NotFound(_)) => {}
         // Nearly always another pod bears the name; but look, since "deleted" must be true.
         Err(WorldError::Conflict(why)) => match kube.pod(namespace, name).await {
-            Ok(pod) if pod.uid == uid => return Ok(Performed::Retry { why, after: None }),
+            Ok(pod) if pod.uid == uid => return Ok(PerformResult::Retry { why, after: None }),
             Ok(_) | Err(WorldError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         },

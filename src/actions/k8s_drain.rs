@@ -5,16 +5,16 @@
 
 mod sort;
 
-use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
+use super::answer::{ActionResult, done, failed, foresee, patient, poll, settle, spoken, waited};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
+use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{Call, Failure, FailureKind, Outcome, Step, Takes};
-use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
+use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step, CapacityLoss};
+use crate::world::{EvictAnswer, KubeClient, Pod, World, WorldError};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sort::{Sorted, names, sort};
+use sort::{SortedPods, names, sort};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -43,21 +43,21 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional("evict_bare", ParamType::Bool, "also pods without a controller that restarts them (false)"),
     ],
     returns: "#{evicted, forced, left, waited}; left lists the pods that were not meant",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: true,
     target: TargetKind::Node,
-    takes: Capacity::Node("draining it"),
-    scheduling: Scheduling::Withdraw,
+    takes: CapacityKind::Node("draining it"),
+    scheduling: SchedulingEffect::Withdraw,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "drain {target}{details}", done: Some("drained {target}{details}") },
+    phrases: ActionPhrases { todo: "drain {target}{details}", done: Some("drained {target}{details}") },
     permissions: rights::DRAIN,
     undo: None,
     deadline: Span::seconds(120),
 };
 
 /// The runbook's arguments.
-struct Orders<'a> {
+struct DrainOptions<'a> {
     node: &'a str,
     within: Span,
     gpu_only: bool,
@@ -70,7 +70,7 @@ struct Orders<'a> {
 /// Where a drain stands, carried from one pass to the next.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Progress {
+struct DrainProgress {
     /// `namespace/name` of pods whose eviction was accepted.
     evicted: BTreeSet<String>,
     /// Deleted against their budgets, after the time was up.
@@ -83,27 +83,27 @@ impl Action for K8sDrain {
         &SPEC
     }
 
-    fn takes(&self, call: &Call) -> Takes {
+    fn takes(&self, call: &ActionCall) -> CapacityLoss {
         args::takes_of_node(call, call.text("only") != "all")
     }
 
     /// `: 4 GPU pods moved in 5s` once it has ended; before, ` (GPU pods only, up to 30m)`, with the options that allow more
     /// than the gentle way.
-    fn details(&self, call: &Call, value: Option<&Value>) -> Option<String> {
+    fn details(&self, call: &ActionCall, value: Option<&Value>) -> Option<String> {
         let moved = value.and_then(|value| value["evicted"].as_array().map(|moved| (value, moved.len())));
         Some(moved.map_or_else(|| options(call), |(value, moved)| result(call, value, moved)))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(predict(world, call).await)
     }
 }
 
-fn result(call: &Call, value: &Value, moved: usize) -> String {
+fn result(call: &ActionCall, value: &Value, moved: usize) -> String {
     let gpu = if call.text("only") == "all" { "" } else { "GPU " };
     let noun = if moved == 1 { "pod" } else { "pods" };
     let within = value["waited"].as_str().map(|waited| format!(" in {waited}")).unwrap_or_default();
@@ -114,7 +114,7 @@ fn result(call: &Call, value: &Value, moved: usize) -> String {
     format!(": {moved} {gpu}{noun} moved{within}{forced}")
 }
 
-fn options(call: &Call) -> String {
+fn options(call: &ActionCall) -> String {
     let mut parts = vec![if call.text("only") == "all" { "all pods" } else { "GPU pods only" }.to_owned()];
     let within = call.text("within");
     if !within.is_empty() {
@@ -133,7 +133,7 @@ fn options(call: &Call) -> String {
     format!(" ({})", parts.join(", "))
 }
 
-async fn predict(world: &World, call: &Call) -> Settled<Value> {
+async fn predict(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let orders = orders(call)?;
     let kube = world.kube(None)?;
     let sorted = sort(kube.pods_on(orders.node).await?, &orders, |namespace| kube.protects(namespace));
@@ -141,14 +141,14 @@ async fn predict(world: &World, call: &Call) -> Settled<Value> {
     Ok(json!({ "evicted": names(&sorted.meant), "forced": [], "left": sorted.left, "waited": "0s" }))
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let orders = orders(&step.call)?;
     let kube = world.kube(None)?;
     let spent = waited(world, step);
-    let mut progress: Progress = serde_json::from_value(step.carry.clone()).unwrap_or_default();
+    let mut progress: DrainProgress = serde_json::from_value(step.carry.clone()).unwrap_or_default();
     // The API server may well be silent for a while in half an hour; only the drain's own time ends it.
     let latest = if orders.then == "hold" { limits::STEP_WAIT_MAX } else { orders.within };
-    let silent = |error: WorldError, progress: &Progress| patient(error, spent, latest, json!(progress));
+    let silent = |error: WorldError, progress: &DrainProgress| patient(error, spent, latest, json!(progress));
 
     let pods = kube.pods_on(orders.node).await;
     let pods = pods.map_err(|error| silent(error, &progress))?;
@@ -158,13 +158,13 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
     if sorted.stuck.is_empty() && sorted.meant.iter().all(|pod| pod.terminating) && spent < orders.within.0 {
         // No eviction is needed, so the node need not be read: one list a pass.
-        return Ok(poll(spent, why(&sorted, &Asked::default(), ""), json!(progress)));
+        return Ok(poll(spent, why(&sorted, &EvictionResults::default(), ""), json!(progress)));
     }
     let node = kube.node(orders.node).await.map_err(|error| silent(error, &progress))?;
     if !node.unschedulable {
         // Evicted pods would come straight back; and a user who uncordons a node during a drain means "stop".
         let what = format!("node {} is not cordoned (or no longer is), so it is not drained", node.name);
-        return Ok(Performed::Done(failed(FailureKind::Conflict, what)));
+        return Ok(PerformResult::Done(failed(FailureKind::Conflict, what)));
     }
     refuse_stuck(&orders, &sorted)?;
     if spent >= orders.within.0 {
@@ -176,14 +176,14 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 
 /// Pods that need an opt-in that the runbook lacks: refused before anything is evicted. Only `hold` waits for them to
 /// end by themselves.
-fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
+fn refuse_stuck(orders: &DrainOptions<'_>, sorted: &SortedPods) -> Result<(), StepFailure> {
     if sorted.stuck.is_empty() || orders.then == "hold" {
         return Ok(());
     }
     let list: Vec<String> = sorted.stuck.iter().take(5).map(|(pod, why)| format!("{} {why}", name(pod))).collect();
     let more = sorted.stuck.len().saturating_sub(list.len());
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Err(Failure::new(
+    Err(StepFailure::new(
         FailureKind::Refused,
         format!(
             "node {} is not drained: {}{tail}; the runbook may allow it in the options",
@@ -195,21 +195,21 @@ fn refuse_stuck(orders: &Orders<'_>, sorted: &Sorted) -> Result<(), Failure> {
 
 /// The answers to the evictions of one pass.
 #[derive(Default)]
-struct Asked {
+struct EvictionResults {
     blocked: Vec<String>,
     misconfigured: Vec<String>,
     silent: Vec<String>,
 }
 
 /// Evicts pods that do not go yet, a bounded number at once.
-async fn ask(kube: &Kube, orders: &Orders<'_>, sorted: &Sorted, progress: &mut Progress) -> Settled<Asked> {
+async fn ask(kube: &KubeClient, orders: &DrainOptions<'_>, sorted: &SortedPods, progress: &mut DrainProgress) -> ActionResult<EvictionResults> {
     // Built first and run after: a stream that borrows in its closure is not `Send` for every lifetime.
     let mut requests = Vec::new();
     for pod in sorted.meant.iter().filter(|pod| !pod.terminating).take(limits::EVICTIONS_PER_PASS) {
         requests.push(evict(kube, pod, orders.grace));
     }
     let answers: Vec<_> = futures::stream::iter(requests).buffer_unordered(limits::KUBE_AT_ONCE).collect().await;
-    let mut asked = Asked::default();
+    let mut asked = EvictionResults::default();
     let mut refused = None;
     for (pod, answer) in answers {
         match answer {
@@ -228,18 +228,18 @@ async fn ask(kube: &Kube, orders: &Orders<'_>, sorted: &Sorted, progress: &mut P
     }
 }
 
-async fn evict<'a>(kube: &Kube, pod: &'a Pod, grace: Option<i64>) -> (&'a Pod, Result<EvictAnswer, WorldError>) {
+async fn evict<'a>(kube: &KubeClient, pod: &'a Pod, grace: Option<i64>) -> (&'a Pod, Result<EvictAnswer, WorldError>) {
     (pod, kube.evict(&pod.namespace, &pod.name, &pod.uid, grace).await)
 }
 
 /// The time is up.
 async fn overdue(
-    kube: &Kube,
-    orders: &Orders<'_>,
-    sorted: Sorted,
-    mut progress: Progress,
+    kube: &KubeClient,
+    orders: &DrainOptions<'_>,
+    sorted: SortedPods,
+    mut progress: DrainProgress,
     spent: Duration,
-) -> Settled<Performed> {
+) -> ActionResult<PerformResult> {
     let grace = limits::FORCED_GRACE;
     match orders.then {
         "hold" if spent < limits::STEP_WAIT_MAX.0 => {
@@ -257,7 +257,7 @@ async fn overdue(
                 }
             }
             let late = format!("overdue: {} were given, so pods are deleted; ", orders.within);
-            Ok(poll(Duration::ZERO, why(&sorted, &Asked::default(), &late), json!(progress)))
+            Ok(poll(Duration::ZERO, why(&sorted, &EvictionResults::default(), &late), json!(progress)))
         }
         _ => {
             let still: Vec<String> =
@@ -266,15 +266,15 @@ async fn overdue(
             let list = still.into_iter().take(8).collect::<Vec<_>>().join(", ");
             let what =
                 format!("node {} is not empty after {}: {count} still there: {list}", orders.node, spoken(spent));
-            Ok(Performed::Done(failed(FailureKind::Timeout, what)))
+            Ok(PerformResult::Done(failed(FailureKind::Timeout, what)))
         }
     }
 }
 
-fn orders(call: &Call) -> Result<Orders<'_>, Failure> {
+fn orders(call: &ActionCall) -> Result<DrainOptions<'_>, StepFailure> {
     let grace = call.args.get("grace").filter(|grace| !grace.is_null());
     let grace = grace.map(|_| args::span(call, "grace", Span::default())).transpose()?;
-    Ok(Orders {
+    Ok(DrainOptions {
         node: args::text(call, "node")?,
         within: args::span(call, "within", Span::minutes(30))?,
         gpu_only: args::choice(call, "only", &["gpu-pods", "all"])? == "gpu-pods",
@@ -285,7 +285,7 @@ fn orders(call: &Call) -> Result<Orders<'_>, Failure> {
     })
 }
 
-fn why(sorted: &Sorted, asked: &Asked, late: &str) -> String {
+fn why(sorted: &SortedPods, asked: &EvictionResults, late: &str) -> String {
     let going = sorted.meant.iter().filter(|pod| pod.terminating).count();
     let left = sorted.meant.len() + sorted.stuck.len();
     let pods = if left == 1 { "pod" } else { "pods" };
@@ -306,7 +306,7 @@ fn why(sorted: &Sorted, asked: &Asked, late: &str) -> String {
     why
 }
 
-fn report(progress: &Progress, sorted: &Sorted, spent: Duration) -> Value {
+fn report(progress: &DrainProgress, sorted: &SortedPods, spent: Duration) -> Value {
     json!({
         "evicted": progress.evicted,
         "forced": progress.forced,

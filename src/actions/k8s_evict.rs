@@ -2,12 +2,12 @@
 //!
 //! Invariant: the pod is known by its uid; one that is gone, or whose name another pod bears, has been evicted.
 
-use super::answer::{Settled, done, failed, patient, poll, spoken, waited};
+use super::answer::{ActionResult, done, failed, patient, poll, spoken, waited};
 use super::declare::*;
 use super::on_pod::{OnPod, witness};
-use super::{Performed, args, rights};
-use crate::model::{Call, FailureKind, Step};
-use crate::world::{EvictAnswer, Kube, Pod, World, WorldError};
+use super::{PerformResult, args, rights};
+use crate::model::{ActionCall, FailureKind, Step};
+use crate::world::{EvictAnswer, KubeClient, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::POD],
     options: &[args::optional("within", ParamType::Duration, "how long it may take (10m)")],
     returns: "#{changed, uid, waited}",
-    effect: Effect::Witnessed,
-    reach: Reach::Pod,
+    effect: EffectClass::Witnessed,
+    reach: ImpactScope::Pod,
     disruptive: true,
     target: TargetKind::Pod,
-    takes: Capacity::Pod("taking one away"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Pod("taking one away"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "evict {target}{details}", done: Some("evicted {target}{details}") },
+    phrases: ActionPhrases { todo: "evict {target}{details}", done: Some("evicted {target}{details}") },
     permissions: rights::EVICT,
     undo: None,
     deadline: Span::seconds(60),
@@ -38,16 +38,16 @@ impl OnPod for K8sEvict {
         &SPEC
     }
 
-    async fn work(&self, world: &World, step: &Step) -> Settled<Performed> {
+    async fn work(&self, world: &World, step: &Step) -> ActionResult<PerformResult> {
         perform(world, step).await
     }
 
-    async fn foresee(&self, _: &World, _: &Kube, _: &Call, pod: &Pod) -> Settled<Value> {
+    async fn foresee(&self, _: &World, _: &KubeClient, _: &ActionCall, pod: &Pod) -> ActionResult<Value> {
         Ok(json!({ "changed": true, "uid": pod.uid, "waited": "0s" }))
     }
 }
 
-pub(super) async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+pub(super) async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let (namespace, name) = args::pair(&step.call, "pod")?;
     let within = args::span(&step.call, "within", Span::minutes(10))?;
     let spent = waited(world, step);
@@ -55,7 +55,7 @@ pub(super) async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     let Some(uid) = step.carry["uid"].as_str() else {
         // Without a witness a lost answer could cost a second pod, so take one first and come back with it.
         let carry = witness(world, &step.call).await?;
-        return Ok(Performed::Again { after: Duration::ZERO, why: "the pod's uid is noted".to_owned(), carry });
+        return Ok(PerformResult::Again { after: Duration::ZERO, why: "the pod's uid is noted".to_owned(), carry });
     };
     let carry = step.carry.clone();
     let gone = || done(json!({ "changed": true, "uid": uid, "waited": spoken(spent).to_string() }));
@@ -69,7 +69,7 @@ pub(super) async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     if spent >= within.0 {
         let state = if pod.terminating { "is still ending" } else { "is still there" };
         let what = format!("pod {namespace}/{name} {state} after {}", spoken(spent));
-        return Ok(Performed::Done(failed(FailureKind::Timeout, what)));
+        return Ok(PerformResult::Done(failed(FailureKind::Timeout, what)));
     }
     let why = if pod.terminating {
         "it is ending".to_owned()

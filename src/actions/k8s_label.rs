@@ -4,9 +4,9 @@
 
 use super::answer::{foresee, settle};
 use super::declare::*;
-use super::metadata::{self, Part};
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Outcome, Step};
+use super::metadata::{self, MetadataKind};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::Value;
 
@@ -22,14 +22,14 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[args::optional("if_value", ParamType::String, "do it only while the key has this value")],
     returns: "#{changed, before}; before is () if there was none",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "label {target}{details}", done: Some("labeled {target}{details}") },
+    phrases: ActionPhrases { todo: "label {target}{details}", done: Some("labeled {target}{details}") },
     permissions: rights::PATCH_NODE,
     undo: Some("k8s::label"),
     deadline: Span::seconds(45),
@@ -41,19 +41,19 @@ impl Action for K8sLabel {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
-        metadata::witness(Part::Labels, world, call).await
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
+        metadata::witness(MetadataKind::Labels, world, call).await
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
-        settle(metadata::perform(Part::Labels, world, step).await)
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
+        settle(metadata::perform(MetadataKind::Labels, world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
-        foresee(metadata::predict(Part::Labels, world, call).await)
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
+        foresee(metadata::predict(MetadataKind::Labels, world, call).await)
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         metadata::undo(step)
     }
 }

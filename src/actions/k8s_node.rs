@@ -2,10 +2,10 @@
 //!
 //! Invariant: reads only.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::{CORDONED_BY, World};
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE],
     options: &[],
     returns: "#{name, ready, unschedulable, cordoned_by, gpus, gpus_allocatable, boot_id, labels, taints: [#{key, value, effect}]}",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "read the state of {target}", done: None },
+    phrases: ActionPhrases { todo: "read the state of {target}", done: None },
     permissions: rights::READ_NODE,
     undo: None,
     deadline: Span::seconds(45),
@@ -36,16 +36,16 @@ impl Action for K8sNode {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let node = world.kube(None)?.node(args::text(call, "node")?).await?;
     let taints: Vec<Value> = node
         .taints

@@ -2,10 +2,10 @@
 //!
 //! Invariant: all of them or a failure, never a part.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE],
     options: &[],
     returns: "[#{pod, namespace, name, phase, ready, terminating, owner, daemon, gpus}]; pod is `namespace/name`, owner is `Kind/name` or empty, daemon: a DaemonSet or the kubelet itself puts it there",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "list the pods on {target}", done: None },
+    phrases: ActionPhrases { todo: "list the pods on {target}", done: None },
     permissions: rights::READ_PODS,
     undo: None,
     deadline: Span::seconds(45),
@@ -36,16 +36,16 @@ impl Action for K8sPodsOn {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let mut pods = world.kube(None)?.pods_on(args::text(call, "node")?).await?;
     pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     let list = pods.iter().map(|pod| {

@@ -2,10 +2,10 @@
 //!
 //! Invariant: a restart bears the step's key, so however often the step is performed, the pods are replaced once.
 
-use super::answer::{Settled, done, failed, foresee, patient, poll, settle, spoken, waited};
+use super::answer::{ActionResult, done, failed, foresee, patient, poll, settle, spoken, waited};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, FailureKind, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, FailureKind, Outcome, Step};
 use crate::world::{Workload, World};
 use serde_json::json;
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::WORKLOAD],
     options: &[args::optional("within", ParamType::Duration, "how long it may take (30m)")],
     returns: "#{changed, replicas, waited}",
-    effect: Effect::Converge,
-    reach: Reach::Workload,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Workload,
     disruptive: true,
     target: TargetKind::Workload,
-    takes: Capacity::Rollout("the rollout"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Rollout("the rollout"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "restart {target}{details}", done: Some("restarted {target}{details}") },
+    phrases: ActionPhrases { todo: "restart {target}{details}", done: Some("restarted {target}{details}") },
     permissions: rights::PATCH_WORKLOAD,
     undo: None,
     deadline: Span::seconds(60),
@@ -38,11 +38,11 @@ impl Action for K8sRolloutRestart {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 let (namespace, name) = args::pair(call, "workload")?;
@@ -54,7 +54,7 @@ impl Action for K8sRolloutRestart {
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let (namespace, name) = args::pair(&step.call, "workload")?;
     let within = args::span(&step.call, "within", Span::minutes(30))?;
     let kube = world.kube(None)?;
@@ -80,7 +80,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         }))),
         Some(why) if spent >= within.0 => {
             let what = format!("the rollout of {namespace}/{name} is not over after {}: {why}", spoken(spent));
-            Ok(Performed::Done(failed(FailureKind::Timeout, what)))
+            Ok(PerformResult::Done(failed(FailureKind::Timeout, what)))
         }
         Some(why) => Ok(poll(spent, why, carry)),
     }

@@ -2,10 +2,10 @@
 //!
 //! Invariant: the number before is in the outcome, and nothing is scaled to zero by accident.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::WORKLOAD, args::required("replicas", ParamType::Int, "how many")],
     options: &[args::optional("allow_zero", ParamType::Bool, "zero is meant (false)")],
     returns: "#{changed, before}; before is the previous desired number",
-    effect: Effect::Converge,
-    reach: Reach::Workload,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Workload,
     disruptive: true,
     target: TargetKind::Workload,
-    takes: Capacity::Replicas("the smaller scale"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Replicas("the smaller scale"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "scale {target}{details}", done: Some("scaled {target}{details}") },
+    phrases: ActionPhrases { todo: "scale {target}{details}", done: Some("scaled {target}{details}") },
     permissions: rights::SCALE,
     undo: Some("k8s::scale"),
     deadline: Span::seconds(60),
@@ -36,17 +36,17 @@ impl Action for K8sScale {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let (namespace, name) = args::pair(call, "workload").map_err(|failure| WorldError::Invalid(failure.message))?;
         let workload = world.kube(None)?.workload(namespace, name).await?;
         Ok(json!({ "before": workload.replicas }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 let (namespace, name) = args::pair(call, "workload")?;
@@ -58,18 +58,18 @@ impl Action for K8sScale {
         )
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         let before = super::changed_from(step)?;
         let workload = json!(step.call.text("workload"));
         // It may have been zero before, and then zero is meant.
-        Some(Call::new(
+        Some(ActionCall::new(
             &step.call.action,
             [("workload", workload), ("replicas", before.clone()), ("allow_zero", json!(true))],
         ))
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let (namespace, name) = args::pair(&step.call, "workload")?;
     let wanted = args::replicas(&step.call)?;
     let kube = world.kube(None)?;

@@ -2,12 +2,12 @@
 //!
 //! Invariant: a node is spare only if its pods were counted just now.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
+use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{Call, Outcome, Step};
-use crate::world::{Kube, Node, World, WorldError};
+use crate::model::{ActionCall, Outcome, Step};
+use crate::world::{KubeClient, Node, World, WorldError};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -19,14 +19,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE],
     options: &[],
     returns: "the name, or an empty text",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "look for a spare node for {target}", done: None },
+    phrases: ActionPhrases { todo: "look for a spare node for {target}", done: None },
     permissions: rights::FIND_SPARE,
     undo: None,
     deadline: Span::seconds(45),
@@ -38,16 +38,16 @@ impl Action for K8sSpareNode {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let kube = world.kube(None)?;
     let name = args::text(call, "node")?;
     let (own, nodes) = tokio::join!(kube.node(name), kube.nodes());
@@ -68,7 +68,7 @@ async fn read(world: &World, call: &Call) -> Settled<Value> {
     Ok(json!(""))
 }
 
-async fn free_gpus<'a>(kube: &Kube, node: &'a Node) -> Result<(u32, &'a str), WorldError> {
+async fn free_gpus<'a>(kube: &KubeClient, node: &'a Node) -> Result<(u32, &'a str), WorldError> {
     let pods = kube.pods_on(&node.name).await?;
     let finished = |phase: &str| phase == "Succeeded" || phase == "Failed";
     let held: u32 = pods.iter().filter(|pod| !finished(&pod.phase)).map(|pod| pod.gpus).sum();

@@ -2,10 +2,10 @@
 //!
 //! Invariant: the other taints are sent back exactly as they came, in a patch conditional on the node that was read.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, k8s_untaint, keys, rights};
-use crate::model::{Call, Failure, Outcome, Step, Takes};
+use super::{Action, PerformResult, args, k8s_untaint, keys, rights};
+use crate::model::{ActionCall, StepFailure, Outcome, Step, CapacityLoss};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 
@@ -25,14 +25,14 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[],
     returns: "#{changed, before}; before is the taint of that key and effect, or ()",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: true,
     target: TargetKind::Node,
-    takes: Capacity::Node("emptying it by a taint"),
-    scheduling: Scheduling::Withdraw,
+    takes: CapacityKind::Node("emptying it by a taint"),
+    scheduling: SchedulingEffect::Withdraw,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "taint {target}{details}", done: Some("tainted {target}{details}") },
+    phrases: ActionPhrases { todo: "taint {target}{details}", done: Some("tainted {target}{details}") },
     permissions: rights::PATCH_NODE,
     undo: Some(k8s_untaint::NAME),
     deadline: Span::seconds(45),
@@ -46,21 +46,21 @@ impl Action for K8sTaint {
         &SPEC
     }
 
-    fn takes(&self, call: &Call) -> Takes {
+    fn takes(&self, call: &ActionCall) -> CapacityLoss {
         // The others only keep new pods away.
-        if call.text("effect") == "NoExecute" { args::takes_of_node(call, false) } else { Takes::Nothing }
+        if call.text("effect") == "NoExecute" { args::takes_of_node(call, false) } else { CapacityLoss::Nothing }
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let node = world.kube(None)?.node(call.text("node")).await?;
         Ok(json!({ "before": found(&node, call.text("key"), call.text("effect")) }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 let wanted = wanted(call)?;
@@ -73,21 +73,21 @@ impl Action for K8sTaint {
         )
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         let before = super::changed_from(step)?;
         let arg = |name: &str| step.call.args.get(name).cloned().unwrap_or_default();
         let (node, key, effect) = (arg("node"), arg("key"), arg("effect"));
         Some(if before.is_null() {
             let args = [("node", node), ("key", key), ("effect", effect), ("if_value", arg("value"))];
-            Call::new(k8s_untaint::NAME, args)
+            ActionCall::new(k8s_untaint::NAME, args)
         } else {
             let value = before.get("value").cloned().unwrap_or_else(|| json!(""));
-            Call::new(NAME, [("node", node), ("key", key), ("value", value), ("effect", effect)])
+            ActionCall::new(NAME, [("node", node), ("key", key), ("value", value), ("effect", effect)])
         })
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let kube = world.kube(None)?;
     let name = args::text(&step.call, "node")?;
     let wanted = wanted(&step.call)?;
@@ -108,7 +108,7 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 }
 
 /// The taints to set: one, or those that an undo of `k8s::untaint` puts back.
-fn wanted(call: &Call) -> Result<Vec<Value>, Failure> {
+fn wanted(call: &ActionCall) -> Result<Vec<Value>, StepFailure> {
     let key = args::text(call, "key")?;
     keys::check_key(key)?;
     if let Some(Value::Array(restore)) = call.args.get("restore") {

@@ -2,11 +2,11 @@
 //!
 //! Invariant: only a cordon that bears our mark is lifted, in one conditional patch that also removes the mark.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Failure, FailureKind, Outcome, Step};
-use crate::world::{CORDONED_BY, Cordon, Node, World, WorldError, cordon};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
+use crate::world::{CORDONED_BY, CordonState, Node, World, WorldError, cordon};
 use serde_json::{Value, json};
 
 pub(super) struct K8sUncordon;
@@ -19,21 +19,21 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE],
     options: &[],
     returns: "#{changed, before: #{unschedulable}}; changed is false if the node was open already",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Uncordon,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Uncordon,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "uncordon {target}{details}", done: Some("uncordoned {target}{details}") },
+    phrases: ActionPhrases { todo: "uncordon {target}{details}", done: Some("uncordoned {target}{details}") },
     permissions: rights::PATCH_NODE,
     undo: None,
     deadline: Span::seconds(45),
 };
 
 /// The necessary change of a node.
-enum Need {
+enum UncordonChange {
     Nothing,
     /// A human has uncordoned it, but our mark is still there.
     Mark,
@@ -46,29 +46,29 @@ impl Action for K8sUncordon {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let node = world.kube(None)?.node(call.text("node")).await?;
-        let ours = matches!(cordon(&node, &world.identity), Cordon::Ours { .. });
+        let ours = matches!(cordon(&node, &world.identity), CordonState::Ours { .. });
         Ok(json!({ "unschedulable": node.unschedulable, "ours": ours, "version": node.resource_version }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 let node = world.kube(None)?.node(args::text(call, "node")?).await?;
                 let need = need(&node, world)?;
-                Ok(report(matches!(need, Need::Both), node.unschedulable))
+                Ok(report(matches!(need, UncordonChange::Both), node.unschedulable))
             }
             .await,
         )
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let kube = world.kube(None)?;
     let name = args::text(&step.call, "node")?;
     // A null removes the key in a merge patch.
@@ -86,15 +86,15 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
     let node = kube.node(name).await?;
     match need(&node, world)? {
-        Need::Nothing => {
+        UncordonChange::Nothing => {
             let was_cordoned = step.carry["unschedulable"] == json!(true);
             Ok(done(report(was_cordoned, was_cordoned)))
         }
-        Need::Mark => {
+        UncordonChange::Mark => {
             kube.patch_node(name, json!({ "metadata": mark }), Some(&node.resource_version)).await?;
             Ok(done(report(false, false)))
         }
-        Need::Both => {
+        UncordonChange::Both => {
             let patch = json!({ "metadata": mark, "spec": { "unschedulable": null } });
             kube.patch_node(name, patch, Some(&node.resource_version)).await?;
             Ok(done(report(true, true)))
@@ -102,12 +102,12 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     }
 }
 
-fn need(node: &Node, world: &World) -> Result<Need, Failure> {
+fn need(node: &Node, world: &World) -> Result<UncordonChange, StepFailure> {
     match cordon(node, &world.identity) {
-        Cordon::Open if mark_is_ours(node, world) => Ok(Need::Mark),
-        Cordon::Open => Ok(Need::Nothing),
-        Cordon::Ours { .. } => Ok(Need::Both),
-        Cordon::Foreign { who } => Err(Failure::new(
+        CordonState::Open if mark_is_ours(node, world) => Ok(UncordonChange::Mark),
+        CordonState::Open => Ok(UncordonChange::Nothing),
+        CordonState::Ours { .. } => Ok(UncordonChange::Both),
+        CordonState::Foreign { who } => Err(StepFailure::new(
             FailureKind::Conflict,
             format!("node {} was cordoned by {who}; only they may uncordon it", node.name),
         )),

@@ -2,10 +2,10 @@
 //!
 //! Invariant: removed taints are in the outcome as they were, and the other taints are sent back exactly as they came.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, k8s_taint, keys, rights};
-use crate::model::{Call, Failure, Outcome, Step};
+use super::{Action, PerformResult, args, k8s_taint, keys, rights};
+use crate::model::{ActionCall, StepFailure, Outcome, Step};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 
@@ -22,14 +22,14 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional("if_value", ParamType::String, "only a taint with this value"),
     ],
     returns: "#{changed, before}; before lists the taints that were removed",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Return,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Return,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases {
+    phrases: ActionPhrases {
         todo: "remove a taint from {target}{details}",
         done: Some("removed a taint from {target}{details}"),
     },
@@ -44,16 +44,16 @@ impl Action for K8sUntaint {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let node = world.kube(None)?.node(call.text("node")).await?;
         Ok(json!({ "before": split(&node, call).0 }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(
             async {
                 check(call)?;
@@ -65,14 +65,14 @@ impl Action for K8sUntaint {
         )
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         let before = super::changed_from(step)?;
         let arg = |name: &str| step.call.args.get(name).cloned().unwrap_or_default();
-        Some(Call::new(k8s_taint::NAME, [("node", arg("node")), ("key", arg("key")), ("restore", before.clone())]))
+        Some(ActionCall::new(k8s_taint::NAME, [("node", arg("node")), ("key", arg("key")), ("restore", before.clone())]))
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let kube = world.kube(None)?;
     check(&step.call)?;
     let name = args::text(&step.call, "node")?;
@@ -86,13 +86,13 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
     Ok(done(json!({ "changed": true, "before": gone })))
 }
 
-fn check(call: &Call) -> Result<(), Failure> {
+fn check(call: &ActionCall) -> Result<(), StepFailure> {
     keys::check_key(args::text(call, "key")?)?;
     args::choice(call, "effect", &super::k8s_taint::EFFECTS).map(drop)
 }
 
 /// The taints that the call means, and the others.
-fn split(node: &Node, call: &Call) -> (Vec<Value>, Vec<Value>) {
+fn split(node: &Node, call: &ActionCall) -> (Vec<Value>, Vec<Value>) {
     let is = |taint: &Value, name: &str, wanted: &str| taint[name].as_str().unwrap_or_default() == wanted;
     let given = |name: &str| call.args.get(name).and_then(Value::as_str);
     node.taints_sent.iter().cloned().partition(|taint| {

@@ -4,11 +4,11 @@
 
 use super::args::invalid;
 use crate::limits;
-use crate::model::{Failure, FailureKind};
+use crate::model::{FailureKind, StepFailure};
 use crate::world::{CORDONED_BY, OPT_OUT};
 
 /// A key that a runbook may write.
-pub(super) fn check_key(key: &str) -> Result<(), Failure> {
+pub(super) fn check_key(key: &str) -> Result<(), StepFailure> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -19,13 +19,13 @@ pub(super) fn check_key(key: &str) -> Result<(), Failure> {
     }
     let of = |domain: &str| prefix.is_some_and(|p| p == domain || p.ends_with(&format!(".{domain}")));
     if of("kubernetes.io") || of("k8s.io") {
-        return Err(Failure::new(
+        return Err(StepFailure::new(
             FailureKind::Refused,
             format!("`{key}` belongs to Kubernetes; a runbook may not change it"),
         ));
     }
     if key == CORDONED_BY || key == OPT_OUT {
-        return Err(Failure::new(
+        return Err(StepFailure::new(
             FailureKind::Refused,
             format!("`{key}` is reserved for operators and Nightshift; a runbook may not change it"),
         ));
@@ -34,7 +34,7 @@ pub(super) fn check_key(key: &str) -> Result<(), Failure> {
 }
 
 /// The value of a label or taint: empty, or like a name.
-pub(super) fn check_label_value(value: &str) -> Result<(), Failure> {
+pub(super) fn check_label_value(value: &str) -> Result<(), StepFailure> {
     if value.is_empty() || is_name(value) {
         return Ok(());
     }
@@ -42,7 +42,7 @@ pub(super) fn check_label_value(value: &str) -> Result<(), Failure> {
     Err(invalid(format!("{shown:?} is not a label or taint value: use at most 63 letters, digits, `-`, `_` and `.`")))
 }
 
-pub(super) fn check_annotation_value(value: &str) -> Result<(), Failure> {
+pub(super) fn check_annotation_value(value: &str) -> Result<(), StepFailure> {
     if value.len() <= limits::LABEL_VALUE_BYTES {
         return Ok(());
     }

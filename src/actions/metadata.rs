@@ -3,39 +3,39 @@
 //! Invariant: a write is conditional on the node that was read, and an undo changes only keys that are still as we left
 //! them.
 
-use super::Performed;
-use super::answer::{Settled, done};
+use super::PerformResult;
+use super::answer::{ActionResult, done};
 use super::{args, keys};
-use crate::model::{Call, Failure, Step};
+use crate::model::{ActionCall, Step, StepFailure};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Which part of the metadata.
 #[derive(Clone, Copy)]
-pub(super) enum Part {
+pub(super) enum MetadataKind {
     Labels,
     Annotations,
 }
 
-impl Part {
+impl MetadataKind {
     fn name(self) -> &'static str {
         match self {
-            Part::Labels => "labels",
-            Part::Annotations => "annotations",
+            MetadataKind::Labels => "labels",
+            MetadataKind::Annotations => "annotations",
         }
     }
 
     fn of(self, node: &Node) -> &BTreeMap<String, String> {
         match self {
-            Part::Labels => &node.labels,
-            Part::Annotations => &node.annotations,
+            MetadataKind::Labels => &node.labels,
+            MetadataKind::Annotations => &node.annotations,
         }
     }
 }
 
 /// A checked call: set the key to the value, or remove it.
-struct Wanted<'a> {
+struct MetadataChange<'a> {
     node: &'a str,
     key: &'a str,
     value: Option<&'a str>,
@@ -43,24 +43,24 @@ struct Wanted<'a> {
     if_value: Option<&'a str>,
 }
 
-fn wanted(part: Part, call: &Call) -> Result<Wanted<'_>, Failure> {
+fn wanted(part: MetadataKind, call: &ActionCall) -> Result<MetadataChange<'_>, StepFailure> {
     let key = args::text(call, "key")?;
     keys::check_key(key)?;
     let value = call.args.get("value").and_then(Value::as_str);
     match part {
-        Part::Labels => keys::check_label_value(value.unwrap_or_default())?,
-        Part::Annotations => keys::check_annotation_value(value.unwrap_or_default())?,
+        MetadataKind::Labels => keys::check_label_value(value.unwrap_or_default())?,
+        MetadataKind::Annotations => keys::check_annotation_value(value.unwrap_or_default())?,
     }
     let if_value = call.args.get("if_value").and_then(Value::as_str);
-    Ok(Wanted { node: args::text(call, "node")?, key, value, if_value })
+    Ok(MetadataChange { node: args::text(call, "node")?, key, value, if_value })
 }
 
-pub(super) async fn witness(part: Part, world: &World, call: &Call) -> Result<Value, WorldError> {
+pub(super) async fn witness(part: MetadataKind, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
     let node = world.kube(None)?.node(call.text("node")).await?;
     Ok(json!({ "before": part.of(&node).get(call.text("key")) }))
 }
 
-pub(super) async fn perform(part: Part, world: &World, step: &Step) -> Settled<Performed> {
+pub(super) async fn perform(part: MetadataKind, world: &World, step: &Step) -> ActionResult<PerformResult> {
     let kube = world.kube(None)?;
     let wanted = wanted(part, &step.call)?;
     let node = kube.node(wanted.node).await?;
@@ -80,21 +80,21 @@ pub(super) async fn perform(part: Part, world: &World, step: &Step) -> Settled<P
     Ok(done(report(true, now)))
 }
 
-pub(super) async fn predict(part: Part, world: &World, call: &Call) -> Settled<Value> {
+pub(super) async fn predict(part: MetadataKind, world: &World, call: &ActionCall) -> ActionResult<Value> {
     let wanted = wanted(part, call)?;
     let node = world.kube(None)?.node(wanted.node).await?;
     let now = part.of(&node).get(wanted.key).map(String::as_str);
     Ok(report(now != wanted.value && !moved_on(&wanted, now), now))
 }
 
-pub(super) fn undo(step: &Step) -> Option<Call> {
+pub(super) fn undo(step: &Step) -> Option<ActionCall> {
     let before = super::changed_from(step)?;
     let arg = |name: &str| step.call.args.get(name).cloned().unwrap_or_default();
     let args = [("node", arg("node")), ("key", arg("key")), ("value", before.clone()), ("if_value", arg("value"))];
-    Some(Call::new(&step.call.action, args))
+    Some(ActionCall::new(&step.call.action, args))
 }
 
-fn moved_on(wanted: &Wanted<'_>, now: Option<&str>) -> bool {
+fn moved_on(wanted: &MetadataChange<'_>, now: Option<&str>) -> bool {
     wanted.if_value.is_some() && wanted.if_value != now
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Invariant: reads only; the plan names the objects that it may not touch.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, on_node, rights};
+use super::{Action, PerformResult, args, on_node, rights};
 use crate::limits;
-use crate::model::{Call, Failure, Outcome, Step};
+use crate::model::{ActionCall, StepFailure, Outcome, Step};
 use crate::world::{MigAround, MigInventory, MigPlan, MigWish, World, mig_demand, mig_node, mig_plan, mig_waiting};
 use serde_json::{Value, json};
 
@@ -37,14 +37,14 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[MOST_MOVES, WARM_UP],
     returns: "#{steps, moves, diffs, cost: #{unserved, moving, changes}, refused, exact}",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "{call}", done: None },
+    phrases: ActionPhrases { todo: "{call}", done: None },
     permissions: rights::PLAN_MIG,
     undo: None,
     deadline: Span::seconds(60),
@@ -56,24 +56,24 @@ impl Action for MigPlanning {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     Ok(json!(plan(world, call).await?))
 }
 
 /// Reads the node and plans. Shared with `mig::rebalance`.
-pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
+pub(super) async fn plan(world: &World, call: &ActionCall) -> ActionResult<MigPlan> {
     let node = args::text(call, "node")?;
     let mut wish = wish(call)?;
-    let asked = Call::new("mig::inventory", [("node", json!(node))]);
+    let asked = ActionCall::new("mig::inventory", [("node", json!(node))]);
     let said = on_node::read(world, &asked).await?;
     let inventory: MigInventory = serde_json::from_value(said)
         .map_err(|error| args::invalid(format!("the agent of {node} sent an invalid answer: {error}")))?;
@@ -94,11 +94,11 @@ pub(super) async fn plan(world: &World, call: &Call) -> Settled<MigPlan> {
 }
 
 /// Whether the demand is that of the waiting pods: then as much of it is served as has room.
-pub(super) fn waits(call: &Call) -> bool {
+pub(super) fn waits(call: &ActionCall) -> bool {
     call.args.get("demand").is_some_and(|demand| demand == "pending")
 }
 
-fn wish(call: &Call) -> Result<MigWish, Failure> {
+fn wish(call: &ActionCall) -> Result<MigWish, StepFailure> {
     let demand = match waits(call) {
         true => Default::default(),
         false => mig_demand(call.args.get("demand").unwrap_or(&Value::Null)).map_err(args::invalid)?,

@@ -8,11 +8,11 @@
 mod direct;
 mod operator;
 
-use super::answer::{Settled, foresee, settle};
+use super::answer::{ActionResult, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, mig_plan, rights};
-use crate::model::{Call, Failure, FailureKind, Outcome, Step, Takes, Time};
-use crate::world::{Cordon, Kube, Node, Pod, World, WorldError, cordon};
+use super::{Action, PerformResult, args, mig_plan, rights};
+use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step, CapacityLoss, Time};
+use crate::world::{CordonState, KubeClient, Node, Pod, World, WorldError, cordon};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -40,14 +40,14 @@ static SPEC: ActionSpec = ActionSpec {
         args::optional("layout", ParamType::Any, "layouts to put back, as an undo gives them"),
     ],
     returns: "#{changed, route, before, after, moved}",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: true,
     target: TargetKind::Node,
-    takes: Capacity::Node("taking one away"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Node("taking one away"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases {
+    phrases: ActionPhrases {
         todo: "change the MIG layout of {target}{details}",
         done: Some("changed the MIG layout of {target}{details}"),
     },
@@ -63,7 +63,7 @@ const PAUSED: &str = "paused-for-mig-change";
 /// Where it stands, carried from pass to pass.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct Progress {
+struct RebalanceProgress {
     /// The label before, read before the first attempt; empty: there was none.
     before: String,
     /// The present phase: see the routes. Empty: nothing yet.
@@ -75,12 +75,12 @@ struct Progress {
     /// Why the old layout is being put back.
     failure: String,
     /// The direct route's frozen plan.
-    changes: Vec<direct::Change>,
-    moving: Vec<direct::Moving>,
+    changes: Vec<direct::GpuLayoutChange>,
+    moving: Vec<direct::MovingPod>,
 }
 
 /// The runbook's arguments.
-struct Orders<'a> {
+struct RebalanceOptions<'a> {
     node: &'a str,
     config: Option<&'a str>,
     within: Span,
@@ -98,30 +98,30 @@ impl Action for MigRebalance {
         false
     }
 
-    fn takes(&self, call: &Call) -> Takes {
+    fn takes(&self, call: &ActionCall) -> CapacityLoss {
         // The operator's route evicts no pod, and fails where a pod is left.
-        if call.text("config").is_empty() { args::takes_of_node(call, true) } else { Takes::Nothing }
+        if call.text("config").is_empty() { args::takes_of_node(call, true) } else { CapacityLoss::Nothing }
     }
 
     /// The label before, so that a patch whose answer was lost is known as ours.
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         if world.clusters.is_empty() {
-            return Ok(json!(Progress::default()));
+            return Ok(json!(RebalanceProgress::default()));
         }
         let node = world.kube(None)?.node(call.text("node")).await?;
         let before = node.labels.get(CONFIG).cloned().unwrap_or_default();
-        Ok(json!(Progress { before, ..Progress::default() }))
+        Ok(json!(RebalanceProgress { before, ..RebalanceProgress::default() }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(predict(world, call).await)
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         let Some(Outcome::Ok(value)) = &step.outcome else { return None };
         if value["changed"] != json!(true) {
             return None;
@@ -129,16 +129,16 @@ impl Action for MigRebalance {
         let node = ("node", json!(step.call.text("node")));
         let within = ("within", step.call.args.get("within").cloned().unwrap_or_default());
         if value["route"] == json!("operator") {
-            return Some(Call::new("mig::rebalance", [node, ("config", value["before"].clone()), within]));
+            return Some(ActionCall::new("mig::rebalance", [node, ("config", value["before"].clone()), within]));
         }
-        let layout = serde_json::from_value::<Vec<direct::Change>>(value["diffs"].clone()).ok()?;
+        let layout = serde_json::from_value::<Vec<direct::GpuLayoutChange>>(value["diffs"].clone()).ok()?;
         let back: Vec<Value> =
             layout.iter().map(|one| json!({ "gpu": one.gpu, "before": one.after, "after": one.before })).collect();
-        Some(Call::new("mig::rebalance", [node, ("layout", json!(back)), within]))
+        Some(ActionCall::new("mig::rebalance", [node, ("layout", json!(back)), within]))
     }
 }
 
-fn orders(call: &Call) -> Result<Orders<'_>, Failure> {
+fn orders(call: &ActionCall) -> Result<RebalanceOptions<'_>, StepFailure> {
     let config = call.args.get("config").and_then(Value::as_str);
     let given = |name: &str| call.args.get(name).is_some_and(|value| !value.is_null());
     let ways = [config.is_some(), given("demand"), given("layout")].into_iter().filter(|way| *way).count();
@@ -153,7 +153,7 @@ fn orders(call: &Call) -> Result<Orders<'_>, Failure> {
         Some(value) => serde_json::from_value(value.clone())
             .map_err(|_| args::invalid("`expect` must be a map such as #{ \"nvidia.com/mig-1g.10gb\": 7 }"))?,
     };
-    Ok(Orders {
+    Ok(RebalanceOptions {
         node: args::text(call, "node")?,
         config,
         within: args::span(call, "within", Span::minutes(20))?,
@@ -161,9 +161,9 @@ fn orders(call: &Call) -> Result<Orders<'_>, Failure> {
     })
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let orders = orders(&step.call)?;
-    let progress: Progress = serde_json::from_value(step.carry.clone()).unwrap_or_default();
+    let progress: RebalanceProgress = serde_json::from_value(step.carry.clone()).unwrap_or_default();
     if world.clusters.is_empty() {
         return direct::perform(world, None, step, &orders, progress).await;
     }
@@ -179,9 +179,9 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
 }
 
 /// Whatever forbids to begin.
-async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) -> Settled<()> {
+async fn refuse(world: &World, kube: &KubeClient, node: &Node, orders: &RebalanceOptions<'_>) -> ActionResult<()> {
     let name = orders.node;
-    let refused = |why: String| Err(Failure::new(FailureKind::Refused, why).into());
+    let refused = |why: String| Err(StepFailure::new(FailureKind::Refused, why).into());
     let drivers = kube.dra_drivers(name).await?;
     if drivers.contains("gpu.nvidia.com") {
         return refused(format!(
@@ -205,21 +205,21 @@ async fn refuse(world: &World, kube: &Kube, node: &Node, orders: &Orders<'_>) ->
         _ => {}
     }
     match cordon(node, &world.identity) {
-        Cordon::Ours { .. } => Ok(()),
-        Cordon::Open => {
+        CordonState::Ours { .. } => Ok(()),
+        CordonState::Open => {
             let why = format!(
                 "node {name} is not cordoned: cordon it first, so that no pod is scheduled there during the change"
             );
-            Err(Failure::new(FailureKind::Conflict, why).into())
+            Err(StepFailure::new(FailureKind::Conflict, why).into())
         }
-        Cordon::Foreign { who } => {
+        CordonState::Foreign { who } => {
             let why = format!("node {name} was cordoned by {who}; Nightshift does not work there");
-            Err(Failure::new(FailureKind::Conflict, why).into())
+            Err(StepFailure::new(FailureKind::Conflict, why).into())
         }
     }
 }
 
-async fn predict(world: &World, call: &Call) -> Settled<Value> {
+async fn predict(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let orders = orders(call)?;
     if let (Some(config), false) = (orders.config, world.clusters.is_empty()) {
         // The cordon is a step before this one, so a plan does not find it yet.
@@ -246,7 +246,7 @@ fn holders(pods: &[Pod]) -> Vec<String> {
 }
 
 /// The profiles of `expect` that the node does not offer yet.
-async fn missing(kube: &Kube, orders: &Orders<'_>) -> Result<Vec<String>, WorldError> {
+async fn missing(kube: &KubeClient, orders: &RebalanceOptions<'_>) -> Result<Vec<String>, WorldError> {
     if orders.expect.is_empty() {
         return Ok(Vec::new());
     }

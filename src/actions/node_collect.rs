@@ -4,8 +4,8 @@
 
 use super::answer::{foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, on_node, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, on_node, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::World;
 use serde_json::json;
 
@@ -18,14 +18,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE],
     options: &[],
     returns: "#{folder, files: [#{name, bytes, sha256}], missing: [texts]}",
-    effect: Effect::Keyed,
-    reach: Reach::None,
+    effect: EffectClass::Keyed,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Node,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases {
+    phrases: ActionPhrases {
         todo: "collect diagnostics from {target}{details}",
         done: Some("collected diagnostics from {target}{details}"),
     },
@@ -40,11 +40,11 @@ impl Action for NodeCollect {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(on_node::perform(world, step, Span::minutes(20)).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(on_node::reachable(world, call).map(|()| json!({ "folder": "", "files": [], "missing": [] })))
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Invariant: another boot id than before proves that it happened; a repeat of the same step finds that.
 
-use super::answer::{Settled, done, failed, foresee, poll, settle, waited};
+use super::answer::{ActionResult, done, failed, foresee, poll, settle, waited};
 use super::declare::*;
-use super::{Action, Performed, args, on_node, rights};
-use crate::model::{Call, FailureKind, Outcome, Step};
+use super::{Action, PerformResult, args, on_node, rights};
+use crate::model::{ActionCall, FailureKind, Outcome, Step};
 use crate::world::{World, WorldError};
 use serde_json::{Value, json};
 
@@ -21,14 +21,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE],
     options: &[],
     returns: "#{changed, boot, was}",
-    effect: Effect::Witnessed,
-    reach: Reach::Node,
+    effect: EffectClass::Witnessed,
+    reach: ImpactScope::Node,
     disruptive: true,
     target: TargetKind::Node,
-    takes: Capacity::Node("rebooting it"),
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Node("rebooting it"),
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::LastResort,
-    phrases: Phrases { todo: "reboot {target}{details}", done: Some("rebooted {target}{details}") },
+    phrases: ActionPhrases { todo: "reboot {target}{details}", done: Some("rebooted {target}{details}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -40,21 +40,21 @@ impl Action for NodeReboot {
         &SPEC
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let boot = world.agents.standing(call.text("node"))?.boot;
         Ok(json!({ "boot": boot }))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(on_node::reachable(world, call).map(|()| json!({ "changed": true })))
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Settled<Performed> {
+async fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let node = args::text(&step.call, "node")?;
     let before = step.carry["boot"].as_str().unwrap_or_default();
     if before.is_empty() {
@@ -70,14 +70,14 @@ async fn perform(world: &World, step: &Step) -> Settled<Performed> {
         }
         Ok(_) => match on_node::perform(world, step, WITHIN).await? {
             // The agent has asked the machine to go down; it is still the old boot that says so.
-            Performed::Done(Outcome::Ok(_)) => format!("{node} is shutting down"),
+            PerformResult::Done(Outcome::Ok(_)) => format!("{node} is shutting down"),
             other => return Ok(other),
         },
         Err(error) => error.to_string(),
     };
     if gone >= WITHIN.0 {
         let text = format!("{node} did not come back within {WITHIN}: {why}");
-        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+        return Ok(PerformResult::Done(failed(FailureKind::Timeout, text)));
     }
     Ok(poll(gone, why, step.carry.clone()))
 }

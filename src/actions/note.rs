@@ -2,11 +2,11 @@
 //!
 //! Invariant: the journal entry of the step is the note; nothing else is touched.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
+use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{Call, Outcome, Step};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::World;
 use serde_json::Value;
 
@@ -18,14 +18,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::required("text", ParamType::String, "the line")],
     options: &[],
     returns: "()",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "note: {text}", done: Some("note: {text}") },
+    phrases: ActionPhrases { todo: "note: {text}", done: Some("note: {text}") },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -37,16 +37,16 @@ impl Action for Note {
         &SPEC
     }
 
-    async fn perform(&self, _world: &World, step: &Step) -> Performed {
+    async fn perform(&self, _world: &World, step: &Step) -> PerformResult {
         settle(check(&step.call).map(done))
     }
 
-    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, _world: &World, call: &ActionCall) -> Outcome {
         foresee(check(call))
     }
 }
 
-fn check(call: &Call) -> Settled<Value> {
+fn check(call: &ActionCall) -> ActionResult<Value> {
     let text = args::text(call, "text")?;
     if text.len() > limits::TELL_BYTES {
         return Err(args::invalid(format!(

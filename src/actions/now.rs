@@ -2,10 +2,10 @@
 //!
 //! Invariant: the time of the step, journaled: a replay reads the same.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[],
     options: &[],
     returns: "a text such as `2026-03-29T01:30:00Z`",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "read the time", done: None },
+    phrases: ActionPhrases { todo: "read the time", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -36,15 +36,15 @@ impl Action for Now {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, _call: &Call) -> Settled<Value> {
+async fn read(world: &World, _call: &ActionCall) -> ActionResult<Value> {
     Ok(json!(world.clock.now().to_string()))
 }

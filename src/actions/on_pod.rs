@@ -2,10 +2,10 @@
 //!
 //! Invariant: the pod's uid is read before the first attempt, so that another pod of the name is never taken for it.
 
-use super::answer::{Settled, foresee, settle};
-use super::{Action, Performed, args};
-use crate::model::{ActionSpec, Call, Outcome, Step};
-use crate::world::{Kube, Pod, World, WorldError};
+use super::answer::{ActionResult, foresee, settle};
+use super::{Action, PerformResult, args};
+use crate::model::{ActionCall, ActionSpec, Outcome, Step};
+use crate::world::{KubeClient, Pod, World, WorldError};
 use serde_json::{Value, json};
 
 /// An action about the pod that its argument `pod` names.
@@ -18,11 +18,11 @@ pub(super) trait OnPod: Send + Sync {
         json!({ "uid": pod.uid })
     }
 
-    async fn work(&self, world: &World, step: &Step) -> Settled<Performed>;
+    async fn work(&self, world: &World, step: &Step) -> ActionResult<PerformResult>;
 
-    async fn foresee(&self, world: &World, kube: &Kube, call: &Call, pod: &Pod) -> Settled<Value>;
+    async fn foresee(&self, world: &World, kube: &KubeClient, call: &ActionCall, pod: &Pod) -> ActionResult<Value>;
 
-    fn back(&self, _step: &Step) -> Option<Call> {
+    fn back(&self, _step: &Step) -> Option<ActionCall> {
         None
     }
 }
@@ -33,16 +33,16 @@ impl<T: OnPod> Action for T {
         self.declares()
     }
 
-    async fn witness(&self, world: &World, call: &Call) -> Result<Value, WorldError> {
+    async fn witness(&self, world: &World, call: &ActionCall) -> Result<Value, WorldError> {
         let pod = find(world, call).await?;
         Ok(self.noted(world, &pod))
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(self.work(world, step).await)
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         let foreseen = async {
             let pod = find(world, call).await?;
             self.foresee(world, world.kube(None)?, call, &pod).await
@@ -50,18 +50,18 @@ impl<T: OnPod> Action for T {
         foresee(foreseen.await)
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         self.back(step)
     }
 }
 
 /// The pod that the call names.
-async fn find(world: &World, call: &Call) -> Result<Pod, WorldError> {
+async fn find(world: &World, call: &ActionCall) -> Result<Pod, WorldError> {
     let (namespace, name) = args::pair(call, "pod").map_err(|failure| WorldError::Invalid(failure.message))?;
     world.kube(None)?.pod(namespace, name).await
 }
 
 /// The pod's uid, for a step that was begun without it: a lost answer could cost a second pod, so it is noted first.
-pub(super) async fn witness(world: &World, call: &Call) -> Result<Value, WorldError> {
+pub(super) async fn witness(world: &World, call: &ActionCall) -> Result<Value, WorldError> {
     Ok(json!({ "uid": find(world, call).await?.uid }))
 }

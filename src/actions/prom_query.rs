@@ -2,11 +2,11 @@
 //!
 //! Invariant: no data is an empty list, and a value that is no number is a text.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Failure, Outcome, Step};
-use crate::world::{Sample, World};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, StepFailure, Outcome, Step};
+use crate::world::{PromSample, World};
 use serde_json::{Value, json};
 
 pub(super) struct PromQuery;
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::required("query", ParamType::String, "PromQL")],
     options: &[],
     returns: "[#{labels, value}]; value is a float, or the text `NaN`, `+Inf` or `-Inf`",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "{call}", done: None },
+    phrases: ActionPhrases { todo: "{call}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -36,28 +36,28 @@ impl Action for PromQuery {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let samples = ask(world, call).await?;
     Ok(samples.iter().map(|sample| json!({ "labels": sample.labels, "value": number(sample.value) })).collect())
 }
 
 /// Prometheus' answer to the call's `query`.
-pub(super) async fn ask(world: &World, call: &Call) -> Settled<Vec<Sample>> {
+pub(super) async fn ask(world: &World, call: &ActionCall) -> ActionResult<Vec<PromSample>> {
     let query = args::text(call, "query")?;
     let client = world.prometheus.as_ref().ok_or_else(no_prometheus)?;
     Ok(client.query(query).await?)
 }
 
-fn no_prometheus() -> Failure {
+fn no_prometheus() -> StepFailure {
     args::invalid("no Prometheus is configured; add `prometheus: { url: … }` to the configuration")
 }
 

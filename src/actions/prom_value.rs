@@ -2,10 +2,10 @@
 //!
 //! Invariant: a number or a failure; no data is never zero.
 
-use super::answer::{Settled, done, foresee, settle};
+use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Failure, FailureKind, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::required("query", ParamType::String, "PromQL that gives one series or a scalar")],
     options: &[],
     returns: "a float",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "{call}", done: None },
+    phrases: ActionPhrases { todo: "{call}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(45),
@@ -36,25 +36,25 @@ impl Action for PromValue {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(read(world, &step.call).await.map(done))
     }
 
-    async fn predict(&self, world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, world: &World, call: &ActionCall) -> Outcome {
         foresee(read(world, call).await)
     }
 }
 
-async fn read(world: &World, call: &Call) -> Settled<Value> {
+async fn read(world: &World, call: &ActionCall) -> ActionResult<Value> {
     let samples = super::prom_query::ask(world, call).await?;
     let query = call.text("query");
     match samples.as_slice() {
         [one] if one.value.is_finite() => Ok(json!(one.value)),
         [one] if one.value.is_nan() => {
-            Err(Failure::new(FailureKind::NotFound, format!("`{query}` is NaN, so it has no value")).into())
+            Err(StepFailure::new(FailureKind::NotFound, format!("`{query}` is NaN, so it has no value")).into())
         }
         [one] => Err(args::invalid(format!("`{query}` is {}, which is no number to compare with", one.value)).into()),
-        [] => Err(Failure::new(FailureKind::NotFound, format!("`{query}` has no data, which is not zero")).into()),
+        [] => Err(StepFailure::new(FailureKind::NotFound, format!("`{query}` has no data, which is not zero")).into()),
         many => Err(args::invalid(format!(
             "`{query}` has {} series, and one is wanted: aggregate it with `sum`, `max` or the like",
             many.len()

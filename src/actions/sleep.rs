@@ -2,10 +2,10 @@
 //!
 //! Invariant: it ends at or after its time by the world's clock, however often the program restarts meanwhile.
 
-use super::answer::{Settled, done, foresee, settle, spoken, waited};
+use super::answer::{ActionResult, done, foresee, settle, spoken, waited};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
-use crate::model::{Call, Outcome, Step};
+use super::{Action, PerformResult, args, rights};
+use crate::model::{ActionCall, Outcome, Step};
 use crate::world::World;
 use serde_json::Value;
 
@@ -17,14 +17,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::required("duration", ParamType::Duration, "how long, as in `10m`")],
     options: &[],
     returns: "()",
-    effect: Effect::Read,
-    reach: Reach::None,
+    effect: EffectClass::Read,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "wait {duration}", done: None },
+    phrases: ActionPhrases { todo: "wait {duration}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -36,29 +36,29 @@ impl Action for Sleep {
         &SPEC
     }
 
-    async fn perform(&self, world: &World, step: &Step) -> Performed {
+    async fn perform(&self, world: &World, step: &Step) -> PerformResult {
         settle(perform(world, step))
     }
 
-    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
+    async fn predict(&self, _world: &World, call: &ActionCall) -> Outcome {
         foresee(duration(call).map(|_| Value::Null))
     }
 }
 
-fn perform(world: &World, step: &Step) -> Settled<Performed> {
+fn perform(world: &World, step: &Step) -> ActionResult<PerformResult> {
     let duration = duration(&step.call)?;
     let left = duration.0.saturating_sub(waited(world, step));
     if left.is_zero() {
         return Ok(done(Value::Null));
     }
-    Ok(Performed::Again {
+    Ok(PerformResult::Again {
         after: left,
         why: format!("a pause of {duration}, {} left", spoken(left)),
         carry: Value::Null,
     })
 }
 
-fn duration(call: &Call) -> Settled<Span> {
+fn duration(call: &ActionCall) -> ActionResult<Span> {
     args::text(call, "duration")?;
     Ok(args::span(call, "duration", Span::default())?)
 }

@@ -2,11 +2,11 @@
 //!
 //! Invariant: sending is the dispatcher's work; the step only hands the words over, in the commit that ends it.
 
-use super::answer::{Settled, foresee, settle};
+use super::answer::{ActionResult, foresee, settle};
 use super::declare::*;
-use super::{Action, Performed, args, rights};
+use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{Call, Failure, Outcome, Step};
+use crate::model::{ActionCall, StepFailure, Outcome, Step};
 use crate::world::World;
 use serde_json::Value;
 
@@ -21,14 +21,14 @@ static SPEC: ActionSpec = ActionSpec {
     ],
     options: &[],
     returns: "()",
-    effect: Effect::Keyed,
-    reach: Reach::None,
+    effect: EffectClass::Keyed,
+    reach: ImpactScope::None,
     disruptive: false,
     target: TargetKind::Nothing,
-    takes: Capacity::Nothing,
-    scheduling: Scheduling::Unchanged,
+    takes: CapacityKind::Nothing,
+    scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: Phrases { todo: "notify {channel}: {text}", done: None },
+    phrases: ActionPhrases { todo: "notify {channel}: {text}", done: None },
     permissions: rights::NONE,
     undo: None,
     deadline: Span::seconds(10),
@@ -40,21 +40,21 @@ impl Action for Tell {
         &SPEC
     }
 
-    async fn perform(&self, _world: &World, step: &Step) -> Performed {
+    async fn perform(&self, _world: &World, step: &Step) -> PerformResult {
         settle(perform(step))
     }
 
-    async fn predict(&self, _world: &World, call: &Call) -> Outcome {
-        foresee(words(call).map(|_| Value::Null).map_err(Performed::from))
+    async fn predict(&self, _world: &World, call: &ActionCall) -> Outcome {
+        foresee(words(call).map(|_| Value::Null).map_err(PerformResult::from))
     }
 }
 
-fn perform(step: &Step) -> Settled<Performed> {
+fn perform(step: &Step) -> ActionResult<PerformResult> {
     let (channel, text) = words(&step.call)?;
-    Ok(Performed::Tell(Outcome::Ok(Value::Null), vec![(channel.to_owned(), text.to_owned())]))
+    Ok(PerformResult::Tell(Outcome::Ok(Value::Null), vec![(channel.to_owned(), text.to_owned())]))
 }
 
-fn words(call: &Call) -> Result<(&str, &str), Failure> {
+fn words(call: &ActionCall) -> Result<(&str, &str), StepFailure> {
     let (channel, text) = (args::text(call, "channel")?, args::text(call, "text")?);
     if text.len() > limits::TELL_BYTES {
         return Err(args::invalid(format!(

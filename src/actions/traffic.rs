@@ -3,11 +3,11 @@
 //! Invariant: the removed label is one that every Service of the pod selects by and its controller does not, so that
 //! the pod stays its controller's; the mark of the owner is written in the same conditional patch.
 
-use super::answer::Settled;
+use super::answer::ActionResult;
 use super::args;
 use super::keys;
-use crate::model::{Call, Failure, FailureKind};
-use crate::world::{Kube, Pod, TRAFFIC_TAKEN_BY, World};
+use crate::model::{ActionCall, FailureKind, StepFailure};
+use crate::world::{KubeClient, Pod, TRAFFIC_TAKEN_BY, World};
 use serde_json::{Value, json};
 
 /// The label that Services select by unless the runbook names another.
@@ -17,7 +17,7 @@ const OFF: &str = "off";
 
 /// Whose a pod's drained traffic is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum DrainedTraffic {
     No,
     /// By this installation: the label, and its value before.
     Ours {
@@ -27,18 +27,20 @@ pub(super) enum Taken {
     Theirs(String),
 }
 
-pub(super) fn taken(pod: &Pod, identity: &str) -> Taken {
-    let Some(mark) = pod.marks.get(TRAFFIC_TAKEN_BY) else { return Taken::No };
+pub(super) fn taken(pod: &Pod, identity: &str) -> DrainedTraffic {
+    let Some(mark) = pod.marks.get(TRAFFIC_TAKEN_BY) else { return DrainedTraffic::No };
     let mut words = mark.splitn(3, ' ');
     let (who, what) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
     match what.split_once('=') {
-        Some((label, before)) if who == identity => Taken::Ours { label: label.to_owned(), before: before.to_owned() },
-        _ => Taken::Theirs(who.to_owned()),
+        Some((label, before)) if who == identity => {
+            DrainedTraffic::Ours { label: label.to_owned(), before: before.to_owned() }
+        }
+        _ => DrainedTraffic::Theirs(who.to_owned()),
     }
 }
 
 /// The label that the call means.
-pub(super) fn label(call: &Call) -> Result<&str, Failure> {
+pub(super) fn label(call: &ActionCall) -> Result<&str, StepFailure> {
     let given = call.text("label");
     let label = if given.is_empty() { LABEL } else { given };
     keys::check_key(label)?;
@@ -46,9 +48,9 @@ pub(super) fn label(call: &Call) -> Result<&str, Failure> {
 }
 
 /// Why the pod's traffic cannot be taken away by this label, if it cannot.
-pub(super) async fn may_take(kube: &Kube, call: &Call, pod: &Pod, label: &str) -> Settled<String> {
+pub(super) async fn may_take(kube: &KubeClient, call: &ActionCall, pod: &Pod, label: &str) -> ActionResult<String> {
     let name = format!("{}/{}", pod.namespace, pod.name);
-    let refused = |why: String| Err(Failure::new(FailureKind::Refused, why).into());
+    let refused = |why: String| Err(StepFailure::new(FailureKind::Refused, why).into());
     let Some(before) = pod.labels.get(label) else {
         return refused(format!(
             "{name} has no label {label}: add `{label}: \"on\"` to the pod template and to the Service's selector (not to \
@@ -101,7 +103,7 @@ pub(super) fn back(pod: &Pod, label: &str, before: &str) -> (Value, bool) {
     (json!({ "metadata": { "annotations": mark } }), false)
 }
 
-fn exceptions(call: &Call) -> Result<Vec<String>, Failure> {
+fn exceptions(call: &ActionCall) -> Result<Vec<String>, StepFailure> {
     let wrong = || args::invalid(format!("{}: `except` must be a list of names of Services", call.action));
     match call.args.get("except") {
         None | Some(Value::Null) => Ok(Vec::new()),

@@ -3,7 +3,7 @@
 //! Invariant: named nowhere else in the program, and in no release.
 
 use super::answer::done;
-use super::{Action, Performed, args, rights};
+use super::{Action, PerformResult, args, rights};
 use crate::model::*;
 use crate::world::World;
 use serde_json::{Value, json};
@@ -16,14 +16,14 @@ static SPEC: ActionSpec = ActionSpec {
     params: &[args::NODE, args::optional("why", ParamType::String, "why")],
     options: &[args::optional("back", ParamType::Bool, "puts it back (false)")],
     returns: "#{changed}",
-    effect: Effect::Converge,
-    reach: Reach::Node,
+    effect: EffectClass::Converge,
+    reach: ImpactScope::Node,
     disruptive: true,
     target: TargetKind::Node,
-    takes: Capacity::Node("shelving it"),
-    scheduling: Scheduling::Withdraw,
+    takes: CapacityKind::Node("shelving it"),
+    scheduling: SchedulingEffect::Withdraw,
     approval: ApprovalNeed::LastResort,
-    phrases: Phrases { todo: "shelve {target}{details}", done: Some("shelved {target}{details}") },
+    phrases: ActionPhrases { todo: "shelve {target}{details}", done: Some("shelved {target}{details}") },
     permissions: rights::NONE,
     undo: Some("trial::shelve"),
     deadline: Span::seconds(45),
@@ -35,11 +35,11 @@ impl Action for TrialShelve {
         &SPEC
     }
 
-    async fn perform(&self, _world: &World, _step: &Step) -> Performed {
+    async fn perform(&self, _world: &World, _step: &Step) -> PerformResult {
         done(json!({ "changed": true }))
     }
 
-    async fn predict(&self, _world: &World, _call: &Call) -> Outcome {
+    async fn predict(&self, _world: &World, _call: &ActionCall) -> Outcome {
         Outcome::Ok(json!({ "changed": true }))
     }
 
@@ -47,8 +47,8 @@ impl Action for TrialShelve {
         Some((progress["all"].as_u64()?, progress["read"].as_u64()?))
     }
 
-    fn undo(&self, step: &Step) -> Option<Call> {
+    fn undo(&self, step: &Step) -> Option<ActionCall> {
         let args = [("node", json!(step.call.text("node"))), ("back", json!(true))];
-        super::changed(step).then(|| Call::new(SPEC.name, args))
+        super::changed(step).then(|| ActionCall::new(SPEC.name, args))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the text of a join token is in the answer to who made it and nowhere else.
 
-use crate::model::{Span, Standing, Time};
+use crate::model::{AgentStatus, Span, Time};
 use crate::store::AgentProof;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct AgentSummary {
     pub since: Time,
     /// Commands that it has received and not finished.
     pub commands: u64,
-    pub standing: Standing,
+    pub standing: AgentStatus,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]

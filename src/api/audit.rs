@@ -2,7 +2,7 @@
 //!
 //! Invariant: hashes are lower-case hexadecimal, bytes are standard base64.
 
-use crate::model::{Entry, EntryNo, StoryLine};
+use crate::model::{Entry, EntryNo, TimelineEntry};
 use crate::store::ledger::Checkpoint;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct EntryList {
     pub entries: Vec<Entry>,
     /// A line for each entry that has one.
-    pub story: Vec<StoryLine>,
+    pub story: Vec<TimelineEntry>,
     /// The `cursor` of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: entries and timeline are in ascending order of the ledger.
 
-use crate::model::{Approval, Entry, Episode, Incident, IncidentId, Run, StoryLine, Time};
+use crate::model::{Approval, Entry, Episode, Incident, IncidentId, Run, Time, TimelineEntry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub struct IncidentDetail {
     pub episodes: Vec<Episode>,
     pub runs: Vec<Run>,
     pub approvals: Vec<Approval>,
-    pub story: Vec<StoryLine>,
+    pub story: Vec<TimelineEntry>,
     pub entries: Vec<Entry>,
 }
 

@@ -3,7 +3,8 @@
 //! Invariant: the same request starts a run and simulates one, so what was simulated is what starts.
 
 use crate::model::{
-    Approval, Entry, Event, Foretold, Header, Input, Judgement, Mode, Pin, Plan, Run, Step, StoryLine, Subject,
+    Approval, Entry, Event, Mode, Plan, PreflightDecision, Run, RunInput, RunReview, RunbookHeader, RunbookPin, Step,
+    Subject, TimelineEntry,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,9 +29,9 @@ pub struct RunDetail {
     pub run: Run,
     pub steps: Vec<Step>,
     pub approvals: Vec<Approval>,
-    pub story: Vec<StoryLine>,
+    pub story: Vec<TimelineEntry>,
     pub entries: Vec<Entry>,
-    pub judgements: Vec<Judgement>,
+    pub judgements: Vec<RunReview>,
     pub can_be_judged: bool,
 }
 
@@ -55,13 +56,13 @@ pub struct RunRequest {
 /// The plan of a run that is not started, and what the guards would decide now.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Simulation {
-    pub runbook: Pin,
-    pub header: Header,
-    pub input: Input,
+    pub runbook: RunbookPin,
+    pub header: RunbookHeader,
+    pub input: RunInput,
     pub subject: Subject,
     pub plan: Plan,
     #[serde(default)]
-    pub guards: Vec<Foretold>,
+    pub guards: Vec<PreflightDecision>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +72,6 @@ pub struct RunbookList {
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RunbookEntry {
-    pub runbook: Pin,
-    pub header: Header,
+    pub runbook: RunbookPin,
+    pub header: RunbookHeader,
 }

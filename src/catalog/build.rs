@@ -2,28 +2,28 @@
 //!
 //! Invariant: rules in force were compiled against exactly the runbooks in force.
 
-use super::files::{self, File, Listing};
-use super::kept::{Kept, Version};
-use super::rules::{self, Rules};
-use super::{Folders, Loaded, Problem, xids};
+use super::files::{self, FileContent, FolderListing};
+use super::kept::{FileCache, FileVersion};
+use super::rules::{self, NumberedRules};
+use super::{CatalogFolders, CatalogProblem, CatalogSnapshot, xids};
 use crate::limits;
-use crate::model::{CatalogFile, FileKind, Header, Pin, Rule};
+use crate::model::{CatalogFile, FileKind, Rule, RunbookHeader, RunbookPin};
 use crate::policy::{RuleError, RuleSet};
-use crate::script::{self, HostApi, Level, Runbook, Shape};
+use crate::script::{self, DiagnosticLevel, HostApi, Runbook, ShapeScript};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// All files, and how to compile them.
-pub(super) struct State {
-    folders: Folders,
+pub(super) struct CatalogBuilder {
+    folders: CatalogFolders,
     api: HostApi,
-    runbooks: Kept<Runbook>,
-    rules: Kept<Rules>,
+    runbooks: FileCache<Runbook>,
+    rules: FileCache<NumberedRules>,
     /// The texts of tables of GPU faults: laid over each other, each was read alone.
-    xids: Kept<String>,
-    decoders: Kept<Shape>,
-    encoders: Kept<Shape>,
+    xids: FileCache<String>,
+    decoders: FileCache<ShapeScript>,
+    encoders: FileCache<ShapeScript>,
 }
 
 /// Files that stay at their last good version in this round: files of rules by path, runbooks by name.
@@ -34,32 +34,45 @@ struct HeldBack {
     everything: bool,
 }
 
-impl State {
-    pub(super) fn new(folders: Folders, api: HostApi) -> State {
-        let (runbooks, rules) = (Kept::new(), Kept::new());
-        State { folders, api, runbooks, rules, xids: Kept::new(), decoders: Kept::new(), encoders: Kept::new() }
+impl CatalogBuilder {
+    pub(super) fn new(folders: CatalogFolders, api: HostApi) -> CatalogBuilder {
+        let (runbooks, rules) = (FileCache::new(), FileCache::new());
+        CatalogBuilder {
+            folders,
+            api,
+            runbooks,
+            rules,
+            xids: FileCache::new(),
+            decoders: FileCache::new(),
+            encoders: FileCache::new(),
+        }
     }
 
     /// Reads again; `None` if nothing in force has changed. Problems are those of all files as they stand.
-    pub(super) fn reload(&mut self, current: &Loaded) -> (Option<Loaded>, Vec<Problem>) {
-        let listings = Listings::read(&self.folders);
+    pub(super) fn reload(&mut self, current: &CatalogSnapshot) -> (Option<CatalogSnapshot>, Vec<CatalogProblem>) {
+        let listings = CatalogListings::read(&self.folders);
         self.take(listings, current)
     }
 
     /// Puts files in force that were good once; the folders are not looked at.
-    pub(super) fn take_kept(&mut self, kept: Vec<CatalogFile>) -> Option<Loaded> {
-        self.take(Listings::kept(kept), &Loaded::default()).0
+    pub(super) fn take_kept(&mut self, kept: Vec<CatalogFile>) -> Option<CatalogSnapshot> {
+        self.take(CatalogListings::kept(kept), &CatalogSnapshot::default()).0
     }
 
-    fn take(&mut self, listings: Listings, current: &Loaded) -> (Option<Loaded>, Vec<Problem>) {
+    fn take(
+        &mut self,
+        listings: CatalogListings,
+        current: &CatalogSnapshot,
+    ) -> (Option<CatalogSnapshot>, Vec<CatalogProblem>) {
         self.compile_changed(listings);
         let (held, fitted, misfits) = self.fit();
         self.runbooks.settle(|_, name| held.runbook(name));
         self.rules.settle(|path, _| held.rule_file(path));
-        self.xids.settle(|_, _| Version::Newest);
-        self.decoders.settle(|_, _| Version::Newest);
-        self.encoders.settle(|_, _| Version::Newest);
-        let mut problems: Vec<Problem> = self.runbooks.problems().chain(self.rules.problems()).cloned().collect();
+        self.xids.settle(|_, _| FileVersion::Newest);
+        self.decoders.settle(|_, _| FileVersion::Newest);
+        self.encoders.settle(|_, _| FileVersion::Newest);
+        let mut problems: Vec<CatalogProblem> =
+            self.runbooks.problems().chain(self.rules.problems()).cloned().collect();
         // Tables and rules share a folder, and so its problem; decoders and encoders do, too.
         for problem in self.xids.problems().chain(self.decoders.problems()).chain(self.encoders.problems()) {
             if !problems.contains(problem) {
@@ -72,12 +85,12 @@ impl State {
             return (None, problems);
         }
         let rules = fitted.unwrap_or_else(|| RuleSet::clone(&current.rules));
-        let texts = self.xids.files(|_, _| Version::InForce).map(|(_, name, text)| (name, text.as_str()));
+        let texts = self.xids.files(|_, _| FileVersion::InForce).map(|(_, name, text)| (name, text.as_str()));
         let rules = Arc::new(rules.with_xids(xids::lay(texts.collect())));
         (Some(self.loaded(rules, hash)), problems)
     }
 
-    fn compile_changed(&mut self, listings: Listings) {
+    fn compile_changed(&mut self, listings: CatalogListings) {
         let api = &self.api;
         self.runbooks.take(listings.runbooks, |file| on_a_big_stack(file, || runbook(file, api)));
         self.xids.take(listings.tables, xids::parse);
@@ -103,9 +116,9 @@ impl State {
 
     /// The newest rules against the newest runbooks; a file that does not fit goes back to its version in force, until
     /// it fits.
-    fn fit(&self) -> (HeldBack, Option<RuleSet>, Vec<Problem>) {
+    fn fit(&self) -> (HeldBack, Option<RuleSet>, Vec<CatalogProblem>) {
         let mut held = HeldBack::default();
-        let mut problems: Vec<Problem> = Vec::new();
+        let mut problems: Vec<CatalogProblem> = Vec::new();
         loop {
             let before = held.clone();
             let errors = match self.compile(&held) {
@@ -119,14 +132,14 @@ impl State {
                     held.rules.insert(path.to_owned());
                     held.runbooks.extend(rule.run.clone());
                     let file = if line == 0 { path.to_owned() } else { format!("{path}:{line}") };
-                    let problem = Problem { file, text: error.to_string(), fatal: true };
+                    let problem = CatalogProblem { file, text: error.to_string(), fatal: true };
                     if before == HeldBack::default() && !problems.contains(&problem) && !self.follows(error) {
                         problems.push(problem);
                     }
                 }
                 if held.everything && problems.is_empty() && !self.follows(error) {
                     let file = self.folders.rules.display().to_string();
-                    problems.push(Problem { file, text: error.to_string(), fatal: true });
+                    problems.push(CatalogProblem { file, text: error.to_string(), fatal: true });
                 }
             }
             if held == before {
@@ -145,7 +158,7 @@ impl State {
     }
 
     fn compile(&self, held: &HeldBack) -> Result<RuleSet, Vec<RuleError>> {
-        let runbooks: HashMap<String, (Pin, Header)> = self
+        let runbooks: HashMap<String, (RunbookPin, RunbookHeader)> = self
             .runbooks
             .files(|_, name| held.runbook(name))
             .map(|(_, name, runbook)| (name.to_owned(), (runbook.pin.clone(), runbook.header.clone())))
@@ -163,8 +176,8 @@ impl State {
             .collect()
     }
 
-    fn loaded(&self, rules: Arc<RuleSet>, hash: String) -> Loaded {
-        Loaded {
+    fn loaded(&self, rules: Arc<RuleSet>, hash: String) -> CatalogSnapshot {
+        CatalogSnapshot {
             rules,
             runbooks: in_force(&self.runbooks),
             decoders: in_force(&self.decoders),
@@ -177,7 +190,7 @@ impl State {
 
     /// File and line of each rule in force.
     fn rule_places(&self) -> HashMap<String, String> {
-        let files = self.rules.files(|_, _| Version::InForce);
+        let files = self.rules.files(|_, _| FileVersion::InForce);
         let rules = files.flat_map(|(path, _, rules)| rules.iter().map(move |(line, rule)| (path, line, rule)));
         rules.map(|(path, line, rule)| (rule.name.clone(), format!("{path}:{line}"))).collect()
     }
@@ -195,20 +208,20 @@ impl State {
 }
 
 /// The content of the folders, by kind.
-struct Listings {
-    runbooks: Listing,
-    rules: Listing,
-    tables: Listing,
-    decoders: Listing,
-    encoders: Listing,
+struct CatalogListings {
+    runbooks: FolderListing,
+    rules: FolderListing,
+    tables: FolderListing,
+    decoders: FolderListing,
+    encoders: FolderListing,
 }
 
-impl Listings {
-    fn read(folders: &Folders) -> Listings {
+impl CatalogListings {
+    fn read(folders: &CatalogFolders) -> CatalogListings {
         let rules = files::flat(&folders.rules, &["yaml", "yml"], limits::RULE_FILE_BYTES);
         let (tables, rules) = rules.split(&xids::NAMES);
         let shapes = |name| files::nested(&folders.integrations, name, limits::SCRIPT_BYTES);
-        Listings {
+        CatalogListings {
             runbooks: files::flat(&folders.runbooks, &["rhai"], limits::SCRIPT_BYTES),
             rules,
             tables,
@@ -217,17 +230,17 @@ impl Listings {
         }
     }
 
-    fn kept(kept: Vec<CatalogFile>) -> Listings {
+    fn kept(kept: Vec<CatalogFile>) -> CatalogListings {
         let of = |kind| {
-            let mut listing = Listing::default();
+            let mut listing = FolderListing::default();
             for file in kept.iter().filter(|file| file.kind == kind) {
                 let hash = Sha256::digest(file.text.as_bytes()).into();
                 let (path, name, text) = (file.path.clone(), file.name.clone(), file.text.clone());
-                listing.files.push(File { path, name, text, hash });
+                listing.files.push(FileContent { path, name, text, hash });
             }
             listing
         };
-        Listings {
+        CatalogListings {
             runbooks: of(FileKind::Runbook),
             rules: of(FileKind::Rules),
             tables: of(FileKind::Faults),
@@ -238,21 +251,21 @@ impl Listings {
 }
 
 impl HeldBack {
-    fn rule_file(&self, path: &str) -> Version {
-        if self.everything || self.rules.contains(path) { Version::InForce } else { Version::Newest }
+    fn rule_file(&self, path: &str) -> FileVersion {
+        if self.everything || self.rules.contains(path) { FileVersion::InForce } else { FileVersion::Newest }
     }
 
-    fn runbook(&self, name: &str) -> Version {
-        if self.everything || self.runbooks.contains(name) { Version::InForce } else { Version::Newest }
+    fn runbook(&self, name: &str) -> FileVersion {
+        if self.everything || self.runbooks.contains(name) { FileVersion::InForce } else { FileVersion::Newest }
     }
 }
 
-fn in_force<T>(kept: &Kept<T>) -> HashMap<String, Arc<T>> {
-    kept.files(|_, _| Version::InForce).map(|(_, name, file)| (name.to_owned(), file.clone())).collect()
+fn in_force<T>(kept: &FileCache<T>) -> HashMap<String, Arc<T>> {
+    kept.files(|_, _| FileVersion::InForce).map(|(_, name, file)| (name.to_owned(), file.clone())).collect()
 }
 
-fn runbook(file: &File, api: &HostApi) -> (Option<Runbook>, Vec<Problem>) {
-    let problem = |diagnostics: &[script::Diagnostic], fatal| Problem {
+fn runbook(file: &FileContent, api: &HostApi) -> (Option<Runbook>, Vec<CatalogProblem>) {
+    let problem = |diagnostics: &[script::Diagnostic], fatal| CatalogProblem {
         file: file.path.clone(),
         text: script::render(&file.path, &file.text, diagnostics, false),
         fatal,
@@ -261,26 +274,26 @@ fn runbook(file: &File, api: &HostApi) -> (Option<Runbook>, Vec<Problem>) {
         Err(diagnostics) => (None, vec![problem(&diagnostics, true)]),
         Ok(runbook) => {
             let mut warnings = script::check(&file.name, &file.text, api);
-            warnings.retain(|diagnostic| diagnostic.level == Level::Warning);
+            warnings.retain(|diagnostic| diagnostic.level == DiagnosticLevel::Warning);
             let problems = if warnings.is_empty() { Vec::new() } else { vec![problem(&warnings, false)] };
             (Some(runbook), problems)
         }
     }
 }
 
-fn shape(file: &File, function: &'static str) -> (Option<Shape>, Vec<Problem>) {
-    match Shape::compile(&file.path, &file.text, function) {
+fn shape(file: &FileContent, function: &'static str) -> (Option<ShapeScript>, Vec<CatalogProblem>) {
+    match ShapeScript::compile(&file.path, &file.text, function) {
         Ok(shape) => (Some(shape), Vec::new()),
-        Err(error) => (None, vec![Problem { file: file.path.clone(), text: error.to_string(), fatal: true }]),
+        Err(error) => (None, vec![CatalogProblem { file: file.path.clone(), text: error.to_string(), fatal: true }]),
     }
 }
 
 /// Hostile nesting needs a deep stack to be refused; a compiler that panics loses one file, not the process.
 fn on_a_big_stack<T: Send>(
-    file: &File,
-    work: impl FnOnce() -> (Option<T>, Vec<Problem>) + Send,
-) -> (Option<T>, Vec<Problem>) {
-    let failed = |text: String| (None, vec![Problem { file: file.path.clone(), text, fatal: true }]);
+    file: &FileContent,
+    work: impl FnOnce() -> (Option<T>, Vec<CatalogProblem>) + Send,
+) -> (Option<T>, Vec<CatalogProblem>) {
+    let failed = |text: String| (None, vec![CatalogProblem { file: file.path.clone(), text, fatal: true }]);
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("compile".to_owned()).stack_size(limits::SCRIPT_STACK_BYTES);
         match builder.spawn_scoped(scope, work) {

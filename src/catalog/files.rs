@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing outside a folder is read, and nothing beyond a bound is held.
 
-use super::Problem;
+use super::CatalogProblem;
 use crate::limits;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// One file as it was read.
 #[derive(Debug, Clone)]
-pub(super) struct File {
+pub(super) struct FileContent {
     /// As users see it: the folder as configured, and the name in it.
     pub path: String,
     /// Its name in the catalog: the stem, or the vendor's folder.
@@ -22,18 +22,18 @@ pub(super) struct File {
 
 /// The content of a folder.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
-    pub files: Vec<File>,
+pub(super) struct FolderListing {
+    pub files: Vec<FileContent>,
     /// Files that could not be read, and why.
-    pub broken: Vec<Problem>,
+    pub broken: Vec<CatalogProblem>,
     /// Why the folder itself could not be listed; then nothing is known about its files.
-    pub unlisted: Option<Problem>,
+    pub unlisted: Option<CatalogProblem>,
 }
 
 /// Files directly in a folder with one of these endings, in order of their names. Hidden files and `*.test.yaml` do not
 /// count, nor do folders: `rules/prometheus/` is not ours to read.
-pub(super) fn flat(root: &Path, endings: &[&str], bytes: usize) -> Listing {
-    let mut listing = Listing::default();
+pub(super) fn flat(root: &Path, endings: &[&str], bytes: usize) -> FolderListing {
+    let mut listing = FolderListing::default();
     let Some((real, names)) = list(root, &mut listing) else { return listing };
     for file in names {
         let stem = endings.iter().find_map(|ending| file.strip_suffix(ending)?.strip_suffix('.'));
@@ -48,8 +48,8 @@ pub(super) fn flat(root: &Path, endings: &[&str], bytes: usize) -> Listing {
 }
 
 /// One file of this name in each folder below the root: `acme/decode.rhai`.
-pub(super) fn nested(root: &Path, file: &str, bytes: usize) -> Listing {
-    let mut listing = Listing::default();
+pub(super) fn nested(root: &Path, file: &str, bytes: usize) -> FolderListing {
+    let mut listing = FolderListing::default();
     let Some((real, vendors)) = list(root, &mut listing) else { return listing };
     for vendor in vendors {
         let inner = Path::new(&vendor).join(file);
@@ -60,9 +60,9 @@ pub(super) fn nested(root: &Path, file: &str, bytes: usize) -> Listing {
     listing
 }
 
-impl Listing {
+impl FolderListing {
     /// Two listings of one folder: the files of these names, and the others.
-    pub fn split(self, names: &[&str]) -> (Listing, Listing) {
+    pub fn split(self, names: &[&str]) -> (FolderListing, FolderListing) {
         let stem = |path: &str| Path::new(path).file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
         let (files, other_files) = self.files.into_iter().partition(|file| names.contains(&file.name.as_str()));
         let (broken, other_broken) = self
@@ -70,8 +70,8 @@ impl Listing {
             .into_iter()
             .partition(|broken| stem(&broken.file).is_some_and(|stem| names.contains(&stem.as_str())));
         let (unlisted, other_unlisted) = (self.unlisted.clone(), self.unlisted);
-        let others = Listing { files: other_files, broken: other_broken, unlisted: other_unlisted };
-        (Listing { files, broken, unlisted }, others)
+        let others = FolderListing { files: other_files, broken: other_broken, unlisted: other_unlisted };
+        (FolderListing { files, broken, unlisted }, others)
     }
 
     fn take(&mut self, root: &Path, real: &Path, inner: &Path, name: &str, bytes: usize) {
@@ -87,15 +87,15 @@ impl Listing {
         match read {
             Ok(text) => {
                 let hash = Sha256::digest(text.as_bytes()).into();
-                self.files.push(File { path, name: name.to_owned(), text, hash });
+                self.files.push(FileContent { path, name: name.to_owned(), text, hash });
             }
-            Err(text) => self.broken.push(Problem { file: path, text, fatal: true }),
+            Err(text) => self.broken.push(CatalogProblem { file: path, text, fatal: true }),
         }
     }
 }
 
 /// The folder's real place and the names in it, sorted, without hidden ones.
-fn list(root: &Path, listing: &mut Listing) -> Option<(PathBuf, Vec<String>)> {
+fn list(root: &Path, listing: &mut FolderListing) -> Option<(PathBuf, Vec<String>)> {
     let read = || -> std::io::Result<(PathBuf, Vec<String>)> {
         let real = fs::canonicalize(root)?;
         let mut names = Vec::new();
@@ -118,7 +118,7 @@ fn list(root: &Path, listing: &mut Listing) -> Option<(PathBuf, Vec<String>)> {
                 true => "this folder does not exist, so no files are read: create it or change the path".to_owned(),
                 false => format!("this folder cannot be read: {error}"),
             };
-            listing.unlisted = Some(Problem { file: root.display().to_string(), text, fatal: !missing });
+            listing.unlisted = Some(CatalogProblem { file: root.display().to_string(), text, fatal: !missing });
             None
         }
     }

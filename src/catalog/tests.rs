@@ -35,11 +35,15 @@ impl Site {
         fs::write(path, text).unwrap();
     }
 
-    fn folders(&self) -> Folders {
-        Folders { runbooks: self.path("runbooks"), rules: self.path("rules"), integrations: self.path("integrations") }
+    fn folders(&self) -> CatalogFolders {
+        CatalogFolders {
+            runbooks: self.path("runbooks"),
+            rules: self.path("rules"),
+            integrations: self.path("integrations"),
+        }
     }
 
-    fn load(&self) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
+    fn load(&self) -> Result<(Catalog, Vec<CatalogProblem>), Vec<CatalogProblem>> {
         Catalog::load_with(self.folders(), HostApi { specs: Vec::new() })
     }
 
@@ -59,8 +63,8 @@ fn names(catalog: &Catalog) -> String {
     catalog.current().rules.rules().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-fn fatal(problems: &[Problem], file: &str, words: &str) {
-    let hit = |problem: &Problem| problem.fatal && problem.file.contains(file) && problem.text.contains(words);
+fn fatal(problems: &[CatalogProblem], file: &str, words: &str) {
+    let hit = |problem: &CatalogProblem| problem.fatal && problem.file.contains(file) && problem.text.contains(words);
     assert!(problems.iter().any(hit), "{file} / {words} not in {problems:#?}");
 }
 
@@ -232,7 +236,7 @@ fn a_deep_file_is_refused_and_not_a_stack_overflow() {
 }
 
 /// Watches a site, and waits for the call at the start.
-fn watched(site: &Site) -> (mpsc::Receiver<()>, Watch) {
+fn watched(site: &Site) -> (mpsc::Receiver<()>, FolderWatch) {
     let (send, changes) = mpsc::sync_channel(100);
     let on_change = move || {
         let _ = send.try_send(());

@@ -2,7 +2,7 @@
 //!
 //! Invariant: after a change there is a call, never two at once, and none where nothing changed; reading is no change.
 
-use super::Folders;
+use super::CatalogFolders;
 use crate::limits;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 
 /// Watches until it is dropped.
-pub struct Watch {
+pub struct FolderWatch {
     stop: Arc<AtomicBool>,
     wake: SyncSender<()>,
 }
@@ -37,7 +37,7 @@ pub enum WatchError {
 /// # Errors
 ///
 /// Fails when the system gives no watch, or the thread cannot be started.
-pub fn watch(folders: Folders, mut on_change: impl FnMut() + Send + 'static) -> Result<Watch, WatchError> {
+pub fn watch(folders: CatalogFolders, mut on_change: impl FnMut() + Send + 'static) -> Result<FolderWatch, WatchError> {
     let (wake, woken) = sync_channel(1);
     let events = wake.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -66,10 +66,10 @@ pub fn watch(folders: Folders, mut on_change: impl FnMut() + Send + 'static) -> 
             }
         }
     })?;
-    Ok(Watch { stop, wake })
+    Ok(FolderWatch { stop, wake })
 }
 
-impl Drop for Watch {
+impl Drop for FolderWatch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         let _ = self.wake.try_send(());
@@ -98,7 +98,7 @@ fn wait(woken: &Receiver<()>, stopped: &AtomicBool) -> bool {
 }
 
 /// Looks again until two looks agree, or until enough is enough: then the last look counts.
-fn quiet(mut seen: Stamp, roots: &[PathBuf], stopped: &AtomicBool) -> Stamp {
+fn quiet(mut seen: FolderStamp, roots: &[PathBuf], stopped: &AtomicBool) -> FolderStamp {
     for _ in 0..limits::FILES_QUIET_LOOKS {
         std::thread::sleep(limits::FILES_QUIET);
         let now = stamp(roots);
@@ -128,13 +128,13 @@ fn follow(watcher: &mut impl Watcher, roots: &[PathBuf], watched: &mut BTreeMap<
 }
 
 /// Distinguishes one state of the folders from another: for each file its place, inode, size and times, links followed.
-type Stamp = BTreeMap<PathBuf, Look>;
+type FolderStamp = BTreeMap<PathBuf, FileStamp>;
 
 /// Inode, size, and the times of content and inode in seconds and nanoseconds.
-type Look = (u64, u64, (i64, i64), (i64, i64));
+type FileStamp = (u64, u64, (i64, i64), (i64, i64));
 
-fn stamp(roots: &[PathBuf]) -> Stamp {
-    let mut stamp = Stamp::new();
+fn stamp(roots: &[PathBuf]) -> FolderStamp {
+    let mut stamp = FolderStamp::new();
     for root in roots {
         for path in children(root) {
             if path.is_dir() {
@@ -154,7 +154,7 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     entries.take(limits::CATALOG_ENTRIES).filter_map(|entry| Some(entry.ok()?.path())).filter(visible).collect()
 }
 
-fn look(path: &Path) -> Option<Look> {
+fn look(path: &Path) -> Option<FileStamp> {
     let meta = fs::metadata(path).ok()?;
     // A folder's own times change with every editor's scratch file; its files have their own.
     let times = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a table that is wrong keeps its last good text in force, as any file does.
 
-use super::Problem;
-use super::files::File;
+use super::CatalogProblem;
+use super::files::FileContent;
 use crate::policy::XidTable;
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use std::sync::Arc;
 pub(super) const NAMES: [&str; 2] = ["xid", "xid.site"];
 
 /// Each file must make sense over the table that is compiled in.
-pub(super) fn parse(file: &File) -> (Option<String>, Vec<Problem>) {
+pub(super) fn parse(file: &FileContent) -> (Option<String>, Vec<CatalogProblem>) {
     match XidTable::default().overlaid(&file.text) {
         Ok(_) => (Some(file.text.clone()), Vec::new()),
         Err(error) => {
             let text = error.to_string().replace("<input>", &file.path);
-            (None, vec![Problem { file: file.path.clone(), text, fatal: true }])
+            (None, vec![CatalogProblem { file: file.path.clone(), text, fatal: true }])
         }
     }
 }

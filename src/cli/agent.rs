@@ -4,7 +4,7 @@
 
 use super::invocation::Invocation;
 use super::pages::without_huge_pages;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::agent::{Agent, HttpLink, identity_paths, join, node_name};
 use crate::config::AgentConfig;
 use crate::model::Finding;
@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct AgentArgs {
     /// Engine address, instead of `engine` in agent.yaml: https://nightshift:7677
     #[arg(long, value_name = "URL", env = "NIGHTSHIFT_ENGINE")]
     engine: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Args {
 /// Places that are looked at when `--config` names none.
 const PLACES: [&str; 2] = ["agent.yaml", "/etc/nightshift/agent.yaml"];
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &AgentArgs, invocation: &Invocation) -> Result<(), CliError> {
     without_huge_pages("agent");
     super::private::keep_files_private();
     let settings = settings(args, invocation)?;
@@ -54,19 +54,19 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         // An agent is small: only its disk blocks, and there is one of it.
         .max_blocking_threads(limits::AGENT_THREADS)
         .build()
-        .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+        .map_err(|error| CliError::failure(format!("runtime: {error}"), ""))?;
     if let Some(token) = &args.join {
         return runtime.block_on(joined(&settings, token, invocation));
     }
     let json = settings.log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
-    telemetry::init(&settings.log.level, json).map_err(|why| Stop::usage(why, "fix `log.level`"))?;
+    telemetry::init(&settings.log.level, json).map_err(|why| CliError::usage(why, "fix `log.level`"))?;
     let ended = runtime.block_on(serve(settings, args.findings.clone()));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     ended
 }
 
-async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), Stop> {
-    let wrong = |why: String| Stop::usage(why, "fix agent.yaml, or see `nightshift agent --help`");
+async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), CliError> {
+    let wrong = |why: String| CliError::usage(why, "fix agent.yaml, or see `nightshift agent --help`");
     let settings = Arc::new(settings);
     let [_, certificate, _] = identity_paths(&settings.data_dir);
     let https = settings.engine.as_deref().is_some_and(|engine| engine.starts_with("https:"));
@@ -80,10 +80,10 @@ async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), S
     let machine = Machine::here(node_name(&settings), Arc::clone(&settings));
     let link = HttpLink::new(Arc::clone(&settings)).map_err(wrong)?;
     let agent =
-        Agent::new(machine.clone(), Arc::new(link)).map_err(|why| Stop::failure(why, "is `data_dir` writable?"))?;
+        Agent::new(machine.clone(), Arc::new(link)).map_err(|why| CliError::failure(why, "is `data_dir` writable?"))?;
     let (stop, stopped) = watch::channel(false);
     let hear =
-        |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot install signal handlers: {error}"), ""));
+        |kind| signal(kind).map_err(|error| CliError::failure(format!("cannot install signal handlers: {error}"), ""));
     let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
     let extra = findings.map(|path| {
         let (out, heard) = mpsc::channel(limits::FINDINGS_QUEUE);
@@ -135,35 +135,34 @@ async fn read_findings(path: PathBuf, out: mpsc::Sender<Finding>) {
 }
 
 /// Findings, commands and the node's key are for this user alone.
-fn make_private(settings: &AgentConfig) -> Result<(), Stop> {
+fn make_private(settings: &AgentConfig) -> Result<(), CliError> {
     let hint = "make the folder, or set `data_dir` in agent.yaml";
-    super::private::folder(&settings.data_dir).map_err(|why| Stop::failure(format!("data_dir: {why}"), hint))
+    super::private::folder(&settings.data_dir).map_err(|why| CliError::failure(format!("data_dir: {why}"), hint))
 }
 
-async fn joined(settings: &AgentConfig, token: &str, invocation: &Invocation) -> Result<(), Stop> {
+async fn joined(settings: &AgentConfig, token: &str, invocation: &Invocation) -> Result<(), CliError> {
     let token = match token {
-        "-" => {
-            std::io::read_to_string(std::io::stdin()).map_err(|error| Stop::failure(format!("stdin: {error}"), ""))?
-        }
+        "-" => std::io::read_to_string(std::io::stdin())
+            .map_err(|error| CliError::failure(format!("stdin: {error}"), ""))?,
         token => token.to_owned(),
     };
     make_private(settings)?;
     let joined = join(settings, token.trim())
         .await
-        .map_err(|why| Stop::failure(why, "make another token with `nightshift agents join-token`"))?;
+        .map_err(|why| CliError::failure(why, "make another token with `nightshift agents join-token`"))?;
     invocation.line(&format!(
         "{} joined; its certificate is valid until {} and is renewed automatically",
         joined.node, joined.ends
     ))
 }
 
-fn settings(args: &Args, invocation: &Invocation) -> Result<AgentConfig, Stop> {
+fn settings(args: &AgentArgs, invocation: &Invocation) -> Result<AgentConfig, CliError> {
     let named = invocation.global.config.clone();
     let path = named.or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.is_file()));
     let mut settings = match &path {
         Some(path) => {
             invocation.say(&format!("configuration {}", path.display()));
-            AgentConfig::load(path).map_err(|why| Stop::usage(why, ""))?
+            AgentConfig::load(path).map_err(|why| CliError::usage(why, ""))?
         }
         None => AgentConfig::default(),
     };

@@ -2,21 +2,21 @@
 //!
 //! Invariant: a join token is printed once, on stdout, and kept nowhere.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{AgentList, AgentRemoval, AgentRemoved, JoinTokenMade, JoinTokenRequest};
 use crate::model::Span;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct AgentsArgs {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<AgentsCommand>,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum AgentsCommand {
     /// Create a one-time token for one agent to get its certificate
     JoinToken {
         /// Restrict it to the agent of this node, which may then replace an existing one
@@ -45,20 +45,20 @@ enum What {
     },
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &AgentsArgs, invocation: &Invocation) -> Result<(), CliError> {
     match &args.what {
         None => list(invocation),
-        Some(What::JoinToken { node, cluster, expires }) => {
+        Some(AgentsCommand::JoinToken { node, cluster, expires }) => {
             let lasts = expires.parse::<Span>();
-            let lasts = lasts.map_err(|error| Stop::usage(format!("`--expires`: {error}"), "write 15m or 1h"))?;
+            let lasts = lasts.map_err(|error| CliError::usage(format!("`--expires`: {error}"), "write 15m or 1h"))?;
             let (node, cluster) = (node.clone(), cluster.clone());
             join_token(&JoinTokenRequest { node, cluster, expires: Some(lasts) }, invocation)
         }
-        Some(What::Remove { node, cluster, why, yes }) => {
+        Some(AgentsCommand::Remove { node, cluster, why, yes }) => {
             invocation.confirm(*yes, &format!("take the certificate of {}'s agent away", page::text(node)))?;
             let path = format!("agents/{node}/remove");
             let wish = AgentRemoval { why: why.clone(), cluster: cluster.clone() };
-            let answer = Client::new(invocation)?.post::<AgentRemoved>(&path, &wish)?;
+            let answer = EngineClient::new(invocation)?.post::<AgentRemoved>(&path, &wish)?;
             if invocation.json() {
                 return invocation.print_json(&answer.raw);
             }
@@ -67,8 +67,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     }
 }
 
-fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.get::<AgentList>("agents", &())?;
+fn list(invocation: &Invocation) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.get::<AgentList>("agents", &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -81,8 +81,8 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
     let rows = agents.iter().map(|agent| {
         let standing = &agent.standing;
         let state = match agent.connected {
-            true => invocation.paint(Paint::Good, "here"),
-            false => invocation.paint(Paint::Bad, "silent"),
+            true => invocation.paint(TextStyle::Good, "here"),
+            false => invocation.paint(TextStyle::Bad, "silent"),
         };
         let (waiting, lost) = (standing.waiting, standing.dropped);
         let boot: String = page::text(&standing.boot).chars().take(8).collect();
@@ -103,8 +103,8 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
     invocation.table(["NODE", "STATE", "SEEN", "BY", "VERSION", "BOOT", "WAITING", "TROUBLE"], rows.collect())
 }
 
-fn join_token(wanted: &JoinTokenRequest, invocation: &Invocation) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.post::<JoinTokenMade>("agents/join-tokens", wanted)?;
+fn join_token(wanted: &JoinTokenRequest, invocation: &Invocation) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.post::<JoinTokenMade>("agents/join-tokens", wanted)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }

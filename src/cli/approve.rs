@@ -2,11 +2,11 @@
 //!
 //! Invariant: an answer is for the plan that is shown; the engine voids it when the plan changes.
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::invocation::Invocation;
 use super::page;
 use super::show::approval_page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{ApprovalAnswer, ApprovalList, DecisionRequest, ListQuery};
 use crate::model::{Approval, ApprovalState};
 
@@ -19,7 +19,7 @@ Examples:
   nightshift deny a5 --why 'not before the demo'";
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ApproveArgs {
     /// Approval (a5); without it, list the open ones
     id: Option<String>,
     /// Reason; recorded in the ledger
@@ -29,12 +29,12 @@ pub(super) struct Args {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    listed: Listed,
+    listed: ApprovalListArgs,
 }
 
 /// What the list shows; with an ID these mean nothing.
 #[derive(clap::Args)]
-struct Listed {
+struct ApprovalListArgs {
     /// List also those that are answered or over
     #[arg(short, long, conflicts_with = "id")]
     all: bool,
@@ -67,8 +67,8 @@ pub(super) struct DenyArgs {
     yes: bool,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let client = Client::new(invocation)?;
+pub(super) fn run(args: &ApproveArgs, invocation: &Invocation) -> Result<(), CliError> {
+    let client = EngineClient::new(invocation)?;
     let Some(id) = &args.id else { return list(invocation, &client, &args.listed) };
     let id = id.to_ascii_lowercase();
     // On a terminal the plan is shown once more; a script has read it with `show`, and says so.
@@ -80,13 +80,13 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     answer(invocation, &client, &id, true, &args.why)
 }
 
-pub(super) fn deny(args: &DenyArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn deny(args: &DenyArgs, invocation: &Invocation) -> Result<(), CliError> {
     let id = args.id.to_ascii_lowercase();
     invocation.confirm(args.yes, &format!("deny {}", page::text(&id)))?;
-    answer(invocation, &Client::new(invocation)?, &id, false, &args.why)
+    answer(invocation, &EngineClient::new(invocation)?, &id, false, &args.why)
 }
 
-fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why: &str) -> Result<(), Stop> {
+fn answer(invocation: &Invocation, client: &EngineClient, id: &str, approve: bool, why: &str) -> Result<(), CliError> {
     let request = DecisionRequest { approve, plan_hash: None, why: why.to_owned() };
     let answer = client.post::<ApprovalAnswer>(&format!("approvals/{id}"), &request)?;
     if invocation.json() {
@@ -99,7 +99,7 @@ fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why
     Ok(())
 }
 
-fn list(invocation: &Invocation, client: &Client, listed: &Listed) -> Result<(), Stop> {
+fn list(invocation: &Invocation, client: &EngineClient, listed: &ApprovalListArgs) -> Result<(), CliError> {
     let open = !listed.all && listed.state.is_none();
     let query = ListQuery {
         open,

@@ -2,10 +2,10 @@
 //!
 //! Invariant: verification happens here, with the public key alone; nothing that the engine says is taken on trust.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint, clean};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle, clean};
 use super::page;
-use super::stop::{Code, Stop};
+use super::stop::{CliError, CliExitCode};
 use crate::api::{
     CheckpointList, EntryList, InclusionProof, LedgerSize, PageQuery, RawEntryAnswer, RawEntryList, RedactionAnswer,
     RedactionRequest,
@@ -14,7 +14,8 @@ use crate::limits;
 use crate::model::{EntryKind, Outcome};
 use crate::store::RawEntry;
 use crate::store::ledger::{
-    Checkpoint, LeafHash, PublicKey, Report, VerifyError, verify_export, verify_inclusion, verify_note, write_export,
+    Checkpoint, ExportReport, LeafHash, PublicKey, VerifyError, verify_export, verify_inclusion, verify_note,
+    write_export,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,13 +25,13 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct AuditArgs {
     #[command(subcommand)]
-    what: What,
+    what: AuditCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum AuditCommand {
     /// Recompute the whole tree and check every signature: of the running engine, or of an export
     Verify {
         /// An export to verify instead, offline
@@ -92,13 +93,13 @@ enum What {
     },
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &AuditArgs, invocation: &Invocation) -> Result<(), CliError> {
     match &args.what {
-        What::Verify { export: Some(file), key } => verify_file(invocation, file, key.as_deref()),
-        What::Verify { export: None, key } => verify_engine(invocation, key.as_deref()),
-        What::Export { file } => export(invocation, file),
-        What::Proof { entry, key } => proof(invocation, entry, key.as_deref()),
-        What::Key => {
+        AuditCommand::Verify { export: Some(file), key } => verify_file(invocation, file, key.as_deref()),
+        AuditCommand::Verify { export: None, key } => verify_engine(invocation, key.as_deref()),
+        AuditCommand::Export { file } => export(invocation, file),
+        AuditCommand::Proof { entry, key } => proof(invocation, entry, key.as_deref()),
+        AuditCommand::Key => {
             let key = public_key(invocation, None)?;
             if invocation.json() {
                 invocation.print_json(&json!({ "public_key": key.to_string() }))
@@ -106,7 +107,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
                 invocation.line(&key.to_string())
             }
         }
-        What::Log { kind, run, incident, node, rule, since, limit } => {
+        AuditCommand::Log { kind, run, incident, node, rule, since, limit } => {
             let lower = |id: &Option<String>| id.as_ref().map(|id| id.to_ascii_lowercase());
             let (run, incident) = (lower(run), lower(incident));
             let picked = [
@@ -121,27 +122,27 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             query.extend(picked.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
             log(invocation, &query)
         }
-        What::Redact { entry, why, yes } => redact(invocation, entry, why, *yes),
+        AuditCommand::Redact { entry, why, yes } => redact(invocation, entry, why, *yes),
     }
 }
 
-fn verify_file(invocation: &Invocation, file: &Path, key: Option<&Path>) -> Result<(), Stop> {
+fn verify_file(invocation: &Invocation, file: &Path, key: Option<&Path>) -> Result<(), CliError> {
     let key = public_key(invocation, key)?;
     let opened = File::open(file).map_err(|error| {
-        Stop::failure(format!("{}: {error}", file.display()), "make one with `nightshift audit export`")
+        CliError::failure(format!("{}: {error}", file.display()), "make one with `nightshift audit export`")
     })?;
     verdict(invocation, &file.display().to_string(), verify_export(BufReader::new(opened), &key))
 }
 
 /// The same check over the engine's export, piped so that no size matters.
-fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop> {
+fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), CliError> {
     let key = public_key(invocation, key)?;
-    let client = Client::new(invocation)?;
-    let (reader, writer) = std::io::pipe().map_err(|error| Stop::failure(format!("pipe: {error}"), ""))?;
+    let client = EngineClient::new(invocation)?;
+    let (reader, writer) = std::io::pipe().map_err(|error| CliError::failure(format!("pipe: {error}"), ""))?;
     let verified = std::thread::scope(|scope| {
         let verifier = scope.spawn(|| verify_export(BufReader::new(reader), &key));
         let written = write_all(&client, &key, BufWriter::new(writer));
-        let verified = verifier.join().map_err(|_| Stop::failure("the verifier itself failed", "report this"))?;
+        let verified = verifier.join().map_err(|_| CliError::failure("the verifier itself failed", "report this"))?;
         match (verified, written) {
             // A verifier that has seen enough closes the pipe: its verdict is the better one.
             (Err(error), Err(_))
@@ -156,11 +157,11 @@ fn verify_engine(invocation: &Invocation, key: Option<&Path>) -> Result<(), Stop
     verdict(invocation, "the ledger", verified)
 }
 
-fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
+fn export(invocation: &Invocation, file: &Path) -> Result<(), CliError> {
     let key = public_key(invocation, None)?;
-    let client = Client::new(invocation)?;
+    let client = EngineClient::new(invocation)?;
     let wrong = |error: std::io::Error| {
-        Stop::failure(format!("{}: {error}", file.display()), "name a file that does not exist yet")
+        CliError::failure(format!("{}: {error}", file.display()), "name a file that does not exist yet")
     };
     let out = File::create_new(file).map_err(wrong)?;
     if let Err(stop) = write_all(&client, &key, BufWriter::new(&out)) {
@@ -175,30 +176,30 @@ fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
 }
 
 /// Fetches everything, page by page, and writes it as an export.
-fn write_all(client: &Client, key: &PublicKey, mut out: impl Write) -> Result<(), Stop> {
+fn write_all(client: &EngineClient, key: &PublicKey, mut out: impl Write) -> Result<(), CliError> {
     // Entries go on arriving: the export ends where it began to be made.
     let size = client.get::<LedgerSize>("status", &())?.read()?.entries;
-    let mut pages = Pages { client, next: 0, size, page: Vec::new().into_iter(), failed: None };
-    let mut checkpoints = Checkpoints { client, after: 0, size, page: Vec::new().into_iter(), failed: None };
+    let mut pages = EntryPages { client, next: 0, size, page: Vec::new().into_iter(), failed: None };
+    let mut checkpoints = CheckpointPages { client, after: 0, size, page: Vec::new().into_iter(), failed: None };
     let written = write_export(&mut out, key, size, &mut pages, &mut checkpoints).and_then(|()| out.flush());
     if let Some(stop) = pages.failed.or(checkpoints.failed) {
         return Err(stop);
     }
-    written.map_err(|error| Stop::failure(format!("cannot write: {error}"), ""))
+    written.map_err(|error| CliError::failure(format!("cannot write: {error}"), ""))
 }
 
 /// Checkpoints over at most so many entries, in the order of their size, fetched as they are wanted: a page is all that is
 /// in memory.
-struct Checkpoints<'a> {
-    client: &'a Client,
+struct CheckpointPages<'a> {
+    client: &'a EngineClient,
     after: u64,
     size: u64,
     page: std::vec::IntoIter<Checkpoint>,
-    failed: Option<Stop>,
+    failed: Option<CliError>,
 }
 
-impl Checkpoints<'_> {
-    fn fetch(&self) -> Result<Vec<Checkpoint>, Stop> {
+impl CheckpointPages<'_> {
+    fn fetch(&self) -> Result<Vec<Checkpoint>, CliError> {
         let query = PageQuery { after: Some(self.after.cast_signed()), limit: Some(limits::READ_LIMIT) };
         let mut page = self.client.get::<CheckpointList>("audit/checkpoints", &query)?.read()?.checkpoints;
         // An engine of before returns all of them at once, whatever the page.
@@ -208,7 +209,7 @@ impl Checkpoints<'_> {
     }
 }
 
-impl Iterator for Checkpoints<'_> {
+impl Iterator for CheckpointPages<'_> {
     type Item = Checkpoint;
 
     fn next(&mut self) -> Option<Checkpoint> {
@@ -225,15 +226,15 @@ impl Iterator for Checkpoints<'_> {
 }
 
 /// Raw entries in order, fetched as they are wanted.
-struct Pages<'a> {
-    client: &'a Client,
+struct EntryPages<'a> {
+    client: &'a EngineClient,
     next: u64,
     size: u64,
     page: std::vec::IntoIter<RawEntry>,
-    failed: Option<Stop>,
+    failed: Option<CliError>,
 }
 
-impl Iterator for Pages<'_> {
+impl Iterator for EntryPages<'_> {
     type Item = RawEntry;
 
     fn next(&mut self) -> Option<RawEntry> {
@@ -251,21 +252,21 @@ impl Iterator for Pages<'_> {
     }
 }
 
-fn fetch(client: &Client, from: u64) -> Result<Vec<RawEntry>, Stop> {
+fn fetch(client: &EngineClient, from: u64) -> Result<Vec<RawEntry>, CliError> {
     let query = PageQuery { after: from.checked_sub(1).map(u64::cast_signed), limit: Some(limits::READ_LIMIT) };
     let raw = client.get::<RawEntryList>("audit/raw", &query)?.read()?.raw;
     raw.into_iter().map(raw_entry).collect()
 }
 
-fn raw_entry(raw: RawEntryAnswer) -> Result<RawEntry, Stop> {
+fn raw_entry(raw: RawEntryAnswer) -> Result<RawEntry, CliError> {
     let bytes = |text: Option<String>| text.map(|text| STANDARD.decode(text)).transpose();
-    let garbled = |_| Stop::failure(format!("entry {} came garbled", raw.no), "try again");
+    let garbled = |_| CliError::failure(format!("entry {} came garbled", raw.no), "try again");
     let commit = unhex(&raw.commit)?;
     let (salt, body) = (bytes(raw.salt).map_err(garbled)?, bytes(raw.body).map_err(garbled)?);
     Ok(RawEntry { no: raw.no, at: raw.at, commit, salt, body })
 }
 
-fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyError>) -> Result<(), Stop> {
+fn verdict(invocation: &Invocation, what: &str, verified: Result<ExportReport, VerifyError>) -> Result<(), CliError> {
     match verified {
         Ok(report) => {
             let unsigned = report.entries.saturating_sub(report.signed);
@@ -276,8 +277,8 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
                 }));
             }
             let word = match unsigned {
-                0 => invocation.paint(Paint::Good, "good"),
-                _ => invocation.paint(Paint::Odd, "good so far"),
+                0 => invocation.paint(TextStyle::Good, "good"),
+                _ => invocation.paint(TextStyle::Odd, "good so far"),
             };
             invocation.line(&format!(
                 "{word}  {what}: {} entries, none altered; {} signed by {}, {} redacted",
@@ -298,8 +299,8 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
         }
         Err(VerifyError::Unsigned) => {
             let every = limits::CHECKPOINT_EVERY.as_secs();
-            Err(Stop::new(
-                Code::Partial,
+            Err(CliError::new(
+                CliExitCode::Partial,
                 format!("{what} has no signed checkpoint yet, so it cannot be verified"),
                 format!("one is signed every {every} s and at every orderly end: try again then"),
             ))
@@ -307,9 +308,9 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
         Err(error) => {
             if invocation.json() {
                 invocation.print_json(&json!({ "ok": false, "error": error.to_string() }))?;
-                return Err(Stop::said(Code::Failure));
+                return Err(CliError::said(CliExitCode::Failure));
             }
-            Err(Stop::failure(
+            Err(CliError::failure(
                 format!("{what} does not verify: {error}"),
                 "do not change the store, compare it with an earlier export, and find out which users had access",
             ))
@@ -318,14 +319,14 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
 }
 
 /// One entry's path to a signed root, recomputed here.
-fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(), Stop> {
+fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(), CliError> {
     let key = public_key(invocation, key)?;
     let number = entry.trim_start_matches('#');
-    let answer = Client::new(invocation)?.get::<InclusionProof>(&format!("audit/proof/{number}"), &())?;
+    let answer = EngineClient::new(invocation)?.get::<InclusionProof>(&format!("audit/proof/{number}"), &())?;
     let shown = answer.raw.clone();
     let proof = answer.read()?;
     let broken = |what: &str| {
-        Stop::failure(
+        CliError::failure(
             format!("the proof of {} does not hold: {what}", proof.entry),
             "keep the store as it is and run `nightshift audit verify`",
         )
@@ -353,7 +354,7 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     }
     invocation.line(&format!(
         "{} {} is entry {} of {} that {} signed",
-        invocation.paint(Paint::Good, "good"),
+        invocation.paint(TextStyle::Good, "good"),
         proof.entry,
         index + 1,
         said.size,
@@ -365,8 +366,8 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     }
 }
 
-fn log(invocation: &Invocation, query: &[(&str, String)]) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.get::<EntryList>("entries", &query)?;
+fn log(invocation: &Invocation, query: &[(&str, String)]) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.get::<EntryList>("entries", &query)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -406,11 +407,11 @@ fn bare(kind: &EntryKind) -> String {
     }
 }
 
-fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<(), Stop> {
+fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<(), CliError> {
     let number = entry.trim_start_matches('#');
     if !yes {
         if !invocation.can_ask() {
-            return Err(Stop::usage(
+            return Err(CliError::usage(
                 "a redaction cannot be undone, and there is no terminal to confirm it on",
                 "add --yes",
             ));
@@ -418,11 +419,11 @@ fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<
         let answer = invocation
             .ask(&format!("The body of #{} is removed permanently. Type its number again:", page::text(number)))?;
         if answer.trim_start_matches('#') != number {
-            return Err(Stop::failure("the number differs: no entry was redacted", ""));
+            return Err(CliError::failure("the number differs: no entry was redacted", ""));
         }
     }
     let wish = RedactionRequest { entry: number.to_owned(), why: why.to_owned() };
-    let answer = Client::new(invocation)?.post::<RedactionAnswer>("audit/redact", &wish)?;
+    let answer = EngineClient::new(invocation)?.post::<RedactionAnswer>("audit/redact", &wish)?;
     if invocation.json() {
         invocation.print_json(&answer.raw)
     } else {
@@ -434,20 +435,20 @@ fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<
     }
 }
 
-fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey, Stop> {
+fn public_key(invocation: &Invocation, file: Option<&Path>) -> Result<PublicKey, CliError> {
     let path = match file {
         Some(file) => file.to_owned(),
         None => invocation.config()?.0.public_key_path(),
     };
     let hint = "name the file with --key; `nightshift audit key` on the engine's machine prints it";
     let text = std::fs::read_to_string(&path)
-        .map_err(|error| Stop::failure(format!("public key {}: {error}", path.display()), hint))?;
-    text.trim().parse().map_err(|error| Stop::failure(format!("public key {}: {error}", path.display()), hint))
+        .map_err(|error| CliError::failure(format!("public key {}: {error}", path.display()), hint))?;
+    text.trim().parse().map_err(|error| CliError::failure(format!("public key {}: {error}", path.display()), hint))
 }
 
-fn unhex(text: &str) -> Result<LeafHash, Stop> {
+fn unhex(text: &str) -> Result<LeafHash, CliError> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text, &mut bytes)
-        .map_err(|_| Stop::failure(format!("`{}` is not a hash", clean(text, 80)), "try again"))?;
+        .map_err(|_| CliError::failure(format!("`{}` is not a hash", clean(text, 80)), "try again"))?;
     Ok(LeafHash(bytes))
 }

@@ -4,11 +4,11 @@
 //! ones.
 
 use super::client::user;
-use super::invocation::{Invocation, Paint};
-use super::stop::Stop;
+use super::invocation::{Invocation, TextStyle};
+use super::stop::CliError;
 use crate::clock::{Clock, RealClock};
 use crate::config::Config;
-use crate::store::{self, BackupContents, StorePlace};
+use crate::store::{self, BackupContents, StoreFiles};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ Examples:
   nightshift restore /backup/nightshift-2026-11-30.backup   after the engine was stopped";
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct BackupArgs {
     /// File to write; it must not exist. It holds the signing key: protect it like the data folder
     file: PathBuf,
     /// Only verify an existing backup
@@ -33,17 +33,17 @@ pub(super) struct RestoreArgs {
     file: PathBuf,
 }
 
-fn place(config: &Config) -> StorePlace {
-    StorePlace { database: config.store_path(), mark: config.mark_path(), keys: config.kept_keys() }
+fn place(config: &Config) -> StoreFiles {
+    StoreFiles { database: config.store_path(), mark: config.mark_path(), keys: config.kept_keys() }
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &BackupArgs, invocation: &Invocation) -> Result<(), CliError> {
     let contents = if args.check {
-        store::verify_backup(&args.file).map_err(|error| Stop::failure(error, "use an earlier backup"))?
+        store::verify_backup(&args.file).map_err(|error| CliError::failure(error, "use an earlier backup"))?
     } else {
         let (config, _) = invocation.config()?;
         store::backup(&place(&config), &args.file).map_err(|error| {
-            Stop::failure(
+            CliError::failure(
                 error,
                 "run it on the engine's machine, as the engine's user, to a disk with room; see docs/backup.md",
             )
@@ -55,11 +55,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             "root": contents.signed.map(|mark| mark.root.to_string()), "keys": contents.keys,
         }));
     }
-    let good = invocation.paint(Paint::Good, "good");
+    let good = invocation.paint(TextStyle::Good, "good");
     invocation.line(&format!("{good}  {}: {}", args.file.display(), said(&contents)))
 }
 
-pub(super) fn restore(args: &RestoreArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn restore(args: &RestoreArgs, invocation: &Invocation) -> Result<(), CliError> {
     let (config, _) = invocation.config()?;
     let place = place(&config);
     let restored = store::restore(&place, &args.file, &user(), config.unmatched_tell(), RealClock.now());
@@ -68,7 +68,7 @@ pub(super) fn restore(args: &RestoreArgs, invocation: &Invocation) -> Result<(),
             store::StoreError::Locked(_) => "stop the engine first, then restore",
             _ => "the previous data is kept: see docs/backup.md, Restore",
         };
-        Stop::failure(error, hint)
+        CliError::failure(error, hint)
     })?;
     if invocation.json() {
         return invocation.print_json(&json!({
@@ -76,7 +76,7 @@ pub(super) fn restore(args: &RestoreArgs, invocation: &Invocation) -> Result<(),
             "missing": restored.missing, "aside": restored.aside,
         }));
     }
-    let good = invocation.paint(Paint::Good, "restored");
+    let good = invocation.paint(TextStyle::Good, "restored");
     invocation.line(&format!("{good}  {}: {}", place.database.display(), said(&restored.contents)))?;
     if restored.missing > 0 {
         let missing = restored.missing;

@@ -2,15 +2,15 @@
 //!
 //! Invariant: it needs the file of this machine's own token, a reason, and a running engine, which tells people first.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{BreakGlassMade, BreakGlassRequest};
 use crate::model::ApiToken;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct BreakGlassArgs {
     /// Reason; sent to all channels and recorded in the ledger
     #[arg(short, long, visible_alias = "why")]
     reason: String,
@@ -19,10 +19,10 @@ pub(super) struct Args {
     expires: String,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &BreakGlassArgs, invocation: &Invocation) -> Result<(), CliError> {
     let wanted =
         BreakGlassRequest { reason: args.reason.clone(), expires: Some(args.expires.clone()), by: Some(who()) };
-    let answer = Client::of_this_machine(invocation)?.post::<BreakGlassMade>("break-glass", &wanted)?;
+    let answer = EngineClient::of_this_machine(invocation)?.post::<BreakGlassMade>("break-glass", &wanted)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -51,7 +51,7 @@ fn who() -> String {
 }
 
 /// Lines for `nightshift status`.
-pub(super) fn broken(invocation: &Invocation, tokens: &[ApiToken]) -> Result<(), Stop> {
+pub(super) fn broken(invocation: &Invocation, tokens: &[ApiToken]) -> Result<(), CliError> {
     for token in tokens {
         let why = token.break_glass.as_ref().map(|glass| page::text(&glass.why)).unwrap_or_default();
         let line = format!(
@@ -60,7 +60,7 @@ pub(super) fn broken(invocation: &Invocation, tokens: &[ApiToken]) -> Result<(),
             invocation.when(token.expires_at),
             page::text(&token.made_by)
         );
-        invocation.line(&invocation.paint(Paint::Bad, &line))?;
+        invocation.line(&invocation.paint(TextStyle::Bad, &line))?;
     }
     Ok(())
 }

@@ -3,12 +3,12 @@
 //!
 //! Invariant: only `warm` brings anything into memory, and Ctrl-C ends it with its pages kept.
 
-use super::invocation::{Format, Invocation, Paint, clean};
-use super::stop::{Code, Stop};
-use crate::config::Cache;
+use super::invocation::{Invocation, OutputFormat, TextStyle, clean};
+use super::stop::{CliError, CliExitCode};
+use crate::config::ModelCacheConfig;
 use crate::limits;
-use crate::model::{Failure, FailureKind, Span};
-use crate::node::cache::{self, Progress, Settings, size};
+use crate::model::{FailureKind, Span, StepFailure};
+use crate::node::cache::{self, CacheSettings, ReadProgress, size};
 use clap::Subcommand;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -19,15 +19,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct CacheArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: CacheCommand,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum CacheCommand {
     /// Show how much of a model is in memory and whether its files are complete
-    Status(Folder),
+    Status(CacheFolderArgs),
     /// Read models' files into memory (page cache)
     Warm(WarmArgs),
     /// Verify a model's files; with --hash every byte
@@ -35,15 +35,15 @@ enum Verb {
 }
 
 #[derive(clap::Args)]
-struct Folder {
+struct CacheFolderArgs {
     /// The model's folder: with a safetensors index, of a Hugging Face cache, or plain files
     dir: PathBuf,
     #[command(flatten)]
-    place: Place,
+    place: CacheRootArgs,
 }
 
 #[derive(clap::Args)]
-struct Place {
+struct CacheRootArgs {
     /// Open nothing outside this folder [default: `agent.cache.roots`, else the model's own]
     #[arg(long, value_name = "DIR")]
     root: Vec<PathBuf>,
@@ -58,7 +58,7 @@ struct WarmArgs {
     #[arg(required = true)]
     dirs: Vec<PathBuf>,
     #[command(flatten)]
-    place: Place,
+    place: CacheRootArgs,
     /// Maximum reading rate, in MiB/s
     #[arg(long, value_name = "NUMBER")]
     mib_per_second: Option<u64>,
@@ -73,25 +73,30 @@ struct WarmArgs {
 #[derive(clap::Args)]
 struct VerifyArgs {
     #[command(flatten)]
-    folder: Folder,
+    folder: CacheFolderArgs,
     /// Read everything and compare SHA-256, where a hash is available
     #[arg(long)]
     hash: bool,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &CacheArgs, invocation: &Invocation) -> Result<(), CliError> {
     match &args.verb {
-        Verb::Status(folder) => status(folder, invocation),
-        Verb::Warm(args) => warm(args, invocation),
-        Verb::Verify(args) => verify(args, invocation),
+        CacheCommand::Status(folder) => status(folder, invocation),
+        CacheCommand::Warm(args) => warm(args, invocation),
+        CacheCommand::Verify(args) => verify(args, invocation),
     }
 }
 
 /// The settings of this machine, and the folders by their full names.
-fn settings(dirs: &[PathBuf], place: &Place, invocation: &Invocation) -> Result<(Settings, Vec<PathBuf>), Stop> {
+fn settings(
+    dirs: &[PathBuf],
+    place: &CacheRootArgs,
+    invocation: &Invocation,
+) -> Result<(CacheSettings, Vec<PathBuf>), CliError> {
     let (config, _) = invocation.config()?;
     let full = |dir: &PathBuf| {
-        std::path::absolute(dir).map_err(|error| Stop::usage(format!("{}: {error}", dir.display()), "name a folder"))
+        std::path::absolute(dir)
+            .map_err(|error| CliError::usage(format!("{}: {error}", dir.display()), "name a folder"))
     };
     let dirs = dirs.iter().map(full).collect::<Result<Vec<_>, _>>()?;
     let roots = match (place.root.is_empty(), config.agent.cache.roots.is_empty()) {
@@ -99,10 +104,10 @@ fn settings(dirs: &[PathBuf], place: &Place, invocation: &Invocation) -> Result<
         (true, false) => config.agent.cache.roots.clone(),
         (true, true) => dirs.iter().map(|dir| own_root(dir)).collect(),
     };
-    Ok((Settings::of(&Cache { roots, ..config.agent.cache }), dirs))
+    Ok((CacheSettings::of(&ModelCacheConfig { roots, ..config.agent.cache }), dirs))
 }
 
-fn one(folder: &Folder, invocation: &Invocation) -> Result<(Settings, PathBuf), Stop> {
+fn one(folder: &CacheFolderArgs, invocation: &Invocation) -> Result<(CacheSettings, PathBuf), CliError> {
     let (settings, mut dirs) = settings(std::slice::from_ref(&folder.dir), &folder.place, invocation)?;
     Ok((settings, dirs.remove(0)))
 }
@@ -118,16 +123,16 @@ fn own_root(dir: &Path) -> PathBuf {
     }
 }
 
-fn refused(failure: Failure) -> Stop {
+fn refused(failure: StepFailure) -> CliError {
     let code = match failure.kind {
-        FailureKind::NotFound => Code::NotFound,
-        FailureKind::Timeout | FailureKind::Unverified => Code::Partial,
-        _ => Code::Failure,
+        FailureKind::NotFound => CliExitCode::NotFound,
+        FailureKind::Timeout | FailureKind::Unverified => CliExitCode::Partial,
+        _ => CliExitCode::Failure,
     };
-    Stop::new(code, clean(&failure.message, 1_000), "")
+    CliError::new(code, clean(&failure.message, 1_000), "")
 }
 
-fn status(folder: &Folder, invocation: &Invocation) -> Result<(), Stop> {
+fn status(folder: &CacheFolderArgs, invocation: &Invocation) -> Result<(), CliError> {
     let (settings, dir) = one(folder, invocation)?;
     let status = cache::status(&settings, &dir).map_err(refused)?;
     report(&folder.place, &status)?;
@@ -147,13 +152,13 @@ fn status(folder: &Folder, invocation: &Invocation) -> Result<(), Stop> {
         invocation.line(&line)?;
     }
     faults(invocation, &status.flaws, &status.remarks)?;
-    if status.sound { Ok(()) } else { Err(Stop::said(Code::Partial)) }
+    if status.sound { Ok(()) } else { Err(CliError::said(CliExitCode::Partial)) }
 }
 
-fn verify(args: &VerifyArgs, invocation: &Invocation) -> Result<(), Stop> {
+fn verify(args: &VerifyArgs, invocation: &Invocation) -> Result<(), CliError> {
     let (settings, dir) = one(&args.folder, invocation)?;
-    let (cancel, bar) = (interruptible()?, Bar::new(invocation));
-    let said = |now: Progress| bar.draw(&now);
+    let (cancel, bar) = (interruptible()?, ProgressBar::new(invocation));
+    let said = |now: ReadProgress| bar.draw(&now);
     let verified = cache::verify(&settings, &dir, args.hash, &cancel, &said);
     bar.clear();
     let verified = verified.map_err(|failure| ended(failure, &cancel))?;
@@ -171,13 +176,13 @@ fn verify(args: &VerifyArgs, invocation: &Invocation) -> Result<(), Stop> {
         ))?;
         faults(invocation, &verified.flaws, &verified.remarks)?;
     }
-    if verified.sound { Ok(()) } else { Err(Stop::said(Code::Failure)) }
+    if verified.sound { Ok(()) } else { Err(CliError::said(CliExitCode::Failure)) }
 }
 
-fn warm(args: &WarmArgs, invocation: &Invocation) -> Result<(), Stop> {
+fn warm(args: &WarmArgs, invocation: &Invocation) -> Result<(), CliError> {
     let (settings, dirs) = settings(&args.dirs, &args.place, invocation)?;
-    let (cancel, bar) = (interruptible()?, Bar::new(invocation));
-    let said = |now: Progress| bar.draw(&now);
+    let (cancel, bar) = (interruptible()?, ProgressBar::new(invocation));
+    let said = |now: ReadProgress| bar.draw(&now);
     let rate = args.mib_per_second.map(|rate| rate.saturating_mul(1 << 20));
     let warmed = cache::warm_all(&settings, &dirs, rate, args.within.0, &cancel, &said);
     bar.clear();
@@ -218,7 +223,7 @@ fn warm(args: &WarmArgs, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// The part that fits into Kubernetes' termination message: the sums always, and as many models as there is room for.
-fn brief(warmed: &cache::Warmed) -> serde_json::Value {
+fn brief(warmed: &cache::WarmSummary) -> serde_json::Value {
     let mut value = serde_json::to_value(warmed).unwrap_or_default();
     let all = warmed.models.len();
     for kept in (0..=all).rev() {
@@ -235,43 +240,43 @@ fn brief(warmed: &cache::Warmed) -> serde_json::Value {
     value
 }
 
-fn ended(failure: Failure, cancel: &AtomicBool) -> Stop {
+fn ended(failure: StepFailure, cancel: &AtomicBool) -> CliError {
     let stop = refused(failure);
-    if cancel.load(Ordering::Relaxed) { Stop { code: Code::Interrupted, ..stop } } else { stop }
+    if cancel.load(Ordering::Relaxed) { CliError { code: CliExitCode::Interrupted, ..stop } } else { stop }
 }
 
 fn percent(ratio: f64) -> String {
     format!("{:.1} %", ratio * 100.0)
 }
 
-fn faults(invocation: &Invocation, flaws: &[cache::Flaw], remarks: &[String]) -> Result<(), Stop> {
+fn faults(invocation: &Invocation, flaws: &[cache::ModelFlaw], remarks: &[String]) -> Result<(), CliError> {
     for flaw in flaws {
         let line = format!("{} {}", clean(&flaw.file, 200), clean(&flaw.what, 400));
-        invocation.line(&format!("  {} {line}", invocation.paint(Paint::Bad, "flaw:")))?;
+        invocation.line(&format!("  {} {line}", invocation.paint(TextStyle::Bad, "flaw:")))?;
     }
     for remark in remarks {
-        invocation.line(&format!("  {} {}", invocation.paint(Paint::Dim, "note:"), clean(remark, 400)))?;
+        invocation.line(&format!("  {} {}", invocation.paint(TextStyle::Dim, "note:"), clean(remark, 400)))?;
     }
     Ok(())
 }
 
-fn report(place: &Place, what: &impl Serialize) -> Result<(), Stop> {
+fn report(place: &CacheRootArgs, what: &impl Serialize) -> Result<(), CliError> {
     let Some(file) = &place.report else { return Ok(()) };
-    let text = serde_json::to_string(what).map_err(|error| Stop::failure(format!("report: {error}"), ""))?;
+    let text = serde_json::to_string(what).map_err(|error| CliError::failure(format!("report: {error}"), ""))?;
     // Kubernetes' /dev/termination-log is a file that is mounted: it can be written, and not replaced.
-    std::fs::write(file, text).map_err(|error| Stop::failure(format!("{}: {error}", file.display()), ""))
+    std::fs::write(file, text).map_err(|error| CliError::failure(format!("{}: {error}", file.display()), ""))
 }
 
 /// A collector must never read half a file.
-fn replace(file: &Path, text: &str) -> Result<(), Stop> {
+fn replace(file: &Path, text: &str) -> Result<(), CliError> {
     nightshift_runtime::file::replace(file, text.as_bytes(), 0o666)
-        .map_err(|error| Stop::failure(format!("{}: {error}", file.display()), "name a file that can be written"))
+        .map_err(|error| CliError::failure(format!("{}: {error}", file.display()), "name a file that can be written"))
 }
 
-type Read = fn(&cache::Report) -> f64;
+type ReportValue = fn(&cache::WarmReport) -> f64;
 
-fn metrics(reports: &[cache::Report]) -> String {
-    const TABLE: [(&str, &str, Read); 3] = [
+fn metrics(reports: &[cache::WarmReport]) -> String {
+    const TABLE: [(&str, &str, ReportValue); 3] = [
         ("resident_ratio", "Share of a model's pages in memory when it was last warmed", |report| report.resident),
         ("warm_seconds", "How long the last warm took", |report| report.seconds),
         ("warm_read_bytes", "Bytes that the last warm read", |report| report.read_bytes as f64),
@@ -289,13 +294,13 @@ fn metrics(reports: &[cache::Report]) -> String {
 }
 
 /// Set by Ctrl-C and by the signal that ends a pod.
-fn interruptible() -> Result<Arc<AtomicBool>, Stop> {
+fn interruptible() -> Result<Arc<AtomicBool>, CliError> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&cancel);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+        .map_err(|error| CliError::failure(format!("runtime: {error}"), ""))?;
     let wait = move || {
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
@@ -310,12 +315,12 @@ fn interruptible() -> Result<Arc<AtomicBool>, Stop> {
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(wait)
-        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?;
+        .map_err(|error| CliError::failure(format!("cannot start a thread: {error}"), ""))?;
     Ok(cancel)
 }
 
 /// Progress on stderr: a bar on a terminal, a line now and then in a log; with JSON, nothing there and objects here.
-struct Bar<'a> {
+struct ProgressBar<'a> {
     invocation: &'a Invocation,
     terminal: bool,
     silent: bool,
@@ -326,14 +331,14 @@ struct Bar<'a> {
 const LINE_EVERY: Duration = Duration::from_secs(5);
 const BAR_WIDTH: u64 = 30;
 
-impl Bar<'_> {
-    fn new(invocation: &Invocation) -> Bar<'_> {
+impl ProgressBar<'_> {
+    fn new(invocation: &Invocation) -> ProgressBar<'_> {
         let terminal = std::io::stderr().is_terminal();
-        let silent = invocation.global.output == Format::Json && terminal;
-        Bar { invocation, terminal, silent, began: Instant::now(), said: Mutex::new(None) }
+        let silent = invocation.global.output == OutputFormat::Json && terminal;
+        ProgressBar { invocation, terminal, silent, began: Instant::now(), said: Mutex::new(None) }
     }
 
-    fn draw(&self, now: &Progress) {
+    fn draw(&self, now: &ReadProgress) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let every = if self.terminal { limits::CACHE_LOOK_EVERY } else { LINE_EVERY };
         if self.silent || now.total == 0 || said.unwrap_or(self.began).elapsed() < every {

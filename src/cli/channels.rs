@@ -2,21 +2,21 @@
 //!
 //! Invariant: a test that no channel took ends with another code than 0.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::{Code, Stop};
+use super::stop::{CliError, CliExitCode};
 use crate::api::{ChannelList, ChannelState, ChannelTest};
 use serde_json::json;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ChannelsArgs {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<ChannelsCommand>,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum ChannelsCommand {
     /// Send a test message through a channel, and print its answer; PagerDuty gets a trigger and its resolve
     Test {
         /// The channel's name, as under `channels` in the configuration
@@ -24,15 +24,15 @@ enum What {
     },
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let client = Client::new(invocation)?;
+pub(super) fn run(args: &ChannelsArgs, invocation: &Invocation) -> Result<(), CliError> {
+    let client = EngineClient::new(invocation)?;
     match &args.what {
         None => list(&client, invocation),
-        Some(What::Test { name }) => test(&client, name, invocation),
+        Some(ChannelsCommand::Test { name }) => test(&client, name, invocation),
     }
 }
 
-fn list(client: &Client, invocation: &Invocation) -> Result<(), Stop> {
+fn list(client: &EngineClient, invocation: &Invocation) -> Result<(), CliError> {
     let answer = client.get::<ChannelList>("channels", &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
@@ -40,9 +40,9 @@ fn list(client: &Client, invocation: &Invocation) -> Result<(), Stop> {
     let channels = answer.read()?.channels;
     let rows = channels.iter().map(|channel| {
         let (paint, state) = match channel.state {
-            ChannelState::On => (Paint::Good, "on"),
-            ChannelState::Off => (Paint::Bad, "off"),
-            ChannelState::Failing => (Paint::Odd, "failing"),
+            ChannelState::On => (TextStyle::Good, "on"),
+            ChannelState::Off => (TextStyle::Bad, "off"),
+            ChannelState::Failing => (TextStyle::Odd, "failing"),
         };
         let last = channel.last_delivery.as_ref();
         let last = last.map_or_else(|| "never".to_owned(), |last| invocation.age(last.at));
@@ -54,14 +54,14 @@ fn list(client: &Client, invocation: &Invocation) -> Result<(), Stop> {
     Ok(())
 }
 
-fn test(client: &Client, name: &str, invocation: &Invocation) -> Result<(), Stop> {
+fn test(client: &EngineClient, name: &str, invocation: &Invocation) -> Result<(), CliError> {
     let answer = client.post_to::<ChannelTest>(&["channels", name, "test"], &json!({}))?;
     let raw = answer.raw.clone();
     let ChannelTest { delivered, answer, .. } = answer.read()?;
     if invocation.json() {
         invocation.print_json(&raw)?;
     } else {
-        let (paint, word) = if delivered { (Paint::Good, "delivered") } else { (Paint::Bad, "not delivered") };
+        let (paint, word) = if delivered { (TextStyle::Good, "delivered") } else { (TextStyle::Bad, "not delivered") };
         let answer = page::text(&answer);
         invocation.line(&format!("{}  {}: {answer}", invocation.paint(paint, word), page::text(name)))?;
     }
@@ -69,7 +69,7 @@ fn test(client: &Client, name: &str, invocation: &Invocation) -> Result<(), Stop
         true => Ok(()),
         false => {
             invocation.say(&format!("fix `channels.{name}`, then run `nightshift doctor`"));
-            Err(Stop::said(Code::Failure))
+            Err(CliError::said(CliExitCode::Failure))
         }
     }
 }

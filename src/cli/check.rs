@@ -2,22 +2,22 @@
 //!
 //! Invariant: offline and read-only; 0 means no errors (with --strict, no warnings either).
 
-use super::invocation::{Invocation, Paint};
+use super::invocation::{Invocation, TextStyle};
 use super::page;
 use super::serve::folders;
-use super::stop::{Code, Stop};
-use crate::catalog::{Catalog, Folders, Loaded, Problem};
-use crate::config::{Config, Found, Missing, deprecated};
-use crate::engine::{Misfit, misfits};
+use super::stop::{CliError, CliExitCode};
+use crate::catalog::{Catalog, CatalogFolders, CatalogProblem, CatalogSnapshot};
+use crate::config::{Config, ConfigOrigin, MissingReference, deprecated};
+use crate::engine::{ConfigConflict, misfits};
 use crate::limits;
-use crate::script::{self, HostApi, Level};
+use crate::script::{self, DiagnosticLevel, HostApi};
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct CheckArgs {
     /// Runbooks (.rhai) and rule files (.yaml) [default: everything in the configured folders]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -28,9 +28,9 @@ pub(super) struct Args {
 
 /// One thing that was found.
 #[derive(Serialize)]
-struct Finding {
+struct CheckFinding {
     file: String,
-    level: Level,
+    level: DiagnosticLevel,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     message: String,
@@ -45,7 +45,7 @@ struct Finding {
     rendered: String,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &CheckArgs, invocation: &Invocation) -> Result<(), CliError> {
     let (config, found) = invocation.config()?;
     let colour = invocation.colour() && !invocation.json();
     let files = args.files.clone();
@@ -53,12 +53,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let checked = std::thread::Builder::new()
         .stack_size(limits::SCRIPT_STACK_BYTES)
         .spawn(move || check_all(&config, &found, &files, colour))
-        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
+        .map_err(|error| CliError::failure(format!("cannot start a thread: {error}"), ""))?
         .join()
-        .map_err(|_| Stop::failure("the check itself failed", "report this with the file that was checked"))?;
+        .map_err(|_| CliError::failure("the check itself failed", "report this with the file that was checked"))?;
     let (looked_at, findings) = checked?;
-    let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
-    let (errors, warnings) = (count(Level::Error), count(Level::Warning));
+    let count = |level: DiagnosticLevel| findings.iter().filter(|finding| finding.level == level).count();
+    let (errors, warnings) = (count(DiagnosticLevel::Error), count(DiagnosticLevel::Warning));
     if invocation.json() {
         invocation.print_json(
             &json!({ "checked": looked_at, "errors": errors, "warnings": warnings, "findings": findings }),
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         for finding in &findings {
             invocation.line(&format!("{}\n", finding.rendered.trim_end()))?;
         }
-        let paint = if errors > 0 { Paint::Bad } else { Paint::Good };
+        let paint = if errors > 0 { TextStyle::Bad } else { TextStyle::Good };
         let (errors, warnings) = (page::count(errors, "error"), page::count(warnings, "warning"));
         let verdict = format!("{looked_at} checked: {errors}, {warnings}");
         invocation.say(&invocation.on_stderr(paint, &verdict));
@@ -75,13 +75,18 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     match (errors, warnings) {
         (0, 0) => Ok(()),
         (0, _) if !args.strict => Ok(()),
-        (0, _) => Err(Stop::said(Code::Partial)),
-        _ => Err(Stop::said(Code::Failure)),
+        (0, _) => Err(CliError::said(CliExitCode::Partial)),
+        _ => Err(CliError::said(CliExitCode::Failure)),
     }
 }
 
 /// What was looked at, in words, and what was found.
-fn check_all(config: &Config, found: &Found, files: &[PathBuf], colour: bool) -> Result<(String, Vec<Finding>), Stop> {
+fn check_all(
+    config: &Config,
+    found: &ConfigOrigin,
+    files: &[PathBuf],
+    colour: bool,
+) -> Result<(String, Vec<CheckFinding>), CliError> {
     let mut findings = Vec::new();
     if !files.is_empty() {
         let files = within_folders(files)?;
@@ -95,7 +100,7 @@ fn check_all(config: &Config, found: &Found, files: &[PathBuf], colour: bool) ->
         check_runbook(file, colour, &mut findings)?;
     }
     let (problems, fit, loaded) = load(config, folders(config));
-    let ours = |problem: &Problem| {
+    let ours = |problem: &CatalogProblem| {
         Path::new(&problem.file).extension().is_none_or(|ext| ext != "rhai") || !within(&problem.file, &runbooks)
     };
     findings.extend(problems.into_iter().filter(ours).map(finding));
@@ -104,7 +109,7 @@ fn check_all(config: &Config, found: &Found, files: &[PathBuf], colour: bool) ->
     for file in listed(&config.rules_dir, &["yaml", "yml"])?.iter().filter(|file| !is_test(file)) {
         findings.extend(deprecated_in(file, deprecated::in_rules));
     }
-    if let Found::Named(file, _) | Found::Usual(file) = found {
+    if let ConfigOrigin::Named(file, _) | ConfigOrigin::Usual(file) = found {
         findings.extend(deprecated_in(file, deprecated::in_configuration));
     }
     let rules = loaded.as_ref().map_or(0, |loaded| loaded.rules.rules().count());
@@ -120,21 +125,22 @@ fn check_all(config: &Config, found: &Found, files: &[PathBuf], colour: bool) ->
 
 /// The secrets and files that cannot be read here and now; a warning, since `check` may run on another machine than the
 /// engine.
-fn missing(config: &Config) -> Vec<Finding> {
-    let text = |missing: Missing| format!("{}: {}; {}; {}", missing.path, missing.why, missing.off, missing.fix);
-    let one = |missing| finding(Problem { file: "configuration".to_owned(), text: text(missing), fatal: false });
+fn missing(config: &Config) -> Vec<CheckFinding> {
+    let text =
+        |missing: MissingReference| format!("{}: {}; {}; {}", missing.path, missing.why, missing.off, missing.fix);
+    let one = |missing| finding(CatalogProblem { file: "configuration".to_owned(), text: text(missing), fatal: false });
     config.missing().into_iter().map(one).collect()
 }
 
 /// The files themselves, and those directly in the folders among them: runbooks and rule files, no tests.
-fn within_folders(named: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
+fn within_folders(named: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     let mut files = Vec::new();
     for path in named {
         if !path.is_dir() {
             files.push(path.clone());
             continue;
         }
-        let wrong = |error: std::io::Error| Stop::failure(format!("{}: {error}", path.display()), "");
+        let wrong = |error: std::io::Error| CliError::failure(format!("{}: {error}", path.display()), "");
         let mut inside = Vec::new();
         for entry in std::fs::read_dir(path).map_err(wrong)? {
             inside.push(entry.map_err(wrong)?.path());
@@ -146,8 +152,8 @@ fn within_folders(named: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
         inside.retain(checkable);
         inside.sort();
         if inside.is_empty() {
-            return Err(Stop::new(
-                Code::NotFound,
+            return Err(CliError::new(
+                CliExitCode::NotFound,
                 format!("{} holds no runbooks (.rhai) and no rules (.yaml)", path.display()),
                 "name a folder that holds some; folders inside it are not read",
             ));
@@ -161,16 +167,16 @@ fn is_test(file: &Path) -> bool {
     file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".test.yaml"))
 }
 
-fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<CheckFinding>) -> Result<(), CliError> {
     if !file.is_file() {
-        return Err(Stop::new(
-            Code::NotFound,
+        return Err(CliError::new(
+            CliExitCode::NotFound,
             format!("{} is not a file", file.display()),
             "name runbooks (.rhai) or rules (.yaml)",
         ));
     }
     if is_test(file) {
-        return Err(Stop::usage(
+        return Err(CliError::usage(
             format!("{} is a test of a runbook, which `check` does not read", file.display()),
             "check the runbook itself; tests run with `make test`",
         ));
@@ -181,21 +187,21 @@ fn check_file(config: &Config, file: &Path, colour: bool, findings: &mut Vec<Fin
         (Some("rhai"), None) => check_runbook(file, colour, findings),
         (Some("yaml" | "yml"), _) => {
             let parent = file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let (problems, fit, _) = load(config, Folders { rules: parent.to_owned(), ..folders(config) });
-            let this = |problem: &Problem| within(&problem.file, &[file.to_owned()]);
+            let (problems, fit, _) = load(config, CatalogFolders { rules: parent.to_owned(), ..folders(config) });
+            let this = |problem: &CatalogProblem| within(&problem.file, &[file.to_owned()]);
             findings.extend(problems.into_iter().filter(this).map(finding));
             findings.extend(fit.into_iter().filter(|found| within(&found.file, &[file.to_owned()])));
             findings.extend(deprecated_in(file, deprecated::in_rules));
             Ok(())
         }
-        _ => Err(Stop::usage(
+        _ => Err(CliError::usage(
             format!("{} is neither a runbook nor a rule file", file.display()),
             "name .rhai or .yaml files",
         )),
     }
 }
 
-fn check_runbook(file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+fn check_runbook(file: &Path, colour: bool, findings: &mut Vec<CheckFinding>) -> Result<(), CliError> {
     let shown = file.display().to_string();
     // A rendered diagnostic names a runbook, and adds the ending itself.
     let named = file.with_extension("").display().to_string();
@@ -204,7 +210,7 @@ fn check_runbook(file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Resu
     let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     for diagnostic in script::check(stem, &text, &api) {
         let rendered = script::render(&named, &text, std::slice::from_ref(&diagnostic), colour);
-        findings.push(Finding {
+        findings.push(CheckFinding {
             file: shown.clone(),
             level: diagnostic.level,
             code: Some(diagnostic.code),
@@ -218,22 +224,25 @@ fn check_runbook(file: &Path, colour: bool, findings: &mut Vec<Finding>) -> Resu
     Ok(())
 }
 
-fn check_shape(file: &Path, name: &str, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+fn check_shape(file: &Path, name: &str, findings: &mut Vec<CheckFinding>) -> Result<(), CliError> {
     let function = if name == "decode.rhai" { "decode" } else { "encode" };
     let shown = file.display().to_string();
-    if let Err(error) = script::Shape::compile(&shown, &read(file)?, function) {
-        findings.push(finding(Problem { file: shown, text: error.to_string(), fatal: true }));
+    if let Err(error) = script::ShapeScript::compile(&shown, &read(file)?, function) {
+        findings.push(finding(CatalogProblem { file: shown, text: error.to_string(), fatal: true }));
     }
     Ok(())
 }
 
 /// Loads the whole catalog for its problems, and its mismatches with the configuration.
-fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>, Option<Arc<Loaded>>) {
+fn load(
+    config: &Config,
+    folders: CatalogFolders,
+) -> (Vec<CatalogProblem>, Vec<CheckFinding>, Option<Arc<CatalogSnapshot>>) {
     match Catalog::load(folders) {
         Ok((catalog, problems)) => {
             let loaded = catalog.current();
-            let misfit = |Misfit { text, place, fatal }| {
-                finding(Problem { file: place.unwrap_or_else(|| "configuration".to_owned()), text, fatal })
+            let misfit = |ConfigConflict { text, place, fatal }| {
+                finding(CatalogProblem { file: place.unwrap_or_else(|| "configuration".to_owned()), text, fatal })
             };
             let found = misfits(config, &loaded).into_iter().map(misfit).collect();
             (problems, found, Some(loaded))
@@ -242,8 +251,8 @@ fn load(config: &Config, folders: Folders) -> (Vec<Problem>, Vec<Finding>, Optio
     }
 }
 
-fn finding(problem: Problem) -> Finding {
-    let level = if problem.fatal { Level::Error } else { Level::Warning };
+fn finding(problem: CatalogProblem) -> CheckFinding {
+    let level = if problem.fatal { DiagnosticLevel::Error } else { DiagnosticLevel::Warning };
     let word = if problem.fatal { "error" } else { "warning" };
     // A rendered text begins with its own heading; a bare sentence gets one.
     let rendered = if problem.text.contains('\n') {
@@ -257,17 +266,26 @@ fn finding(problem: Problem) -> Finding {
         (Some(_), Some((path, _))) => path.to_owned(),
         _ => problem.file,
     };
-    Finding { file, level, code: None, message: problem.text, line, column: None, help: None, rendered }
+    CheckFinding { file, level, code: None, message: problem.text, line, column: None, help: None, rendered }
 }
 
 /// Old names of keys in a file, as notes: the file works as it is. A file that cannot be read is reported elsewhere.
-fn deprecated_in(file: &Path, old_names: impl Fn(&str) -> Vec<deprecated::Deprecated>) -> Vec<Finding> {
-    let note = |deprecated::Deprecated { line, old, new }| {
+fn deprecated_in(file: &Path, old_names: impl Fn(&str) -> Vec<deprecated::DeprecatedKey>) -> Vec<CheckFinding> {
+    let note = |deprecated::DeprecatedKey { line, old, new }| {
         let (file, message) = (file.display().to_string(), format!("`{old}` is deprecated: write `{new}`"));
         let rendered = format!("note: {message}\n --> {file}:{line}");
         let help = Some("the old name is removed in the next release".to_owned());
         let line = usize::try_from(line).ok();
-        Finding { file, level: Level::Note, code: Some("deprecated-key"), message, line, column: None, help, rendered }
+        CheckFinding {
+            file,
+            level: DiagnosticLevel::Note,
+            code: Some("deprecated-key"),
+            message,
+            line,
+            column: None,
+            help,
+            rendered,
+        }
     };
     read(file).map(|text| old_names(&text).into_iter().map(note).collect()).unwrap_or_default()
 }
@@ -287,9 +305,9 @@ fn within(file: &str, files: &[PathBuf]) -> bool {
 }
 
 /// The files of a folder with one of these endings, by name. A folder that is not there holds none.
-fn listed(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, Stop> {
+fn listed(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, CliError> {
     let wrong = |error: std::io::Error| {
-        Stop::failure(
+        CliError::failure(
             format!("{}: {error}", folder.display()),
             "fix `runbooks_dir` or `rules_dir` in the configuration",
         )
@@ -308,8 +326,8 @@ fn listed(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, Stop> {
     Ok(files)
 }
 
-fn read(file: &Path) -> Result<String, Stop> {
-    let wrong = |why: String| Stop::failure(format!("{}: {why}", file.display()), "");
+fn read(file: &Path) -> Result<String, CliError> {
+    let wrong = |why: String| CliError::failure(format!("{}: {why}", file.display()), "");
     let size = std::fs::metadata(file).map_err(|error| wrong(error.to_string()))?.len();
     if size > limits::SCRIPT_BYTES as u64 {
         return Err(wrong(format!("{size} bytes is more than a script may have ({})", limits::SCRIPT_BYTES)));

@@ -3,7 +3,7 @@
 //! Invariant: the token goes to the engine that was named and nowhere else: no redirect, no proxy, and never onto a screen.
 
 use super::invocation::Invocation;
-use super::stop::{Code, Stop};
+use super::stop::{CliError, CliExitCode};
 use crate::api::ProblemDetails;
 use crate::config::Config;
 use crate::limits;
@@ -16,16 +16,16 @@ use std::path::Path;
 use tokio::runtime::Runtime;
 
 /// An answer of the engine: as it came, for `-o json`, and as its type.
-pub(super) struct Reply<T> {
+pub(super) struct EngineReply<T> {
     pub raw: Value,
     kind: PhantomData<T>,
 }
 
-impl<T: DeserializeOwned> Reply<T> {
-    pub fn read(self) -> Result<T, Stop> {
+impl<T: DeserializeOwned> EngineReply<T> {
+    pub fn read(self) -> Result<T, CliError> {
         serde_json::from_value(self.raw).map_err(|error| {
-            Stop::new(
-                Code::Failure,
+            CliError::new(
+                CliExitCode::Failure,
                 format!("the engine's answer is not understood: {error}"),
                 "use the engine's own version of this program, or -o json",
             )
@@ -33,26 +33,26 @@ impl<T: DeserializeOwned> Reply<T> {
     }
 }
 
-impl<'de, T> Deserialize<'de> for Reply<T> {
+impl<'de, T> Deserialize<'de> for EngineReply<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(|raw| Reply { raw, kind: PhantomData })
+        Value::deserialize(deserializer).map(|raw| EngineReply { raw, kind: PhantomData })
     }
 }
 
-pub(super) struct Client {
+pub(super) struct EngineClient {
     base: Url,
     token: String,
     http: reqwest::Client,
     runtime: Runtime,
 }
 
-impl Client {
+impl EngineClient {
     /// A client of the engine that the options, the environment or the configuration name.
     ///
     /// # Errors
     ///
     /// Fails when the configuration or the token cannot be read, or the address is no URL.
-    pub fn new(invocation: &Invocation) -> Result<Client, Stop> {
+    pub fn new(invocation: &Invocation) -> Result<EngineClient, CliError> {
         // The configuration is read only for values that the options leave open.
         let named = invocation.global.server.is_some();
         let given = given_token(invocation)?;
@@ -62,7 +62,7 @@ impl Client {
             Some(token) => token,
             None => local_token(&config.local_token_path())?,
         };
-        Client::with(base, token, invocation)
+        EngineClient::with(base, token, invocation)
     }
 
     /// With this machine's own token, whatever else is set.
@@ -70,13 +70,13 @@ impl Client {
     /// # Errors
     ///
     /// Fails when the configuration or this machine's token cannot be read.
-    pub fn of_this_machine(invocation: &Invocation) -> Result<Client, Stop> {
+    pub fn of_this_machine(invocation: &Invocation) -> Result<EngineClient, CliError> {
         let config = invocation.config()?.0;
         let token = local_token(&config.local_token_path())?;
-        Client::with(base(None, &config)?, token, invocation)
+        EngineClient::with(base(None, &config)?, token, invocation)
     }
 
-    fn with(base: Url, token: String, invocation: &Invocation) -> Result<Client, Stop> {
+    fn with(base: Url, token: String, invocation: &Invocation) -> Result<EngineClient, CliError> {
         if base.scheme() == "http" && !is_local(&base) {
             invocation.warn(&format!("{base} is plain HTTP: the token and the answers are sent unencrypted"));
         }
@@ -88,12 +88,12 @@ impl Client {
                 .timeout(limits::CLIENT_TIMEOUT)
                 .user_agent(concat!("nightshift/", env!("CARGO_PKG_VERSION")))
         };
-        let http = crate::world::built(make).map_err(|error| Stop::failure(error.to_string(), ""))?;
+        let http = crate::world::built(make).map_err(|error| CliError::failure(error.to_string(), ""))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
-        Ok(Client { base, token, http, runtime })
+            .map_err(|error| CliError::failure(format!("runtime: {error}"), ""))?;
+        Ok(EngineClient { base, token, http, runtime })
     }
 
     /// Reads from a path of ours; a user's text stands in it only where it cannot hold a slash.
@@ -101,7 +101,7 @@ impl Client {
     /// # Errors
     ///
     /// Fails when the engine is not reached, refuses, or answers with another type.
-    pub fn get<T>(&self, path: &str, query: &impl Serialize) -> Result<Reply<T>, Stop> {
+    pub fn get<T>(&self, path: &str, query: &impl Serialize) -> Result<EngineReply<T>, CliError> {
         self.send(Method::GET, &segments(path), query, None)
     }
 
@@ -110,7 +110,7 @@ impl Client {
     /// # Errors
     ///
     /// Fails as [`Client::get`] does.
-    pub fn post<T>(&self, path: &str, body: &impl Serialize) -> Result<Reply<T>, Stop> {
+    pub fn post<T>(&self, path: &str, body: &impl Serialize) -> Result<EngineReply<T>, CliError> {
         self.post_to(&segments(path), body)
     }
 
@@ -120,7 +120,7 @@ impl Client {
     /// # Errors
     ///
     /// Fails as [`Client::get`] does.
-    pub fn get_at<T>(&self, segments: &[&str]) -> Result<Reply<T>, Stop> {
+    pub fn get_at<T>(&self, segments: &[&str]) -> Result<EngineReply<T>, CliError> {
         self.send(Method::GET, segments, &(), None)
     }
 
@@ -129,8 +129,8 @@ impl Client {
     /// # Errors
     ///
     /// Fails as [`Client::get`] does, or when the body cannot be written as JSON.
-    pub fn post_to<T>(&self, segments: &[&str], body: &impl Serialize) -> Result<Reply<T>, Stop> {
-        let body = serde_json::to_value(body).map_err(|error| Stop::failure(format!("request: {error}"), ""))?;
+    pub fn post_to<T>(&self, segments: &[&str], body: &impl Serialize) -> Result<EngineReply<T>, CliError> {
+        let body = serde_json::to_value(body).map_err(|error| CliError::failure(format!("request: {error}"), ""))?;
         self.send(Method::POST, segments, &(), Some(body))
     }
 
@@ -139,11 +139,11 @@ impl Client {
     /// # Errors
     ///
     /// Fails with [`Code::Interrupted`] on Ctrl-C.
-    pub fn pause(&self) -> Result<(), Stop> {
+    pub fn pause(&self) -> Result<(), CliError> {
         self.runtime.block_on(async {
             tokio::select! {
                 () = tokio::time::sleep(limits::WAIT_POLL) => Ok(()),
-                _ = tokio::signal::ctrl_c() => Err(Stop::new(Code::Interrupted, "interrupted", "the engine continues; see `nightshift runs`")),
+                _ = tokio::signal::ctrl_c() => Err(CliError::new(CliExitCode::Interrupted, "interrupted", "the engine continues; see `nightshift runs`")),
             }
         })
     }
@@ -154,13 +154,13 @@ impl Client {
         segments: &[&str],
         query: &impl Serialize,
         body: Option<Value>,
-    ) -> Result<Reply<T>, Stop> {
+    ) -> Result<EngineReply<T>, CliError> {
         let (status, bytes) = self.runtime.block_on(self.exchange(method, segments, query, body))?;
         if !status.is_success() {
             return Err(refused(status, &bytes));
         }
         serde_json::from_slice(&bytes).map_err(|error| {
-            Stop::failure(
+            CliError::failure(
                 format!("the answer of {} is not understood: {error}", self.base),
                 "is it a Nightshift engine of this version? See `nightshift status` and `nightshift --version`",
             )
@@ -173,11 +173,11 @@ impl Client {
         segments: &[&str],
         query: &impl Serialize,
         body: Option<Value>,
-    ) -> Result<(StatusCode, Vec<u8>), Stop> {
+    ) -> Result<(StatusCode, Vec<u8>), CliError> {
         let mut url = self.base.clone();
         // Segments are escaped one by one, so that an id from the shell stays one segment.
         url.path_segments_mut()
-            .map_err(|()| Stop::usage(format!("{} cannot be a server", self.base), "write http://host:port"))?
+            .map_err(|()| CliError::usage(format!("{} cannot be a server", self.base), "write http://host:port"))?
             .pop_if_empty()
             .extend(["api", "v1"])
             .extend(segments);
@@ -192,22 +192,22 @@ impl Client {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if bytes.len() + chunk.len() > limits::CLIENT_BODY_BYTES {
-                return Err(Stop::failure("the answer is endless", "request less with --limit"));
+                return Err(CliError::failure("the answer is endless", "request less with --limit"));
             }
             bytes.extend_from_slice(&chunk);
         }
         Ok((status, bytes))
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Stop {
+    fn unreachable(&self, error: &reqwest::Error) -> CliError {
         if error.is_timeout() {
-            return Stop::failure(
+            return CliError::failure(
                 format!("{} did not answer in time", self.base),
                 "see the engine's log and `nightshift doctor`",
             );
         }
         let why = std::error::Error::source(error).map_or(error.to_string(), deepest);
-        Stop::failure(
+        CliError::failure(
             format!("no engine answers at {}: {why}", self.base),
             "start it with `nightshift serve`, or give its address with --server or NIGHTSHIFT_SERVER",
         )
@@ -236,25 +236,28 @@ fn deepest(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-fn given_token(invocation: &Invocation) -> Result<Option<String>, Stop> {
+fn given_token(invocation: &Invocation) -> Result<Option<String>, CliError> {
     if let Some(path) = &invocation.global.token_file {
-        let secret = crate::config::Secret::File(path.clone());
-        return secret.read().map(Some).map_err(|why| Stop::new(Code::Auth, why, "name a file with one token in it"));
+        let secret = crate::config::SecretSource::File(path.clone());
+        return secret
+            .read()
+            .map(Some)
+            .map_err(|why| CliError::new(CliExitCode::Auth, why, "name a file with one token in it"));
     }
     Ok(std::env::var("NIGHTSHIFT_TOKEN").ok().filter(|token| !token.is_empty()))
 }
 
-fn local_token(path: &Path) -> Result<String, Stop> {
-    crate::config::Secret::File(path.to_owned()).read().map_err(|why| {
-        Stop::new(
-            Code::Auth,
+fn local_token(path: &Path) -> Result<String, CliError> {
+    crate::config::SecretSource::File(path.to_owned()).read().map_err(|why| {
+        CliError::new(
+            CliExitCode::Auth,
             format!("no token: {why}"),
             "set NIGHTSHIFT_TOKEN or --token-file; on the engine's own machine `serve` writes one at its first start",
         )
     })
 }
 
-fn base(named: Option<&str>, config: &Config) -> Result<Url, Stop> {
+fn base(named: Option<&str>, config: &Config) -> Result<Url, CliError> {
     let text = match named {
         Some(named) => named.to_owned(),
         None => {
@@ -272,7 +275,7 @@ fn base(named: Option<&str>, config: &Config) -> Result<Url, Stop> {
     };
     match Url::parse(&text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        _ => Err(Stop::usage(
+        _ => Err(CliError::usage(
             format!("`{text}` is not the address of a server"),
             "write http://host:port or https://host",
         )),
@@ -284,7 +287,7 @@ fn is_local(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn refused(status: StatusCode, bytes: &[u8]) -> Stop {
+fn refused(status: StatusCode, bytes: &[u8]) -> CliError {
     let problem: ProblemDetails = serde_json::from_slice(bytes).unwrap_or_default();
     let word = |text: &str| super::invocation::clean(text, 2_000);
     // An engine of before has no `detail`.
@@ -294,10 +297,10 @@ fn refused(status: StatusCode, bytes: &[u8]) -> Stop {
         text => text,
     };
     let code = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Code::Auth,
-        StatusCode::NOT_FOUND => Code::NotFound,
-        StatusCode::BAD_REQUEST => Code::Usage,
-        _ => Code::Failure,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => CliExitCode::Auth,
+        StatusCode::NOT_FOUND => CliExitCode::NotFound,
+        StatusCode::BAD_REQUEST => CliExitCode::Usage,
+        _ => CliExitCode::Failure,
     };
-    Stop::new(code, error, word(&problem.hint))
+    CliError::new(code, error, word(&problem.hint))
 }

@@ -3,16 +3,16 @@
 //! Invariant: secrets are printed as references, never read.
 
 use super::invocation::Invocation;
-use super::stop::Stop;
+use super::stop::CliError;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ConfigArgs {
     /// Print it as YAML with every default filled in and marked `# default`; parses back to the same
     #[arg(long)]
     effective: bool,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &ConfigArgs, invocation: &Invocation) -> Result<(), CliError> {
     let (config, found) = invocation.config()?;
     invocation.say(&format!("{found}: good"));
     if invocation.json() {
@@ -21,7 +21,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if args.effective {
         // It was read a moment ago; one that is gone again marks everything.
         let file = found.path().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-        let text = config.effective_marked(&file).map_err(|why| Stop::failure(why, ""))?;
+        let text = config.effective_marked(&file).map_err(|why| CliError::failure(why, ""))?;
         return invocation.print(&text);
     }
     invocation

@@ -6,16 +6,16 @@ mod children;
 mod people;
 mod stories;
 
-use super::stop::{Code, Stop};
+use super::stop::{CliError, CliExitCode};
 use crate::world::sim::{SimFleet, SimOptions, SimWorkload};
-use children::Children;
-use people::People;
+use children::DemoProcesses;
+use people::InboxServer;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct DemoArgs {
     /// Exit after at most this many seconds: exit code 0 if every scenario ended as expected, 1 otherwise.
     #[arg(long)]
     seconds: Option<u64>,
@@ -29,11 +29,11 @@ pub(super) struct Args {
 
 /// Prints one line of the scenario: seconds since the beginning, source, text.
 #[derive(Clone)]
-struct Narrator {
+struct ScenarioLog {
     began: Instant,
 }
 
-impl Narrator {
+impl ScenarioLog {
     fn say(&self, who: &str, what: &str) {
         let seconds = self.began.elapsed().as_secs_f32();
         let mut out = std::io::stdout().lock();
@@ -60,18 +60,18 @@ fn options() -> SimOptions {
 }
 
 /// Everything that the stories look at and act on.
-struct Stage {
+struct DemoFleet {
     pub fleet: SimFleet,
-    pub people: People,
-    pub children: Children,
-    pub say: Narrator,
+    pub people: InboxServer,
+    pub children: DemoProcesses,
+    pub say: ScenarioLog,
     pub deadline: Instant,
 }
 
-pub(super) fn run(args: Args) -> Result<(), Stop> {
+pub(super) fn run(args: DemoArgs) -> Result<(), CliError> {
     let template = args.home.join("deploy/demo/prometheus.yml.in");
     if !template.is_file() {
-        return Err(Stop::usage(
+        return Err(CliError::usage(
             format!("the demo needs the source folder of Nightshift, and {} is not there", template.display()),
             "run it in that folder, or name it: `nightshift demo --home PATH`; without it, `nightshift sim` serves a \
              simulated fleet",
@@ -80,7 +80,7 @@ pub(super) fn run(args: Args) -> Result<(), Stop> {
     for tool in ["prometheus", "alertmanager"] {
         let program = args.tools.join("bin").join(tool);
         if !program.is_file() {
-            return Err(Stop::usage(
+            return Err(CliError::usage(
                 format!("{} is not there", program.display()),
                 "`make demo` fetches it; or name the folder with `bin/prometheus` and `bin/alertmanager`: --tools PATH",
             ));
@@ -89,25 +89,25 @@ pub(super) fn run(args: Args) -> Result<(), Stop> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+        .map_err(|error| CliError::failure(format!("runtime: {error}"), ""))?;
     let hint = "`make tools` fetches Prometheus and Alertmanager; `make demo` does both";
-    runtime.block_on(play(args)).map_err(|error| Stop::failure(format!("{error:#}"), hint))?
+    runtime.block_on(play(args)).map_err(|error| CliError::failure(format!("{error:#}"), hint))?
 }
 
-async fn play(args: Args) -> anyhow::Result<Result<(), Stop>> {
-    let say = Narrator { began: Instant::now() };
+async fn play(args: DemoArgs) -> anyhow::Result<Result<(), CliError>> {
+    let say = ScenarioLog { began: Instant::now() };
     say.heading("setting the stage");
     let fleet = SimFleet::start(options())?;
     say.say("fleet", &format!("4 nodes × 8 GPUs, three models; Kubernetes API and metrics at {}", fleet.url()));
-    let people = People::start(say.clone()).await?;
-    let children = Children::start(&args.tools, &args.home, &fleet.url(), &people, &say).await?;
+    let people = InboxServer::start(say.clone()).await?;
+    let children = DemoProcesses::start(&args.tools, &args.home, &fleet.url(), &people, &say).await?;
     let patience = Duration::from_secs(args.seconds.unwrap_or(600));
-    let mut stage = Stage { fleet, people, children, say: say.clone(), deadline: say.began + patience };
+    let mut stage = DemoFleet { fleet, people, children, say: say.clone(), deadline: say.began + patience };
     stage.children.follow_the_ledger(&say);
 
     let failed = tokio::select! {
         failed = stories::all(&mut stage) => failed,
-        _ = tokio::signal::ctrl_c() => return Ok(Err(Stop::said(Code::Interrupted))),
+        _ = tokio::signal::ctrl_c() => return Ok(Err(CliError::said(CliExitCode::Interrupted))),
     };
     say.heading("the end of the scenarios");
     for line in &failed {
@@ -122,7 +122,7 @@ async fn play(args: Args) -> anyhow::Result<Result<(), Stop>> {
             say.say("demo", "every scenario ended as expected");
             return Ok(Ok(()));
         }
-        return Ok(Err(Stop::said(Code::Failure)));
+        return Ok(Err(CliError::said(CliExitCode::Failure)));
     }
     say.say("demo", "the fleet keeps running; explore it with:");
     for command in ["incidents", "show r1", "why gpu-2", "audit verify"] {
@@ -130,5 +130,5 @@ async fn play(args: Args) -> anyhow::Result<Result<(), Stop>> {
     }
     say.say("demo", "Ctrl-C ends it");
     tokio::signal::ctrl_c().await?;
-    Ok(Err(Stop::said(Code::Interrupted)))
+    Ok(Err(CliError::said(CliExitCode::Interrupted)))
 }

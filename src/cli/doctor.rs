@@ -10,14 +10,14 @@ mod provider;
 mod reach;
 mod slack;
 
-use super::invocation::{Invocation, Paint, clean};
-use super::stop::{Code, Stop};
+use super::invocation::{Invocation, TextStyle, clean};
+use super::stop::{CliError, CliExitCode};
 use crate::config::Config;
 use serde::Serialize;
 use serde_json::json;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct DoctorArgs {
     /// Check only this machine: contact no cluster, no Prometheus, no channel
     #[arg(long)]
     offline: bool,
@@ -25,7 +25,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Health {
+enum DoctorStatus {
     Good,
     Odd,
     Bad,
@@ -33,9 +33,9 @@ enum Health {
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
-struct Finding {
+struct DoctorFinding {
     area: String,
-    health: Health,
+    health: DoctorStatus,
     what: String,
     /// The text to paste; empty where nothing is to fix.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -44,27 +44,27 @@ struct Finding {
 
 /// Everything that was looked at so far.
 #[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+struct DoctorFindings(Vec<DoctorFinding>);
 
-impl Findings {
+impl DoctorFindings {
     fn good(&mut self, area: &str, what: impl Into<String>) {
-        self.add(area, Health::Good, what, "");
+        self.add(area, DoctorStatus::Good, what, "");
     }
 
     fn odd(&mut self, area: &str, what: impl Into<String>, mend: impl Into<String>) {
-        self.add(area, Health::Odd, what, mend);
+        self.add(area, DoctorStatus::Odd, what, mend);
     }
 
     fn bad(&mut self, area: &str, what: impl Into<String>, mend: impl Into<String>) {
-        self.add(area, Health::Bad, what, mend);
+        self.add(area, DoctorStatus::Bad, what, mend);
     }
 
-    fn add(&mut self, area: &str, health: Health, what: impl Into<String>, mend: impl Into<String>) {
-        self.0.push(Finding { area: area.to_owned(), health, what: what.into(), mend: mend.into() });
+    fn add(&mut self, area: &str, health: DoctorStatus, what: impl Into<String>, mend: impl Into<String>) {
+        self.0.push(DoctorFinding { area: area.to_owned(), health, what: what.into(), mend: mend.into() });
     }
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &DoctorArgs, invocation: &Invocation) -> Result<(), CliError> {
     // A configuration that cannot be read has been explained already: there is nothing else to look at.
     let (config, found) = invocation.config()?;
     let offline = args.offline;
@@ -72,21 +72,21 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let looked = std::thread::Builder::new()
         .stack_size(crate::limits::SCRIPT_STACK_BYTES)
         .spawn(move || look(&config, &place, offline))
-        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
+        .map_err(|error| CliError::failure(format!("cannot start a thread: {error}"), ""))?
         .join()
-        .map_err(|_| Stop::failure("doctor itself failed", "report this"))?;
+        .map_err(|_| CliError::failure("doctor itself failed", "report this"))?;
     let findings = looked?.0;
     report(invocation, &findings)?;
-    let worst = |health: Health| findings.iter().any(|finding| finding.health == health);
-    match (worst(Health::Bad), worst(Health::Odd)) {
-        (true, _) => Err(Stop::said(Code::Failure)),
-        (false, true) => Err(Stop::said(Code::Partial)),
+    let worst = |health: DoctorStatus| findings.iter().any(|finding| finding.health == health);
+    match (worst(DoctorStatus::Bad), worst(DoctorStatus::Odd)) {
+        (true, _) => Err(CliError::said(CliExitCode::Failure)),
+        (false, true) => Err(CliError::said(CliExitCode::Partial)),
         (false, false) => Ok(()),
     }
 }
 
-fn look(config: &Config, place: &str, offline: bool) -> Result<Findings, Stop> {
-    let mut findings = Findings::default();
+fn look(config: &Config, place: &str, offline: bool) -> Result<DoctorFindings, CliError> {
+    let mut findings = DoctorFindings::default();
     findings.good("configuration", place.strip_prefix("configuration ").unwrap_or(place));
     inside::secrets(config, &mut findings);
     inside::files(config, &mut findings);
@@ -99,22 +99,22 @@ fn look(config: &Config, place: &str, offline: bool) -> Result<Findings, Stop> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+            .map_err(|error| CliError::failure(format!("runtime: {error}"), ""))?;
         runtime.block_on(outside::all(config, loaded.as_deref(), &mut findings))?;
     }
     Ok(findings)
 }
 
-fn report(invocation: &Invocation, findings: &[Finding]) -> Result<(), Stop> {
+fn report(invocation: &Invocation, findings: &[DoctorFinding]) -> Result<(), CliError> {
     if invocation.json() {
         return invocation.print_json(&json!({ "findings": findings }));
     }
     let width = findings.iter().map(|finding| finding.area.chars().count()).max().unwrap_or_default();
     for finding in findings {
         let (paint, word) = match finding.health {
-            Health::Good => (Paint::Good, "good"),
-            Health::Odd => (Paint::Odd, "odd "),
-            Health::Bad => (Paint::Bad, "bad "),
+            DoctorStatus::Good => (TextStyle::Good, "good"),
+            DoctorStatus::Odd => (TextStyle::Odd, "odd "),
+            DoctorStatus::Bad => (TextStyle::Bad, "bad "),
         };
         invocation.line(&format!(
             "{}  {:<width$}  {}",
@@ -123,10 +123,15 @@ fn report(invocation: &Invocation, findings: &[Finding]) -> Result<(), Stop> {
             clean(&finding.what, 400)
         ))?;
         for line in finding.mend.lines() {
-            invocation.line(&format!("      {}", invocation.paint(Paint::Dim, &clean(line, 400))))?;
+            invocation.line(&format!("      {}", invocation.paint(TextStyle::Dim, &clean(line, 400))))?;
         }
     }
-    let count = |health: Health| findings.iter().filter(|finding| finding.health == health).count();
-    invocation.say(&format!("{} good, {} odd, {} bad", count(Health::Good), count(Health::Odd), count(Health::Bad)));
+    let count = |health: DoctorStatus| findings.iter().filter(|finding| finding.health == health).count();
+    invocation.say(&format!(
+        "{} good, {} odd, {} bad",
+        count(DoctorStatus::Good),
+        count(DoctorStatus::Odd),
+        count(DoctorStatus::Bad)
+    ));
     Ok(())
 }

@@ -2,10 +2,10 @@
 //!
 //! Invariant: a freeze names who and why; without arguments it only lists.
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::invocation::Invocation;
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{FreezeAnswer, FreezeList, FreezeRequest, ScopeRequest, UnfreezeAnswer};
 use crate::model::Freeze;
 
@@ -17,7 +17,7 @@ Examples:
   nightshift unfreeze --scope rule:gpu-reset --why '…'  release it";
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct FreezeArgs {
     /// Scope to freeze: all, cluster:NAME or rule:NAME
     #[arg(long, default_value = "all")]
     scope: String,
@@ -43,8 +43,8 @@ pub(super) struct UnfreezeArgs {
 }
 
 /// Stopping is never asked about: it must work at once, from everywhere.
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let client = Client::new(invocation)?;
+pub(super) fn run(args: &FreezeArgs, invocation: &Invocation) -> Result<(), CliError> {
+    let client = EngineClient::new(invocation)?;
     let Some(why) = &args.why else { return list(invocation, &client) };
     let body = FreezeRequest { scope: args.scope.clone(), why: why.clone(), lasts: args.lasts.clone() };
     let answer = client.post::<FreezeAnswer>("freezes", &body)?;
@@ -62,10 +62,10 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     Ok(())
 }
 
-pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(), CliError> {
     invocation.confirm(args.yes, &format!("let automation go on ({})", page::text(&args.scope)))?;
     let body = ScopeRequest { scope: args.scope.clone(), why: args.why.clone() };
-    let answer = Client::new(invocation)?.post::<UnfreezeAnswer>("unfreeze", &body)?;
+    let answer = EngineClient::new(invocation)?.post::<UnfreezeAnswer>("unfreeze", &body)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -77,7 +77,7 @@ pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(
     invocation.line(&format!("not frozen any more: {}", page::text(&args.scope)))
 }
 
-fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+fn list(invocation: &Invocation, client: &EngineClient) -> Result<(), CliError> {
     let answer = client.get::<FreezeList>("freezes", &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
@@ -98,7 +98,7 @@ fn lasts(freeze: &Freeze, invocation: &Invocation) -> String {
     freeze.until.map_or_else(|| "until it is released".to_owned(), |until| format!("until {}", invocation.when(until)))
 }
 
-pub(super) fn table(invocation: &Invocation, freezes: &[Freeze]) -> Result<(), Stop> {
+pub(super) fn table(invocation: &Invocation, freezes: &[Freeze]) -> Result<(), CliError> {
     let row = |freeze: &Freeze| {
         [
             page::text(&freeze.scope),

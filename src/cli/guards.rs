@@ -2,22 +2,22 @@
 //!
 //! Invariant: a level that could not be read is said to be unknown, and a breaker is reset only with a reason.
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::invocation::Invocation;
-use super::stop::Stop;
+use super::stop::CliError;
 use super::{freeze, page};
 use crate::api::{BreakerReset, GuardLevels, HeldRun, NodeHold, PoolLevel, ScopeRequest};
 use crate::model::Breaker;
 use crate::policy::TakenReplica;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct GuardsArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<GuardsCommand>,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum GuardsCommand {
     /// Reset a tripped breaker, with its cause
     Reset(ResetArgs),
 }
@@ -34,15 +34,15 @@ struct ResetArgs {
     yes: bool,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let client = Client::new(invocation)?;
+pub(super) fn run(args: &GuardsArgs, invocation: &Invocation) -> Result<(), CliError> {
+    let client = EngineClient::new(invocation)?;
     match &args.command {
-        Some(Command::Reset(reset)) => self::reset(reset, invocation, &client),
+        Some(GuardsCommand::Reset(reset)) => self::reset(reset, invocation, &client),
         None => list(invocation, &client),
     }
 }
 
-fn reset(args: &ResetArgs, invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+fn reset(args: &ResetArgs, invocation: &Invocation, client: &EngineClient) -> Result<(), CliError> {
     invocation.confirm(args.yes, &format!("reset the breaker {}", page::text(&args.scope)))?;
     let wish = ScopeRequest { scope: args.scope.clone(), why: args.why.clone() };
     let answer = client.post::<BreakerReset>("breakers/reset", &wish)?;
@@ -52,7 +52,7 @@ fn reset(args: &ResetArgs, invocation: &Invocation, client: &Client) -> Result<(
     invocation.line(&format!("reset: {}; earlier failures no longer count", page::text(&args.scope)))
 }
 
-fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
+fn list(invocation: &Invocation, client: &EngineClient) -> Result<(), CliError> {
     let answer = client.get::<GuardLevels>("guards", &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);

@@ -2,10 +2,10 @@
 //!
 //! Invariant: a table has relative ages, JSON has RFC 3339.
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::invocation::Invocation;
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{AssignRequest, IncidentAnswer, IncidentList, ResolveRequest, SilenceAnswer, SilenceRequest};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ Examples:
   nightshift silence i3 30m --reason 'known, see i2'";
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct IncidentsArgs {
     /// Include finished ones
     #[arg(short, long)]
     all: bool,
@@ -83,10 +83,10 @@ pub(super) struct ResolveArgs {
     source: Option<String>,
 }
 
-pub(super) fn resolve(args: &ResolveArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn resolve(args: &ResolveArgs, invocation: &Invocation) -> Result<(), CliError> {
     let id = args.id.to_ascii_lowercase();
     let wish = ResolveRequest { why: args.why.clone(), source: args.source.clone() };
-    let answer = Client::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/resolve"), &wish)?;
+    let answer = EngineClient::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/resolve"), &wish)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -94,7 +94,7 @@ pub(super) fn resolve(args: &ResolveArgs, invocation: &Invocation) -> Result<(),
     invocation.line(&format!("{} {}", incident.id, page::incident_state(incident.state)))
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &IncidentsArgs, invocation: &Invocation) -> Result<(), CliError> {
     let open = !args.all && args.state.is_none();
     let mut query = vec![("limit", args.limit.to_string()), ("open", open.to_string())];
     let picked = [
@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     ];
     let narrowed = picked.iter().any(|(_, value)| value.is_some());
     query.extend(picked.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-    let answer = Client::new(invocation)?.get::<IncidentList>("incidents", &query)?;
+    let answer = EngineClient::new(invocation)?.get::<IncidentList>("incidents", &query)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -135,9 +135,9 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     invocation.table(["ID", "SEVERITY", "STATE", "OWNER", "TITLE", "ON", "FIRING", "AGE"], rows.collect())
 }
 
-pub(super) fn ack(args: &AckArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn ack(args: &AckArgs, invocation: &Invocation) -> Result<(), CliError> {
     let id = args.id.to_ascii_lowercase();
-    let answer = Client::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/ack"), &json!({}))?;
+    let answer = EngineClient::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/ack"), &json!({}))?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -145,10 +145,10 @@ pub(super) fn ack(args: &AckArgs, invocation: &Invocation) -> Result<(), Stop> {
     invocation.line(&format!("{} {}", incident.id, page::incident_state(incident.state)))
 }
 
-pub(super) fn assign(args: &AssignArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn assign(args: &AssignArgs, invocation: &Invocation) -> Result<(), CliError> {
     let id = args.id.to_ascii_lowercase();
     let wish = AssignRequest { to: args.to.clone() };
-    let answer = Client::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/assign"), &wish)?;
+    let answer = EngineClient::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/assign"), &wish)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -157,10 +157,10 @@ pub(super) fn assign(args: &AssignArgs, invocation: &Invocation) -> Result<(), S
     invocation.line(&format!("{} is {}'s", incident.id, page::text(&owner)))
 }
 
-pub(super) fn silence(args: &SilenceArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn silence(args: &SilenceArgs, invocation: &Invocation) -> Result<(), CliError> {
     let id = args.id.to_ascii_lowercase();
     let wish = SilenceRequest { lasts: args.lasts.clone(), why: args.why.clone() };
-    let answer = Client::new(invocation)?.post::<SilenceAnswer>(&format!("incidents/{id}/silence"), &wish)?;
+    let answer = EngineClient::new(invocation)?.post::<SilenceAnswer>(&format!("incidents/{id}/silence"), &wish)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }

@@ -2,9 +2,9 @@
 //!
 //! Invariant: colours appear on a terminal only, unless asked for; control characters from outside never reach one.
 
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::clock::{Clock, RealClock};
-use crate::config::{Config, Found};
+use crate::config::{Config, ConfigOrigin};
 use crate::model::Time;
 use clap::{Args, ValueEnum};
 use comfy_table::Table;
@@ -14,19 +14,19 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 #[derive(Args)]
-pub(super) struct Global {
+pub(super) struct GlobalArgs {
     /// Configuration file [env: NIGHTSHIFT_CONFIG] [default: ./nightshift.yaml, then /etc/nightshift/nightshift.yaml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Output format
     #[arg(short, long, global = true, value_enum, default_value = "table")]
-    pub output: Format,
+    pub output: OutputFormat,
     /// Show times in UTC instead of the zone of this machine (`TZ`)
     #[arg(long, global = true)]
     pub utc: bool,
     /// Colors; `auto` means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
-    pub color: When,
+    pub color: ColorMode,
     /// Engine address [default: from the configuration]
     #[arg(long, global = true, value_name = "URL", env = "NIGHTSHIFT_SERVER")]
     pub server: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct Global {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(super) enum OutputFormat {
     Table,
     /// A table whose columns are not cut to the terminal
     Wide,
@@ -44,7 +44,7 @@ pub(super) enum Format {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum When {
+pub(super) enum ColorMode {
     Auto,
     Always,
     Never,
@@ -52,7 +52,7 @@ pub(super) enum When {
 
 /// The meaning of a piece of text; the color follows.
 #[derive(Clone, Copy)]
-pub(super) enum Paint {
+pub(super) enum TextStyle {
     Strong,
     Dim,
     Good,
@@ -61,7 +61,7 @@ pub(super) enum Paint {
 }
 
 pub(super) struct Invocation {
-    pub global: Global,
+    pub global: GlobalArgs,
     pub now: Time,
     zone: TimeZone,
     stdout_colour: bool,
@@ -70,13 +70,13 @@ pub(super) struct Invocation {
 
 impl Invocation {
     /// The options, with the colors and the zone that follow from them and from the environment.
-    pub fn new(global: Global) -> Invocation {
+    pub fn new(global: GlobalArgs) -> Invocation {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colour = |terminal: bool| match global.color {
-            When::Always => true,
-            When::Never => false,
-            When::Auto => terminal && !plain,
+            ColorMode::Always => true,
+            ColorMode::Never => false,
+            ColorMode::Auto => terminal && !plain,
         };
         let (stdout_colour, stderr_colour) = (colour(io::stdout().is_terminal()), colour(io::stderr().is_terminal()));
         let zone = if global.utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) };
@@ -85,7 +85,7 @@ impl Invocation {
 
     /// Whether the output is JSON.
     pub fn json(&self) -> bool {
-        self.global.output == Format::Json
+        self.global.output == OutputFormat::Json
     }
 
     /// Whether stdout gets colors.
@@ -98,11 +98,11 @@ impl Invocation {
     /// # Errors
     ///
     /// Fails when the configuration cannot be read, does not parse, or breaks a rule.
-    pub fn config(&self) -> Result<(Config, Found), Stop> {
+    pub fn config(&self) -> Result<(Config, ConfigOrigin), CliError> {
         let found = Config::find(self.global.config.as_deref());
         match Config::load_found(&found) {
             Ok(config) => Ok((config, found)),
-            Err(error) => Err(Stop::usage(error, "")),
+            Err(error) => Err(CliError::usage(error, "")),
         }
     }
 
@@ -111,7 +111,7 @@ impl Invocation {
     /// # Errors
     ///
     /// Fails when stdout cannot be written; a reader that went away ends the command with success.
-    pub fn line(&self, text: &str) -> Result<(), Stop> {
+    pub fn line(&self, text: &str) -> Result<(), CliError> {
         self.print(&format!("{text}\n"))
     }
 
@@ -120,12 +120,14 @@ impl Invocation {
     /// # Errors
     ///
     /// Fails when stdout cannot be written; a reader that went away ends the command with success.
-    pub fn print(&self, text: &str) -> Result<(), Stop> {
+    pub fn print(&self, text: &str) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Stop::said(super::stop::Code::Ok)),
-            Err(error) => Err(Stop::failure(format!("stdout: {error}"), "")),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Err(CliError::said(super::stop::CliExitCode::Ok))
+            }
+            Err(error) => Err(CliError::failure(format!("stdout: {error}"), "")),
         }
     }
 
@@ -134,9 +136,9 @@ impl Invocation {
     /// # Errors
     ///
     /// Fails when the value cannot be written as JSON, and as [`Invocation::print`] does.
-    pub fn print_json(&self, value: &impl Serialize) -> Result<(), Stop> {
+    pub fn print_json(&self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value)
-            .map_err(|error| Stop::failure(format!("cannot print as JSON: {error}"), ""))?;
+            .map_err(|error| CliError::failure(format!("cannot print as JSON: {error}"), ""))?;
         self.line(&text)
     }
 
@@ -145,15 +147,15 @@ impl Invocation {
     /// # Errors
     ///
     /// Fails as [`Invocation::print`] does.
-    pub fn table<const N: usize>(&self, head: [&str; N], rows: Vec<[String; N]>) -> Result<(), Stop> {
+    pub fn table<const N: usize>(&self, head: [&str; N], rows: Vec<[String; N]>) -> Result<(), CliError> {
         let mut table = Table::new();
-        let width = table.width().filter(|_| self.global.output != Format::Wide && io::stdout().is_terminal());
+        let width = table.width().filter(|_| self.global.output != OutputFormat::Wide && io::stdout().is_terminal());
         let rows = match width {
             Some(width) => fit(head, rows, usize::from(width)),
             None => rows,
         };
         table.load_style(comfy_table::presets::NOTHING).force_no_tty();
-        table.set_header(head.map(|name| self.paint(Paint::Dim, name)));
+        table.set_header(head.map(|name| self.paint(TextStyle::Dim, name)));
         for row in rows {
             table.add_row(row);
         }
@@ -171,16 +173,16 @@ impl Invocation {
 
     /// A warning on stderr.
     pub fn warn(&self, text: &str) {
-        self.say(&format!("{} {text}", self.on_stderr(Paint::Odd, "warning:")));
+        self.say(&format!("{} {text}", self.on_stderr(TextStyle::Odd, "warning:")));
     }
 
     /// The text in a color of stdout, where it has colors.
-    pub fn paint(&self, paint: Paint, text: &str) -> String {
+    pub fn paint(&self, paint: TextStyle, text: &str) -> String {
         painted(self.stdout_colour, paint, text)
     }
 
     /// The text in a color of stderr, where it has colors.
-    pub fn on_stderr(&self, paint: Paint, text: &str) -> String {
+    pub fn on_stderr(&self, paint: TextStyle, text: &str) -> String {
         painted(self.stderr_colour, paint, text)
     }
 
@@ -215,19 +217,19 @@ impl Invocation {
     /// # Errors
     ///
     /// Fails when the answer is no, or there is no terminal and no `--yes`.
-    pub fn confirm(&self, yes: bool, what: &str) -> Result<(), Stop> {
+    pub fn confirm(&self, yes: bool, what: &str) -> Result<(), CliError> {
         if yes {
             return Ok(());
         }
         if self.json() || !self.can_ask() {
             let error = format!("this would {what}, and there is no terminal to confirm it on: no action taken");
-            return Err(Stop::usage(error, "to skip the confirmation: add --yes"));
+            return Err(CliError::usage(error, "to skip the confirmation: add --yes"));
         }
         let answer = self.ask(&format!("Really {what}? [y/N]"))?;
         if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(());
         }
-        Err(Stop::failure("not confirmed: no action taken", ""))
+        Err(CliError::failure("not confirmed: no action taken", ""))
     }
 
     /// Prompts the user; returns the answer without the newline.
@@ -235,9 +237,9 @@ impl Invocation {
     /// # Errors
     ///
     /// Fails when the terminal cannot be written or read.
-    pub fn ask(&self, question: &str) -> Result<String, Stop> {
+    pub fn ask(&self, question: &str) -> Result<String, CliError> {
         let wrong = |error| {
-            Stop::failure(format!("cannot read the confirmation: {error}"), "add --yes to skip the confirmation")
+            CliError::failure(format!("cannot read the confirmation: {error}"), "add --yes to skip the confirmation")
         };
         write!(io::stderr(), "{question} ").and_then(|()| io::stderr().flush()).map_err(wrong)?;
         let mut answer = String::new();
@@ -292,16 +294,16 @@ fn shown(cell: &str) -> usize {
     visible.count()
 }
 
-fn painted(on: bool, paint: Paint, text: &str) -> String {
+fn painted(on: bool, paint: TextStyle, text: &str) -> String {
     if !on || text.is_empty() {
         return text.to_owned();
     }
     let code = match paint {
-        Paint::Strong => "1",
-        Paint::Dim => "2",
-        Paint::Good => "32",
-        Paint::Odd => "33",
-        Paint::Bad => "31",
+        TextStyle::Strong => "1",
+        TextStyle::Dim => "2",
+        TextStyle::Good => "32",
+        TextStyle::Odd => "33",
+        TextStyle::Bad => "31",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
 }

@@ -2,22 +2,22 @@
 //!
 //! Invariant: every number is the engine's; an unknown one is shown as unknown.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{JudgeAnswer, JudgeRequest, MoveRequest, MovedRule, ScorecardAnswer, ScorecardList};
 use crate::model::{Mode, Scorecard, Span};
 use serde_json::json;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ScorecardArgs {
     /// Rule; without it, one line for each rule
     rule: Option<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Verdict {
+enum ReviewVerdict {
     Right,
     Wrong,
 }
@@ -28,7 +28,7 @@ pub(super) struct JudgeArgs {
     run: String,
     /// Whether its actions or its plan were right; your latest review counts
     #[arg(value_enum)]
-    verdict: Verdict,
+    verdict: ReviewVerdict,
     /// Reason; recorded in the ledger
     #[arg(short, long, visible_alias = "reason", default_value = "")]
     why: String,
@@ -65,15 +65,15 @@ fn mode(text: &str) -> Result<Mode, String> {
     serde_json::from_value(json!(text)).map_err(|_| "modes: observe, suggest, approve, auto".to_owned())
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &ScorecardArgs, invocation: &Invocation) -> Result<(), CliError> {
     match &args.rule {
         Some(rule) => show(invocation, rule),
         None => list(invocation),
     }
 }
 
-fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.get::<ScorecardList>("scorecards", &())?;
+fn list(invocation: &Invocation) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.get::<ScorecardList>("scorecards", &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -107,20 +107,20 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// The card of one rule.
-pub(super) fn show(invocation: &Invocation, rule: &str) -> Result<(), Stop> {
+pub(super) fn show(invocation: &Invocation, rule: &str) -> Result<(), CliError> {
     let rule = rule.strip_prefix("rule:").unwrap_or(rule);
-    let answer = Client::new(invocation)?.get_at::<ScorecardAnswer>(&["rules", rule, "scorecard"])?;
+    let answer = EngineClient::new(invocation)?.get_at::<ScorecardAnswer>(&["rules", rule, "scorecard"])?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
     print(invocation, &answer.read()?.scorecard)
 }
 
-fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
+fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), CliError> {
     let card = &scorecard.card;
     invocation.line(&format!(
         "{}  runs {}, is in {}",
-        invocation.paint(Paint::Strong, &page::text(&scorecard.rule)),
+        invocation.paint(TextStyle::Strong, &page::text(&scorecard.rule)),
         page::text(&scorecard.runbook),
         page::text(&scorecard.because()),
     ))?;
@@ -129,7 +129,7 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         .map_or("nothing yet".to_owned(), |at| format!("since {}, {} ago", invocation.when(at), invocation.age(at)));
     let hash = scorecard.content.get(..12).unwrap_or(&scorecard.content);
     let head = format!("statistics of its current version ({hash}): {since}");
-    invocation.line(&invocation.paint(Paint::Dim, &head))?;
+    invocation.line(&invocation.paint(TextStyle::Dim, &head))?;
     let judges = if card.judges.is_empty() { "none".to_owned() } else { page::text(&card.judges.join(", ")) };
     let median = card.answer_median.map_or("unknown".to_owned(), short);
     let saved = match card.saved {
@@ -166,7 +166,7 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
         None => invocation.line("this is the highest level"),
         Some(next) if next.missing.is_empty() => {
             let command = format!("nightshift promote {} --why '…'", page::text(&scorecard.rule));
-            invocation.line(&format!("ready for {}: {}", next.to, invocation.paint(Paint::Good, &command)))
+            invocation.line(&format!("ready for {}: {}", next.to, invocation.paint(TextStyle::Good, &command)))
         }
         Some(next) => {
             invocation.line(&format!("for {}:", next.to))?;
@@ -175,14 +175,14 @@ fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
     }
 }
 
-pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), CliError> {
     let verdict = match args.verdict {
-        Verdict::Right => "right",
-        Verdict::Wrong => "wrong",
+        ReviewVerdict::Right => "right",
+        ReviewVerdict::Wrong => "wrong",
     };
     let run = args.run.to_ascii_lowercase();
     let body = JudgeRequest { verdict: verdict.to_owned(), why: args.why.clone(), first: false };
-    let answer = Client::new(invocation)?.post::<JudgeAnswer>(&format!("runs/{run}/judge"), &body)?;
+    let answer = EngineClient::new(invocation)?.post::<JudgeAnswer>(&format!("runs/{run}/judge"), &body)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -193,17 +193,17 @@ pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), Sto
     Ok(())
 }
 
-pub(super) fn promote(args: &PromoteArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn promote(args: &PromoteArgs, invocation: &Invocation) -> Result<(), CliError> {
     invocation.confirm(args.yes, &format!("promote rule {}", page::text(&args.rule)))?;
     moves(invocation, &args.rule, "promote", &MoveRequest { to: args.to, why: args.why.clone() })
 }
 
-pub(super) fn demote(args: &DemoteArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn demote(args: &DemoteArgs, invocation: &Invocation) -> Result<(), CliError> {
     moves(invocation, &args.rule, "demote", &MoveRequest { to: args.to, why: args.why.clone() })
 }
 
-fn moves(invocation: &Invocation, rule: &str, verb: &str, body: &MoveRequest) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.post_to::<ScorecardAnswer>(&["rules", rule, verb], body)?;
+fn moves(invocation: &Invocation, rule: &str, verb: &str, body: &MoveRequest) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.post_to::<ScorecardAnswer>(&["rules", rule, verb], body)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -212,7 +212,7 @@ fn moves(invocation: &Invocation, rule: &str, verb: &str, body: &MoveRequest) ->
 }
 
 /// Rules that do not go as far as their files say, or go further.
-pub(super) fn moved(invocation: &Invocation, rules: &[MovedRule]) -> Result<(), Stop> {
+pub(super) fn moved(invocation: &Invocation, rules: &[MovedRule]) -> Result<(), CliError> {
     if rules.is_empty() {
         return Ok(());
     }

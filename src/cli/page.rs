@@ -2,13 +2,13 @@
 //!
 //! Invariant: everything that came from outside goes through `clean`.
 
-use super::invocation::{Invocation, Paint, clean};
-use super::stop::Stop;
+use super::invocation::{Invocation, TextStyle, clean};
+use super::stop::CliError;
 use crate::engine::story;
 use crate::limits::NAMES_SHOWN;
 use crate::model::{
-    Effect, Foretold, Incident, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, Reach, Run, RunState, Severity,
-    Span, StoryLine, Subject, Time,
+    EffectClass, ImpactScope, Incident, IncidentState, Outcome, Plan, PlanEnd, PlannedCall, PreflightDecision, Run,
+    RunState, Severity, Span, Subject, Time, TimelineEntry,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -48,21 +48,21 @@ fn offset(start: Time, at: Time) -> String {
 }
 
 /// The lines of a timeline: time, offset, text. Continuation lines are aligned under the text.
-pub(super) fn timeline(invocation: &Invocation, story: &[StoryLine]) -> Result<(), Stop> {
+pub(super) fn timeline(invocation: &Invocation, story: &[TimelineEntry]) -> Result<(), CliError> {
     let Some(first) = story.first() else {
         return invocation.line("  no entries");
     };
-    let rows: Vec<(String, String, &StoryLine)> =
+    let rows: Vec<(String, String, &TimelineEntry)> =
         story.iter().map(|line| (clock(invocation, line.at, first.at), offset(first.at, line.at), line)).collect();
     let times = rows.iter().map(|row| row.0.len()).max().unwrap_or_default();
     let offsets = rows.iter().map(|row| row.1.len()).max().unwrap_or_default();
     // The zone stands once, above the times.
     let zone = format!("  {:>times$}", invocation.format(first.at, "%Z"));
-    invocation.line(&invocation.paint(Paint::Dim, &zone))?;
+    invocation.line(&invocation.paint(TextStyle::Dim, &zone))?;
     for (time, offset, line) in rows {
-        let lead = format!("  {time:>times$}  {}  ", invocation.paint(Paint::Dim, &format!("{offset:>offsets$}")));
+        let lead = format!("  {time:>times$}  {}  ", invocation.paint(TextStyle::Dim, &format!("{offset:>offsets$}")));
         let indent = " ".repeat(2 + times + 2 + offsets + 2);
-        let paint = if line.headline { Paint::Strong } else { Paint::Dim };
+        let paint = if line.headline { TextStyle::Strong } else { TextStyle::Dim };
         for (at, part) in line.text.lines().enumerate() {
             let part = text(part);
             let part = if line.headline && at == 0 { invocation.paint(paint, &part) } else { part };
@@ -75,21 +75,21 @@ pub(super) fn timeline(invocation: &Invocation, story: &[StoryLine]) -> Result<(
 /// A run's state as a word with a colour.
 pub(super) fn state(invocation: &Invocation, state: &RunState) -> String {
     let paint = match state {
-        RunState::Done => Paint::Good,
-        RunState::Failed { .. } | RunState::Stuck { .. } => Paint::Bad,
+        RunState::Done => TextStyle::Good,
+        RunState::Failed { .. } | RunState::Stuck { .. } => TextStyle::Bad,
         RunState::Held { .. } | RunState::Asking { .. } | RunState::Denied { .. } | RunState::Stopped { .. } => {
-            Paint::Odd
+            TextStyle::Odd
         }
-        RunState::Ready | RunState::Waiting { .. } | RunState::Planned => Paint::Strong,
+        RunState::Ready | RunState::Waiting { .. } | RunState::Planned => TextStyle::Strong,
     };
     invocation.paint(paint, &state.words())
 }
 
 pub(super) fn severity(invocation: &Invocation, severity: Severity) -> String {
     let paint = match severity {
-        Severity::Critical | Severity::Error => Paint::Bad,
-        Severity::Warning => Paint::Odd,
-        Severity::Info => Paint::Dim,
+        Severity::Critical | Severity::Error => TextStyle::Bad,
+        Severity::Warning => TextStyle::Odd,
+        Severity::Info => TextStyle::Dim,
     };
     invocation.paint(paint, &severity.to_string())
 }
@@ -158,25 +158,25 @@ pub(super) fn count(number: usize, noun: &str) -> String {
 }
 
 /// The calls of a plan in words, those that change something marked; results that were read or predicted stand beneath.
-pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), Stop> {
+pub(super) fn plan(invocation: &Invocation, plan: &Plan) -> Result<(), CliError> {
     plan_now(invocation, plan, &[])
 }
 
 /// The same with the guards' predicted decisions.
-pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[Foretold]) -> Result<(), Stop> {
-    let changes = |planned: &PlannedCall| planned.reach > Reach::None;
+pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[PreflightDecision]) -> Result<(), CliError> {
+    let changes = |planned: &PlannedCall| planned.reach > ImpactScope::None;
     for (at, planned) in plan.calls.iter().enumerate() {
         let words = match planned.effect {
-            Effect::Read => planned.call.to_string(),
+            EffectClass::Read => planned.call.to_string(),
             _ => story::planned_words(&planned.call, &planned.target),
         };
-        let words = if changes(planned) { invocation.paint(Paint::Strong, &text(&words)) } else { text(&words) };
+        let words = if changes(planned) { invocation.paint(TextStyle::Strong, &text(&words)) } else { text(&words) };
         invocation.line(&format!("  {:>2} {} {words}", at + 1, if changes(planned) { "*" } else { " " }))?;
         if let Some(foretold) = foretold(planned) {
-            invocation.line(&format!("       {}", invocation.paint(Paint::Dim, &format!("→ {foretold}"))))?;
+            invocation.line(&format!("       {}", invocation.paint(TextStyle::Dim, &format!("→ {foretold}"))))?;
         }
-        if let Some(words) = guards.iter().find(|guard| guard.call == at).and_then(Foretold::words) {
-            invocation.line(&format!("       {}", invocation.paint(Paint::Odd, &format!("! {}", text(&words)))))?;
+        if let Some(words) = guards.iter().find(|guard| guard.call == at).and_then(PreflightDecision::words) {
+            invocation.line(&format!("       {}", invocation.paint(TextStyle::Odd, &format!("! {}", text(&words)))))?;
         }
     }
     let end = match &plan.end {
@@ -197,7 +197,7 @@ pub(super) fn plan_now(invocation: &Invocation, plan: &Plan, guards: &[Foretold]
 fn foretold(planned: &PlannedCall) -> Option<String> {
     match &planned.predicted {
         Outcome::Failed(failure) => Some(format!("would fail, {}: {}", failure.kind.name(), text(&failure.message))),
-        Outcome::Ok(value) if planned.effect == Effect::Read => seen(value),
+        Outcome::Ok(value) if planned.effect == EffectClass::Read => seen(value),
         Outcome::Ok(_) => story::predicted(planned).map(|words| text(&words)),
     }
 }

@@ -3,19 +3,19 @@
 //! Invariant: a right is here because an action or the engine declares it, and it says which one.
 
 use super::invocation::Invocation;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::actions;
-use crate::catalog::{Catalog, Loaded};
+use crate::catalog::{Catalog, CatalogSnapshot};
 use crate::cli::serve;
 use crate::config::Config;
 use crate::limits;
-use crate::model::{ActionSpec, Permission};
+use crate::model::{ActionSpec, KubePermission};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct RbacArgs {
     /// Only the actions that loaded runbooks call, instead of all enabled actions
     #[arg(long)]
     used: bool,
@@ -25,9 +25,9 @@ pub(super) struct Args {
 }
 
 /// Each right, and who needs it.
-pub(super) type Rights = BTreeMap<Permission, Vec<&'static str>>;
+pub(super) type RequiredRights = BTreeMap<KubePermission, Vec<&'static str>>;
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &RbacArgs, invocation: &Invocation) -> Result<(), CliError> {
     let (config, _) = invocation.config()?;
     let jobs = config.clusters.values().filter_map(|cluster| cluster.cache_job.as_ref());
     let job_namespaces: BTreeSet<String> = jobs.map(|job| job.namespace.clone()).collect();
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// The rights of the actions that are on; with `loaded`, only of those that a runbook calls, or that undo a called one.
-pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
+pub(super) fn needed(config: &Config, loaded: Option<&CatalogSnapshot>) -> RequiredRights {
     let called: Option<Vec<&ActionSpec>> =
         loaded.map(|loaded| loaded.runbooks.values().flat_map(|runbook| runbook.actions()).collect());
     let jobs = config.clusters.values().any(|cluster| cluster.cache_job.is_some());
@@ -74,22 +74,22 @@ pub(super) fn needed(config: &Config, loaded: Option<&Loaded>) -> Rights {
 }
 
 /// The engine's rights in the one namespace of its Lease.
-fn lease() -> Rights {
+fn lease() -> RequiredRights {
     let verbs = ["create", "get", "update"];
-    let right = |verb| Permission::new("coordination.k8s.io", "leases", verb);
+    let right = |verb| KubePermission::new("coordination.k8s.io", "leases", verb);
     verbs.into_iter().map(|verb| (right(verb), vec!["one engine of an installation acts on a cluster"])).collect()
 }
 
-fn used(config: Config) -> Result<Rights, Stop> {
+fn used(config: Config) -> Result<RequiredRights, CliError> {
     let loaded = std::thread::Builder::new()
         .stack_size(limits::SCRIPT_STACK_BYTES)
         .spawn(move || {
             Catalog::load(serve::folders(&config)).map(|(catalog, _)| needed(&config, Some(&catalog.current())))
         })
-        .map_err(|error| Stop::failure(format!("cannot start a thread: {error}"), ""))?
+        .map_err(|error| CliError::failure(format!("cannot start a thread: {error}"), ""))?
         .join()
-        .map_err(|_| Stop::failure("loading the runbooks failed", "report this"))?;
-    loaded.map_err(|_| Stop::failure("the runbooks cannot be loaded", "see `nightshift check`"))
+        .map_err(|_| CliError::failure("loading the runbooks failed", "report this"))?;
+    loaded.map_err(|_| CliError::failure("the runbooks cannot be loaded", "see `nightshift check`"))
 }
 
 /// The limit of the chart's admission policies on a right to write; `None`: they do not limit it.
@@ -109,8 +109,8 @@ fn limited_to(group: &str, resource: &str) -> Option<&'static str> {
     })
 }
 
-fn as_json(rights: &Rights) -> Value {
-    let right = |(right, by): (&Permission, &Vec<&str>)| {
+fn as_json(rights: &RequiredRights) -> Value {
+    let right = |(right, by): (&KubePermission, &Vec<&str>)| {
         let limit = limited_to(right.group, right.resource).filter(|_| right.writes());
         json!({
             "group": right.group, "resource": right.resource, "verb": right.verb, "write": right.writes(), "by": by,
@@ -122,14 +122,14 @@ fn as_json(rights: &Rights) -> Value {
 
 /// One rule of a role.
 #[derive(Default)]
-struct Rule<'a> {
+struct RbacRule<'a> {
     verbs: Vec<&'a str>,
     by: BTreeSet<&'a str>,
 }
 
 /// A ClusterRole, or a Role in a namespace, with one rule a resource, each under the names of those who need it.
-fn role(name: &str, part: &str, namespace: Option<&str>, rights: &Rights) -> String {
-    let mut rules: BTreeMap<(&str, &str), Rule<'_>> = BTreeMap::new();
+fn role(name: &str, part: &str, namespace: Option<&str>, rights: &RequiredRights) -> String {
+    let mut rules: BTreeMap<(&str, &str), RbacRule<'_>> = BTreeMap::new();
     for (right, by) in rights {
         let rule = rules.entry((right.group, right.resource)).or_default();
         rule.verbs.push(right.verb);
@@ -143,7 +143,7 @@ fn role(name: &str, part: &str, namespace: Option<&str>, rights: &Rights) -> Str
     let mut text = format!(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}-{part}{place}\nrules:{none}\n"
     );
-    for ((group, resource), Rule { verbs, by }) in rules {
+    for ((group, resource), RbacRule { verbs, by }) in rules {
         let by: Vec<&str> = by.into_iter().collect();
         let _ = writeln!(text, "  # {}", by.join(", "));
         if let Some(limit) = limited_to(group, resource).filter(|_| part != "read") {

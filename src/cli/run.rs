@@ -2,15 +2,15 @@
 //!
 //! Invariant: nothing that changes the world is started without `--yes` or a person who typed the target's name.
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::invocation::Invocation;
 use super::page;
 use super::show::show_run;
 use super::simulate;
-use super::stop::{Code, Stop};
+use super::stop::{CliError, CliExitCode};
 use crate::api::{RunAnswer, RunDetail, RunRequest, Simulation};
 use crate::clock::{Clock, RealClock};
-use crate::model::{Mode, Reach, Run, RunState, Span};
+use crate::model::{ImpactScope, Mode, Run, RunState, Span};
 use serde_json::Value;
 
 pub(super) const EXAMPLES: &str = "\
@@ -20,7 +20,7 @@ Examples:
   nightshift run node-drain node=gpu-3 --yes --wait start it in a script, and exit with its outcome";
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct RunArgs {
     /// The runbook's name: its file without `.rhai`
     runbook: String,
     /// Parameters of the runbook, as in `node=gpu-3`
@@ -49,8 +49,8 @@ pub(super) struct Args {
     timeout: Span,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let client = Client::new(invocation)?;
+pub(super) fn run(args: &RunArgs, invocation: &Invocation) -> Result<(), CliError> {
+    let client = EngineClient::new(invocation)?;
     let params = [args.params.clone(), args.more.clone()].concat();
     let acts = args.mode.is_none_or(|mode| mode >= Mode::Approve);
     if args.dry_run || (acts && !args.yes) {
@@ -85,8 +85,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// Names the target back. Without a terminal no one can confirm it.
-fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulation) -> Result<(), Stop> {
-    let writes = simulated.plan.calls.iter().filter(|call| call.reach > Reach::None).count();
+fn confirm(invocation: &Invocation, args: &RunArgs, simulated: &Simulation) -> Result<(), CliError> {
+    let writes = simulated.plan.calls.iter().filter(|call| call.reach > ImpactScope::None).count();
     if writes == 0 {
         return Ok(());
     }
@@ -96,12 +96,12 @@ fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulation) -> Resu
     let what =
         format!("`{}` would make {} that change {}", args.runbook, page::count(writes, "call"), page::subject(subject));
     if !invocation.can_ask() {
-        return Err(Stop::usage(
+        return Err(CliError::usage(
             format!("{what}, and there is no terminal to confirm it on"),
             "look with --dry-run, then add --yes",
         ));
     }
-    for planned in simulated.plan.calls.iter().filter(|call| call.reach > Reach::None) {
+    for planned in simulated.plan.calls.iter().filter(|call| call.reach > ImpactScope::None) {
         invocation.say(&format!("  {}", page::text(&planned.call.to_string())));
     }
     invocation.say(&format!("{what} (scope {}).", simulated.header.reach));
@@ -109,10 +109,13 @@ fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulation) -> Resu
     if answer == target {
         return Ok(());
     }
-    Err(Stop::failure(format!("`{}` is not `{}`: no run was started", page::text(&answer), page::text(&target)), ""))
+    Err(CliError::failure(
+        format!("`{}` is not `{}`: no run was started", page::text(&answer), page::text(&target)),
+        "",
+    ))
 }
 
-fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> Result<(), Stop> {
+fn wait(args: &RunArgs, invocation: &Invocation, client: &EngineClient, mut run: Run) -> Result<(), CliError> {
     let end = invocation.now + args.timeout.0;
     let mut shown = String::new();
     while !run.state.is_final() {
@@ -123,8 +126,8 @@ fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> 
             shown.clone_from(first);
         }
         if RealClock.now() >= end {
-            return Err(Stop::new(
-                Code::Partial,
+            return Err(CliError::new(
+                CliExitCode::Partial,
                 format!("{} is not over after {}: {}", run.id, args.timeout, run.state.name()),
                 format!("it continues; see `nightshift show {}`", run.id),
             ));
@@ -135,7 +138,7 @@ fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> 
     show_run(invocation, client, &run.id.to_string())?;
     match run.state {
         RunState::Done | RunState::Planned | RunState::Stopped { .. } => Ok(()),
-        _ => Err(Stop::said(Code::Failure)),
+        _ => Err(CliError::said(CliExitCode::Failure)),
     }
 }
 

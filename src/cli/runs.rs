@@ -2,14 +2,14 @@
 //!
 //! Invariant: a table has relative ages, JSON has RFC 3339.
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::invocation::Invocation;
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{ReasonRequest, RunAnswer, RunList};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct RunsArgs {
     /// Include finished ones
     #[arg(short, long)]
     all: bool,
@@ -45,7 +45,7 @@ pub(super) struct CancelArgs {
     yes: bool,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &RunsArgs, invocation: &Invocation) -> Result<(), CliError> {
     let open = !args.all && args.incident.is_none() && args.state.is_none();
     let mut query = vec![("limit", args.limit.to_string()), ("open", open.to_string())];
     let picked = [("state", &args.state), ("node", &args.node), ("rule", &args.rule), ("since", &args.since)];
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if let Some(incident) = &args.incident {
         query.push(("incident", incident.to_ascii_lowercase()));
     }
-    let answer = Client::new(invocation)?.get::<RunList>("runs", &query)?;
+    let answer = EngineClient::new(invocation)?.get::<RunList>("runs", &query)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -83,11 +83,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     invocation.table(["ID", "STATE", "RUNBOOK", "ON", "MODE", "BY", "INCIDENT", "AGE"], rows.collect())
 }
 
-pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), CliError> {
     let id = args.id.to_ascii_lowercase();
     invocation.confirm(args.yes, &format!("cancel {}", page::text(&id)))?;
     let wish = ReasonRequest { why: args.why.clone() };
-    let answer = Client::new(invocation)?.post::<RunAnswer>(&format!("runs/{id}/cancel"), &wish)?;
+    let answer = EngineClient::new(invocation)?.post::<RunAnswer>(&format!("runs/{id}/cancel"), &wish)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }

@@ -10,10 +10,10 @@ pub(super) use assemble::{assemble_world, folders};
 
 use super::invocation::Invocation;
 use super::pages::without_huge_pages;
-use super::stop::{Code, Stop};
-use crate::config::{Config, Secret};
-use crate::engine::{self, EventLog, Parts};
-use crate::notifiers::slack::Web;
+use super::stop::{CliError, CliExitCode};
+use crate::config::{Config, SecretSource};
+use crate::engine::{self, EngineParts, EventLog};
+use crate::notifiers::slack::SlackWebClient;
 use crate::{limits, server, telemetry};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ServeArgs {
     /// Listen here instead of `server.listen`; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -37,7 +37,7 @@ pub(super) struct Args {
     accept_loss: bool,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &ServeArgs, invocation: &Invocation) -> Result<(), CliError> {
     without_huge_pages("serve");
     super::private::keep_files_private();
     let (mut config, found) = invocation.config()?;
@@ -45,50 +45,53 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
-    server::check_listen(&config.server).map_err(|why| Stop::usage(why, ""))?;
+    server::check_listen(&config.server).map_err(|why| CliError::usage(why, ""))?;
     let json = config.log.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
-    telemetry::init(&config.log.level, json).map_err(|why| Stop::usage(why, "fix `log.level`"))?;
+    telemetry::init(&config.log.level, json).map_err(|why| CliError::usage(why, "fix `log.level`"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("nightshift")
         .thread_stack_size(limits::SCRIPT_STACK_BYTES)
         .enable_all()
         .build()
-        .map_err(|error| Stop::failure(format!("runtime: {error}"), ""))?;
+        .map_err(|error| CliError::failure(format!("runtime: {error}"), ""))?;
     // Spawned, not blocked on: only the runtime's own threads have the stack that scripts need.
     let file = found.path().map(Path::to_owned);
     let served = runtime.block_on(runtime.spawn(serve(config, file, args.with_agent, args.accept_loss)));
     runtime.shutdown_timeout(limits::SHUTDOWN_SIGN);
     served.map_err(|bug| {
-        Stop::failure(format!("a bug ended the engine: {bug}"), "restart it: recorded runs continue; and report this")
+        CliError::failure(
+            format!("a bug ended the engine: {bug}"),
+            "restart it: recorded runs continue; and report this",
+        )
     })?
 }
 
 /// Opens the doors of an identity provider, Slack and PagerDuty, where the configuration has them.
-fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
+fn with_doors(app: server::App, config: &Config) -> Result<server::App, CliError> {
     let app = match &config.server.oidc {
         None => app,
         Some(oidc) => {
-            let wrong = |why: String| Stop::usage(format!("server.oidc: {why}"), "fix `server.oidc`");
-            let secret = oidc.client_secret.as_ref().map(Secret::read).transpose().map_err(wrong)?;
+            let wrong = |why: String| CliError::usage(format!("server.oidc: {why}"), "fix `server.oidc`");
+            let secret = oidc.client_secret.as_ref().map(SecretSource::read).transpose().map_err(wrong)?;
             let public = config.server.public_url.as_deref().unwrap_or_default();
-            app.with_provider(server::Provider::new(oidc.clone(), public, secret).map_err(wrong)?)
+            app.with_provider(server::OidcProvider::new(oidc.clone(), public, secret).map_err(wrong)?)
         }
     };
     let app = match &config.pagerduty {
         None => app,
         Some(webhook) => {
             // All of them or none: with none every request is refused, until the files can be read.
-            let secrets: Result<Vec<String>, String> = webhook.signing_secrets.iter().map(Secret::read).collect();
+            let secrets: Result<Vec<String>, String> = webhook.signing_secrets.iter().map(SecretSource::read).collect();
             app.with_pagerduty(server::PagerDutyDoor::new(&secrets.unwrap_or_default()))
         }
     };
     let Some(slack) = &config.slack else { return Ok(app) };
-    let wrong = |why: String| Stop::usage(format!("slack: {why}"), "fix `slack` in the configuration");
+    let wrong = |why: String| CliError::usage(format!("slack: {why}"), "fix `slack` in the configuration");
     let hooks = slack.hooks.parse().map_err(|error| wrong(format!("hooks: {error}")))?;
     let http = app.parts.world.http.clone();
     // An unreadable one has been logged; its endpoints stay shut.
     let token = config.slack_token().and_then(|secret| secret.read().ok());
-    let web = token.map(|token| Web::new(http, &slack.api, &token));
+    let web = token.map(|token| SlackWebClient::new(http, &slack.api, &token));
     if web.is_none() {
         tracing::warn!("slack: no bot token, so there are no forms and no app home page: set `slack.token`");
     }
@@ -96,17 +99,17 @@ fn with_doors(app: server::App, config: &Config) -> Result<server::App, Stop> {
     let shut = || hex::encode(app.parts.key.secret_for("slack's signing secret is missing"));
     let signing_secret = slack.signing_secret.as_ref().map(|secret| secret.read().unwrap_or_else(|_| shut()));
     let seal = assemble::seal(&app.parts.key, config);
-    Ok(app.with_slack(server::Door { signing_secret, hooks, web, seal }))
+    Ok(app.with_slack(server::SlackEndpoint { signing_secret, hooks, web, seal }))
 }
 
-async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_loss: bool) -> Result<(), Stop> {
-    let mut signals = Signals::new()?;
+async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_loss: bool) -> Result<(), CliError> {
+    let mut signals = StopSignals::new()?;
     let (parts, log) = assemble::assemble(config, accept_loss).await?;
     let config = Arc::clone(&parts.config);
-    let tokens = server::Tokens::load(&config.server, &config.data_dir)
-        .map_err(|why| Stop::usage(why, "fix `server.tokens` in the configuration"))?;
+    let tokens = server::ConfiguredTokens::load(&config.server, &config.data_dir)
+        .map_err(|why| CliError::usage(why, "fix `server.tokens` in the configuration"))?;
     let listener = TcpListener::bind(config.server.listen).await.map_err(|error| {
-        Stop::failure(
+        CliError::failure(
             format!("cannot listen on {}: {error}", config.server.listen),
             "is another engine running here? Choose another `server.listen`",
         )
@@ -116,7 +119,7 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_l
     let (stop, stopped) = watch::channel(false);
     let (app, door) = agents::open(app).await?;
     let agent = if with_agent { Some(agents::inside(&app)?) } else { None };
-    let mut tasks = Tasks {
+    let mut tasks = EngineTasks {
         server: tokio::spawn(server::serve(app.clone(), listener, ended(stopped.clone()))),
         engine: tokio::spawn(engine::run(parts.clone(), stopped.clone())),
         slack: tokio::spawn(server::listen_to_slack(app.clone(), stopped.clone())),
@@ -138,28 +141,28 @@ async fn serve(config: Config, file: Option<PathBuf>, with_agent: bool, accept_l
     };
     let closed = tokio::select! {
         closed = end => closed,
-        () = signals.next() => return Err(Stop::new(Code::Interrupted, "ended at once by a second signal", "the next start settles open work")),
+        () = signals.next() => return Err(CliError::new(CliExitCode::Interrupted, "ended at once by a second signal", "the next start settles open work")),
     };
     match early {
-        Some(why) => Err(Stop::failure(why, "restart it: recorded runs continue; and report this")),
+        Some(why) => Err(CliError::failure(why, "restart it: recorded runs continue; and report this")),
         None => closed,
     }
 }
 
 /// Signs the ledger's end, and closes the store; then the log has every line.
-async fn close(parts: &Parts, log: &EventLog) -> Result<(), Stop> {
+async fn close(parts: &EngineParts, log: &EventLog) -> Result<(), CliError> {
     let hint = "no acknowledged data is lost; restart and run `nightshift audit verify`";
     let signed = parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await;
     let closed = parts.store.close().await;
     if closed.is_ok() {
         log.close();
     }
-    signed.map_err(|error| Stop::failure(format!("the last checkpoint could not be signed: {error}"), hint))?;
-    closed.map_err(|error| Stop::failure(format!("the store could not be closed: {error}"), hint))
+    signed.map_err(|error| CliError::failure(format!("the last checkpoint could not be signed: {error}"), hint))?;
+    closed.map_err(|error| CliError::failure(format!("the store could not be closed: {error}"), hint))
 }
 
 /// The one line that says that it works.
-fn ready(parts: &Parts, address: SocketAddr) -> String {
+fn ready(parts: &EngineParts, address: SocketAddr) -> String {
     let loaded = parts.catalog.current();
     format!(
         "nightshift {} ready on http://{address} (store {}, {} rules, {} runbooks, mode ceiling {})",
@@ -185,7 +188,7 @@ async fn roster(app: server::App, file: Option<PathBuf>, stopped: watch::Receive
 }
 
 /// The parts of the engine. None may end before it is told to.
-struct Tasks {
+struct EngineTasks {
     server: JoinHandle<std::io::Result<()>>,
     engine: JoinHandle<()>,
     /// The connection with Slack; ends only when told to, also where there is none.
@@ -195,7 +198,7 @@ struct Tasks {
     agents: JoinHandle<()>,
 }
 
-impl Tasks {
+impl EngineTasks {
     /// Which one ended first, and how.
     async fn first(&mut self) -> String {
         tokio::select! {
@@ -243,18 +246,19 @@ impl Tasks {
     }
 }
 
-struct Signals {
+struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     /// Those who read files again listen for themselves; this one is here so that it ends nothing before they do.
     _hangup: Signal,
 }
 
-impl Signals {
-    fn new() -> Result<Signals, Stop> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Stop::failure(format!("cannot install signal handlers: {error}"), ""));
-        Ok(Signals {
+impl StopSignals {
+    fn new() -> Result<StopSignals, CliError> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| CliError::failure(format!("cannot install signal handlers: {error}"), ""))
+        };
+        Ok(StopSignals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             _hangup: listen(SignalKind::hangup())?,

@@ -2,20 +2,20 @@
 //!
 //! Invariant: the output holds no secret; the end of a session is in the ledger.
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::invocation::Invocation;
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{SessionList, SessionRequest, SessionSummary, SessionsEndedAnswer, SubjectsUnlinkedAnswer};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct SessionsArgs {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<SessionsCommand>,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum SessionsCommand {
     /// List web sessions (default of `nightshift sessions`)
     List,
     /// End all sessions of a user at once
@@ -41,11 +41,11 @@ enum What {
     },
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let client = || Client::new(invocation);
+pub(super) fn run(args: &SessionsArgs, invocation: &Invocation) -> Result<(), CliError> {
+    let client = || EngineClient::new(invocation);
     match &args.what {
-        None | Some(What::List) => list(invocation),
-        Some(What::End { name, why }) => {
+        None | Some(SessionsCommand::List) => list(invocation),
+        Some(SessionsCommand::End { name, why }) => {
             let wish = SessionRequest { name: name.clone(), why: why.clone() };
             let answer = client()?.post::<SessionsEndedAnswer>("sessions/end", &wish)?;
             if invocation.json() {
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             invocation.say("they can sign in again: to block them, write `role: none` in their entry or their group");
             Ok(())
         }
-        Some(What::Unlink { name, why }) => {
+        Some(SessionsCommand::Unlink { name, why }) => {
             let wish = SessionRequest { name: name.clone(), why: why.clone() };
             let answer = client()?.post::<SubjectsUnlinkedAnswer>("sessions/unlink", &wish)?;
             if invocation.json() {
@@ -68,8 +68,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     }
 }
 
-fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.get::<SessionList>("sessions", &())?;
+fn list(invocation: &Invocation) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.get::<SessionList>("sessions", &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }

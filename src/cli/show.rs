@@ -2,20 +2,20 @@
 //!
 //! Invariant: it prints the engine's records, in the order of the ledger, and invents nothing.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{ApprovalAnswer, IncidentDetail, RunDetail};
 use crate::model::{Approval, ApprovalState, Entry, EntryKind, Plan, Run, RunState};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ShowArgs {
     /// A run (r17), an incident (i3), an approval (a5), or a rule by its name
     id: String,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &ShowArgs, invocation: &Invocation) -> Result<(), CliError> {
     let id = args.id.trim().to_ascii_lowercase();
     let is = |letter: char| id.strip_prefix(letter).is_some_and(|rest| rest.parse::<u64>().is_ok());
     let show = match id.chars().next() {
@@ -23,17 +23,17 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         Some('i') if is('i') => show_incident,
         Some('a') if is('a') => show_approval,
         Some(letter) if is(letter) => {
-            return Err(Stop::usage(
+            return Err(CliError::usage(
                 format!("`{}` is not the ID of a run, an incident or an approval", args.id.escape_debug()),
                 "IDs look like r17, i3 and a5; for a node or an alert use `nightshift why`",
             ));
         }
         _ => return super::ladder::show(invocation, args.id.trim()),
     };
-    show(invocation, &Client::new(invocation)?, &id)
+    show(invocation, &EngineClient::new(invocation)?, &id)
 }
 
-pub(super) fn show_run(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
+pub(super) fn show_run(invocation: &Invocation, client: &EngineClient, id: &str) -> Result<(), CliError> {
     let answer = client.get::<RunDetail>(&format!("runs/{id}"), &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
@@ -59,7 +59,7 @@ fn planned(entry: &Entry) -> Option<&Plan> {
     }
 }
 
-fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
+fn show_incident(invocation: &Invocation, client: &EngineClient, id: &str) -> Result<(), CliError> {
     let answer = client.get::<IncidentDetail>(&format!("incidents/{id}"), &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
@@ -68,8 +68,8 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
     let incident = &page.incident;
     invocation.line(&format!(
         "{}  {}  {}  {}",
-        invocation.paint(Paint::Strong, &incident.id.to_string()),
-        invocation.paint(Paint::Strong, &page::text(&incident.title)),
+        invocation.paint(TextStyle::Strong, &incident.id.to_string()),
+        invocation.paint(TextStyle::Strong, &page::text(&incident.title)),
         page::severity(invocation, incident.severity),
         page::standing(incident),
     ))?;
@@ -82,7 +82,7 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
     let by = format!("{by}{owner}");
     let closed = incident.closed_at.map(|at| format!(" · closed {} ago", invocation.age(at))).unwrap_or_default();
     invocation.line(&invocation.paint(
-        Paint::Dim,
+        TextStyle::Dim,
         &format!(
             "{} · {} of {} firing · opened {}, {} ago{by}{closed}",
             page::subject(&incident.subject),
@@ -100,13 +100,13 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
         run_foot(invocation, run, &page.approvals)?;
         if run.state == RunState::Planned {
             let command = format!("nightshift show {}", run.id);
-            invocation.line(&format!("     {}  has the whole plan", invocation.paint(Paint::Good, &command)))?;
+            invocation.line(&format!("     {}  has the whole plan", invocation.paint(TextStyle::Good, &command)))?;
         }
     }
     Ok(())
 }
 
-fn show_approval(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
+fn show_approval(invocation: &Invocation, client: &EngineClient, id: &str) -> Result<(), CliError> {
     let answer = client.get::<ApprovalAnswer>(&format!("approvals/{id}"), &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
@@ -115,7 +115,7 @@ fn show_approval(invocation: &Invocation, client: &Client, id: &str) -> Result<(
 }
 
 /// The request, the frozen plan, and how to answer.
-pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Result<(), Stop> {
+pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Result<(), CliError> {
     let state = match approval.state {
         ApprovalState::Open => format!("open until {}", invocation.format(approval.expires_at, "%Y-%m-%d %H:%M:%S %Z")),
         ApprovalState::Approved => "approved".to_owned(),
@@ -126,10 +126,10 @@ pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Res
     let by = approval.decided_by.as_ref().map(|by| format!(" by {}", page::text(by))).unwrap_or_default();
     invocation.line(&format!(
         "{}  {}",
-        invocation.paint(Paint::Strong, &approval.id.to_string()),
-        invocation.paint(Paint::Strong, &page::text(&approval.question))
+        invocation.paint(TextStyle::Strong, &approval.id.to_string()),
+        invocation.paint(TextStyle::Strong, &page::text(&approval.question))
     ))?;
-    invocation.line(&invocation.paint(Paint::Dim, &format!("run {} · {state}{by}", approval.run)))?;
+    invocation.line(&invocation.paint(TextStyle::Dim, &format!("run {} · {state}{by}", approval.run)))?;
     if !approval.approvers.is_empty() {
         invocation.line(&format!("may be answered by: {}", page::text(&approval.approvers.join(", "))))?;
     }
@@ -140,11 +140,11 @@ pub(super) fn approval_page(invocation: &Invocation, approval: &Approval) -> Res
     Ok(())
 }
 
-fn run_head(invocation: &Invocation, run: &Run) -> Result<(), Stop> {
+fn run_head(invocation: &Invocation, run: &Run) -> Result<(), CliError> {
     invocation.line(&format!(
         "{}  {}  on {}  {}",
-        invocation.paint(Paint::Strong, &run.id.to_string()),
-        invocation.paint(Paint::Strong, &page::text(&run.runbook.name)),
+        invocation.paint(TextStyle::Strong, &run.id.to_string()),
+        invocation.paint(TextStyle::Strong, &page::text(&run.runbook.name)),
         page::subject(&run.subject),
         page::state(invocation, &run.state),
     ))?;
@@ -161,13 +161,13 @@ fn run_head(invocation: &Invocation, run: &Run) -> Result<(), Stop> {
     let age = invocation.age(run.created_at);
     let hash = run.runbook.hash.get(..12).unwrap_or(&run.runbook.hash);
     invocation.line(&invocation.paint(
-        Paint::Dim,
+        TextStyle::Dim,
         &format!("{by} · mode {}{incident} · started {started}, {age} ago{ended} · runbook {hash}", run.mode),
     ))
 }
 
 /// Why it stands where it stands, and the commands for it.
-fn run_foot(invocation: &Invocation, run: &Run, approvals: &[Approval]) -> Result<(), Stop> {
+fn run_foot(invocation: &Invocation, run: &Run, approvals: &[Approval]) -> Result<(), CliError> {
     let mut lines = page::stands(invocation, run).into_iter();
     if let Some(first) = lines.next() {
         invocation.line(&format!("now: {first}"))?;
@@ -182,7 +182,7 @@ fn run_foot(invocation: &Invocation, run: &Run, approvals: &[Approval]) -> Resul
         invocation.line(&format!("     asked: {}", page::text(&approval.question)))?;
     }
     for command in lines {
-        invocation.line(&format!("     {}", invocation.paint(Paint::Good, &command)))?;
+        invocation.line(&format!("     {}", invocation.paint(TextStyle::Good, &command)))?;
     }
     Ok(())
 }

@@ -2,16 +2,16 @@
 //!
 //! Invariant: nothing is started and nothing is changed.
 
-use super::client::{Client, Reply};
-use super::invocation::{Invocation, Paint};
+use super::client::{EngineClient, EngineReply};
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::Simulation;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct SimulateArgs {
     /// The runbook's name: its file without `.rhai`
     runbook: String,
     /// Parameters of the runbook, as in `node=gpu-3`
@@ -28,12 +28,12 @@ pub(super) struct Args {
     cluster: Option<String>,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &SimulateArgs, invocation: &Invocation) -> Result<(), CliError> {
     let event: Option<Value> = match &args.event {
         None => None,
         Some(path) => {
             let wrong = |why: String| {
-                Stop::usage(
+                CliError::usage(
                     format!("{}: {why}", path.display()),
                     "give one event as JSON, as `nightshift audit log -o json` shows them",
                 )
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             Some(serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?)
         }
     };
-    let client = Client::new(invocation)?;
+    let client = EngineClient::new(invocation)?;
     let params = [args.params.clone(), args.more.clone()].concat();
     let answer = plan(&client, &args.runbook, &params, event, args.cluster.as_deref())?;
     if invocation.json() {
@@ -53,12 +53,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 /// Asks the engine for a plan.
 pub(super) fn plan(
-    client: &Client,
+    client: &EngineClient,
     runbook: &str,
     params: &[(String, Value)],
     event: Option<Value>,
     cluster: Option<&str>,
-) -> Result<Reply<Simulation>, Stop> {
+) -> Result<EngineReply<Simulation>, CliError> {
     let mut body = json!({ "runbook": runbook, "params": gather(params)? });
     if let Some(cluster) = cluster {
         body["cluster"] = json!(cluster);
@@ -69,10 +69,10 @@ pub(super) fn plan(
     client.post("simulate", &body)
 }
 
-pub(super) fn show(invocation: &Invocation, simulated: &Simulation) -> Result<(), Stop> {
+pub(super) fn show(invocation: &Invocation, simulated: &Simulation) -> Result<(), CliError> {
     invocation.line(&format!(
         "{}  {}  on {}  (scope {})",
-        invocation.paint(Paint::Strong, &page::text(&simulated.runbook.name)),
+        invocation.paint(TextStyle::Strong, &page::text(&simulated.runbook.name)),
         page::text(&simulated.header.title),
         page::subject(&simulated.subject),
         simulated.header.reach,
@@ -81,11 +81,11 @@ pub(super) fn show(invocation: &Invocation, simulated: &Simulation) -> Result<()
 }
 
 /// The parameters as one object; one that is given twice is a slip.
-pub(super) fn gather(params: &[(String, Value)]) -> Result<Map<String, Value>, Stop> {
+pub(super) fn gather(params: &[(String, Value)]) -> Result<Map<String, Value>, CliError> {
     let mut map = Map::new();
     for (name, value) in params {
         if map.insert(name.clone(), value.clone()).is_some() {
-            return Err(Stop::usage(format!("parameter `{name}` is given twice"), "keep the one that is meant"));
+            return Err(CliError::usage(format!("parameter `{name}` is given twice"), "keep the one that is meant"));
         }
     }
     Ok(map)

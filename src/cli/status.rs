@@ -3,19 +3,19 @@
 //! Invariant: a level that could not be read is said to be unknown, not zero.
 
 use super::break_glass;
-use super::client::Client;
+use super::client::EngineClient;
 use super::freeze;
-use super::invocation::{Invocation, Paint};
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{EngineStatus, GuardLevels};
 use serde_json::json;
 
 #[derive(clap::Args)]
-pub(super) struct Args {}
+pub(super) struct StatusArgs {}
 
-pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let client = Client::new(invocation)?;
+pub(super) fn run(_: &StatusArgs, invocation: &Invocation) -> Result<(), CliError> {
+    let client = EngineClient::new(invocation)?;
     let status = client.get::<EngineStatus>("status", &())?;
     let guards = client.get::<GuardLevels>("guards", &())?;
     if invocation.json() {
@@ -24,7 +24,7 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let (status, guards) = (status.read()?, guards.read()?);
     invocation.line(&format!(
         "{} {}  (mode ceiling {})",
-        invocation.paint(Paint::Strong, &status.install),
+        invocation.paint(TextStyle::Strong, &status.install),
         status.version,
         status.mode_ceiling
     ))?;
@@ -62,18 +62,18 @@ pub(super) fn run(_: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// What does not work now, a line each.
-fn troubles(invocation: &Invocation, status: &EngineStatus) -> Result<(), Stop> {
+fn troubles(invocation: &Invocation, status: &EngineStatus) -> Result<(), CliError> {
     if status.store != "ok" {
         let line = page::text(&status.store);
-        invocation.line(&format!("  {:<16}  {line}", invocation.paint(Paint::Bad, "store")))?;
+        invocation.line(&format!("  {:<16}  {line}", invocation.paint(TextStyle::Bad, "store")))?;
     }
     if status.files_refused > 0 {
         let line = format!("{} refused, their last good version is active: nightshift check", status.files_refused);
-        invocation.line(&format!("  {:<16}  {line}", invocation.paint(Paint::Bad, "files")))?;
+        invocation.line(&format!("  {:<16}  {line}", invocation.paint(TextStyle::Bad, "files")))?;
     }
     for off in &status.off {
         let line = format!("{}: {}; {}", off.what, off.why, off.off);
-        invocation.line(&format!("  {:<16}  {}", invocation.paint(Paint::Bad, "off"), page::text(&line)))?;
+        invocation.line(&format!("  {:<16}  {}", invocation.paint(TextStyle::Bad, "off"), page::text(&line)))?;
     }
     break_glass::broken(invocation, &status.break_glass)
 }

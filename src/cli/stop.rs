@@ -2,13 +2,13 @@
 //!
 //! Invariant: the codes are stable; scripts rely on them.
 
-use super::invocation::{Invocation, Paint};
+use super::invocation::{Invocation, TextStyle};
 use std::fmt::Display;
 
 /// Exit codes, as `nightshift --help` documents them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Code {
+pub(super) enum CliExitCode {
     Ok = 0,
     Failure = 1,
     Usage = 2,
@@ -20,32 +20,32 @@ pub(super) enum Code {
 
 /// Why a command stops, and its fix.
 #[derive(Debug)]
-pub(super) struct Stop {
-    pub code: Code,
+pub(super) struct CliError {
+    pub code: CliExitCode,
     /// Empty: everything was said already.
     pub message: String,
     pub hint: String,
 }
 
-impl Stop {
+impl CliError {
     /// A stop with this exit code, message and hint; an empty hint is not shown.
-    pub fn new(code: Code, message: impl Display, hint: impl Display) -> Stop {
-        Stop { code, message: message.to_string(), hint: hint.to_string() }
+    pub fn new(code: CliExitCode, message: impl Display, hint: impl Display) -> CliError {
+        CliError { code, message: message.to_string(), hint: hint.to_string() }
     }
 
     /// A stop because the command failed.
-    pub fn failure(message: impl Display, hint: impl Display) -> Stop {
-        Stop::new(Code::Failure, message, hint)
+    pub fn failure(message: impl Display, hint: impl Display) -> CliError {
+        CliError::new(CliExitCode::Failure, message, hint)
     }
 
     /// A stop because the command was used wrongly.
-    pub fn usage(message: impl Display, hint: impl Display) -> Stop {
-        Stop::new(Code::Usage, message, hint)
+    pub fn usage(message: impl Display, hint: impl Display) -> CliError {
+        CliError::new(CliExitCode::Usage, message, hint)
     }
 
     /// The output has said it all; only the code is left.
-    pub fn said(code: Code) -> Stop {
-        Stop::new(code, "", "")
+    pub fn said(code: CliExitCode) -> CliError {
+        CliError::new(code, "", "")
     }
 
     /// Writes message and hint to stderr.
@@ -53,10 +53,10 @@ impl Stop {
         if !self.message.is_empty() {
             // A diagnostic brings its own heading.
             let message = self.message.strip_prefix("error: ").unwrap_or(&self.message);
-            invocation.say(&format!("{} {message}", invocation.on_stderr(Paint::Bad, "error:")));
+            invocation.say(&format!("{} {message}", invocation.on_stderr(TextStyle::Bad, "error:")));
         }
         if !self.hint.is_empty() {
-            invocation.say(&format!("  {} {}", invocation.on_stderr(Paint::Good, "help:"), self.hint));
+            invocation.say(&format!("  {} {}", invocation.on_stderr(TextStyle::Good, "help:"), self.hint));
         }
     }
 }

@@ -2,21 +2,21 @@
 //!
 //! Invariant: a token is printed once, on stdout, alone on its line, and kept nowhere.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle};
 use super::page;
-use super::stop::Stop;
+use super::stop::CliError;
 use crate::api::{ReasonRequest, TokenList, TokenMade, TokenState, TokenStatus, TokensRevoked};
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct TokensArgs {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<TokensCommand>,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum TokensCommand {
     /// List tokens (default of `nightshift tokens`)
     List,
     /// Create a token; it is shown once
@@ -46,17 +46,17 @@ enum What {
     },
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &TokensArgs, invocation: &Invocation) -> Result<(), CliError> {
     match &args.what {
-        None | Some(What::List) => list(invocation),
-        Some(What::Make { name, role, expires, clusters, sources }) => {
+        None | Some(TokensCommand::List) => list(invocation),
+        Some(TokensCommand::Make { name, role, expires, clusters, sources }) => {
             let wanted =
                 json!({ "name": name, "role": role, "expires": expires, "clusters": clusters, "sources": sources });
             make(&wanted, invocation)
         }
-        Some(What::Revoke { id, why }) => {
+        Some(TokensCommand::Revoke { id, why }) => {
             let wish = ReasonRequest { why: why.clone() };
-            let answer = Client::new(invocation)?.post::<TokensRevoked>(&format!("tokens/{id}/revoke"), &wish)?;
+            let answer = EngineClient::new(invocation)?.post::<TokensRevoked>(&format!("tokens/{id}/revoke"), &wish)?;
             if invocation.json() {
                 return invocation.print_json(&answer.raw);
             }
@@ -71,8 +71,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     }
 }
 
-fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.get::<TokenList>("tokens", &())?;
+fn list(invocation: &Invocation) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.get::<TokenList>("tokens", &())?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -86,9 +86,9 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
     let row = |status: &TokenStatus| {
         let token = &status.token;
         let (paint, state) = match status.state {
-            TokenState::Good => (Paint::Good, "good"),
-            TokenState::Expired => (Paint::Odd, "expired"),
-            TokenState::Revoked => (Paint::Bad, "revoked"),
+            TokenState::Good => (TextStyle::Good, "good"),
+            TokenState::Expired => (TextStyle::Odd, "expired"),
+            TokenState::Revoked => (TextStyle::Bad, "revoked"),
         };
         let places = match (&token.grant.clusters, token.sources.is_empty()) {
             (_, false) => token.sources.join(", "),
@@ -113,8 +113,8 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
     invocation.table(head, tokens.iter().map(row).collect())
 }
 
-fn make(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
-    let answer = Client::new(invocation)?.post::<TokenMade>("tokens", wanted)?;
+fn make(wanted: &Value, invocation: &Invocation) -> Result<(), CliError> {
+    let answer = EngineClient::new(invocation)?.post::<TokenMade>("tokens", wanted)?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }

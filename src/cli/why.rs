@@ -2,16 +2,16 @@
 //!
 //! Invariant: every reason code has a page, and every answer names the entry that it rests on.
 
-use super::client::Client;
-use super::invocation::{Invocation, Paint};
-use super::stop::{Code, Stop};
+use super::client::EngineClient;
+use super::invocation::{Invocation, TextStyle};
+use super::stop::{CliError, CliExitCode};
 use super::{page, reasons};
 use crate::api::{ExplainedOutcome, Explanation, ExplanationLine, WhyQuery};
 use crate::model::ReasonCode;
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct WhyArgs {
     /// A run (r17), an incident (i3), an alert's name or fingerprint, a node or any other part of a subject, or a scope with a
     /// freeze or breaker: all, cluster:NAME, rule:NAME, symptom:RULE. For a rule's name: its current mode, and the reason
     #[arg(required_unless_present = "explain")]
@@ -21,12 +21,12 @@ pub(super) struct Args {
     explain: Option<String>,
 }
 
-pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
+pub(super) fn run(args: &WhyArgs, invocation: &Invocation) -> Result<(), CliError> {
     if let Some(code) = &args.explain {
         return explain(code, invocation);
     }
     let subject = args.subject.clone().unwrap_or_default();
-    let answer = Client::new(invocation)?.get::<Explanation>("why", &WhyQuery { subject })?;
+    let answer = EngineClient::new(invocation)?.get::<Explanation>("why", &WhyQuery { subject })?;
     if invocation.json() {
         return invocation.print_json(&answer.raw);
     }
@@ -39,8 +39,8 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         let time = invocation.format(block.at, "%Y-%m-%d %H:%M:%S %Z");
         invocation.line(&format!(
             "{}  {}",
-            invocation.paint(Paint::Dim, &time),
-            invocation.paint(Paint::Strong, &page::text(&block.title))
+            invocation.paint(TextStyle::Dim, &time),
+            invocation.paint(TextStyle::Strong, &page::text(&block.title))
         ))?;
         for line in &block.lines {
             print(invocation, line)?;
@@ -53,20 +53,20 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     Ok(())
 }
 
-fn print(invocation: &Invocation, line: &ExplanationLine) -> Result<(), Stop> {
+fn print(invocation: &Invocation, line: &ExplanationLine) -> Result<(), CliError> {
     let paint = match line.what {
-        ExplainedOutcome::Did => Paint::Good,
-        ExplainedOutcome::DidNot => Paint::Odd,
-        ExplainedOutcome::Decided => Paint::Strong,
-        ExplainedOutcome::Now => Paint::Dim,
+        ExplainedOutcome::Did => TextStyle::Good,
+        ExplainedOutcome::DidNot => TextStyle::Odd,
+        ExplainedOutcome::Decided => TextStyle::Strong,
+        ExplainedOutcome::Now => TextStyle::Dim,
     };
     let what = invocation.paint(paint, &format!("{:<8}", line.what.word()));
     let code = line.code.as_ref().map(|code| format!(" [{}]", page::text(code))).unwrap_or_default();
     let no = line.no.map(|no| format!("  {no}")).unwrap_or_default();
-    invocation.line(&format!("  {what}  {}{code}{}", page::text(&line.text), invocation.paint(Paint::Dim, &no)))
+    invocation.line(&format!("  {what}  {}{code}{}", page::text(&line.text), invocation.paint(TextStyle::Dim, &no)))
 }
 
-fn explain(code: &str, invocation: &Invocation) -> Result<(), Stop> {
+fn explain(code: &str, invocation: &Invocation) -> Result<(), CliError> {
     let wanted: Vec<ReasonCode> = match code {
         "all" => ReasonCode::ALL.to_vec(),
         _ => ReasonCode::ALL.iter().copied().filter(|known| known.name() == code).collect(),
@@ -77,7 +77,7 @@ fn explain(code: &str, invocation: &Invocation) -> Result<(), Stop> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("codes: {}", names.join(", ")),
         };
-        return Err(Stop::new(Code::NotFound, format!("`{}` is no reason code", code.escape_debug()), hint));
+        return Err(CliError::new(CliExitCode::NotFound, format!("`{}` is no reason code", code.escape_debug()), hint));
     }
     let pages: Vec<(&str, &str)> = wanted.iter().map(|code| (code.name(), reasons::page(*code))).collect();
     if invocation.json() {
@@ -86,7 +86,7 @@ fn explain(code: &str, invocation: &Invocation) -> Result<(), Stop> {
     }
     for (at, (code, page)) in pages.iter().enumerate() {
         let gap = if at > 0 { "\n" } else { "" };
-        invocation.line(&format!("{gap}{}\n\n{page}", invocation.paint(Paint::Strong, code)))?;
+        invocation.line(&format!("{gap}{}\n\n{page}", invocation.paint(TextStyle::Strong, code)))?;
     }
     Ok(())
 }

@@ -16,14 +16,14 @@ mod words;
 pub use self::words::wrong_name;
 
 use self::words::{check_name, check_safe_url, check_secret, check_url};
-use super::{Cache, Config, RunbookSecret};
+use super::{Config, ModelCacheConfig, RunbookSecret};
 use crate::world::KubeConfig;
 use std::fmt;
 use url::Url;
 
 /// One problem, with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// As written in the file: `sources.prod.api`.
     pub path: String,
     pub what: String,
@@ -31,7 +31,7 @@ pub struct Problem {
     pub mend: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.path, self.what, self.mend)
     }
@@ -39,8 +39,8 @@ impl fmt::Display for Problem {
 
 impl Config {
     /// Everything that cannot be meant so. Empty: good.
-    pub fn check(&self) -> Vec<Problem> {
-        let mut found = Findings::default();
+    pub fn check(&self) -> Vec<ConfigProblem> {
+        let mut found = ConfigFindings::default();
         check_install(self, &mut found);
         server::check_server(self, &mut found);
         server::check_tokens(self, &mut found);
@@ -86,15 +86,15 @@ impl Config {
 }
 
 #[derive(Default)]
-struct Findings(Vec<Problem>);
+struct ConfigFindings(Vec<ConfigProblem>);
 
-impl Findings {
+impl ConfigFindings {
     fn say(&mut self, path: &str, what: impl Into<String>, mend: impl Into<String>) {
-        self.0.push(Problem { path: path.to_owned(), what: what.into(), mend: mend.into() });
+        self.0.push(ConfigProblem { path: path.to_owned(), what: what.into(), mend: mend.into() });
     }
 }
 
-fn check_install(config: &Config, found: &mut Findings) {
+fn check_install(config: &Config, found: &mut ConfigFindings) {
     check_name("install", &config.install, found);
     let folders = [
         ("data_dir", &config.data_dir),
@@ -109,7 +109,7 @@ fn check_install(config: &Config, found: &mut Findings) {
     }
 }
 
-fn check_cache(cache: &Cache, found: &mut Findings) {
+fn check_cache(cache: &ModelCacheConfig, found: &mut ConfigFindings) {
     for (at, root) in cache.roots.iter().enumerate() {
         let parts = root.components().count();
         if !root.is_absolute() || parts < 2 || root.components().any(|part| part == std::path::Component::ParentDir) {
@@ -132,7 +132,7 @@ fn check_cache(cache: &Cache, found: &mut Findings) {
     }
 }
 
-fn check_cluster(path: &str, cluster: &KubeConfig, found: &mut Findings) {
+fn check_cluster(path: &str, cluster: &KubeConfig, found: &mut ConfigFindings) {
     if !cluster.url.is_empty() {
         check_safe_url(&format!("{path}.url"), &cluster.url, found);
         if cluster.kubeconfig.is_some() {
@@ -147,7 +147,7 @@ fn check_cluster(path: &str, cluster: &KubeConfig, found: &mut Findings) {
 }
 
 /// Which cluster is meant where none is named must not depend on the order of names.
-fn check_default_cluster(config: &Config, found: &mut Findings) {
+fn check_default_cluster(config: &Config, found: &mut ConfigFindings) {
     let names = || config.clusters.keys().map(String::as_str);
     match &config.default_cluster {
         Some(name) if !config.clusters.contains_key(name) => {
@@ -164,7 +164,7 @@ fn check_default_cluster(config: &Config, found: &mut Findings) {
     }
 }
 
-fn check_runbook_secret(path: &str, name: &str, secret: &RunbookSecret, found: &mut Findings) {
+fn check_runbook_secret(path: &str, name: &str, secret: &RunbookSecret, found: &mut ConfigFindings) {
     check_name(path, name, found);
     check_secret(&format!("{path}.secret"), Some(&secret.secret), found);
     let most = crate::limits::HTTP_SECRET_HOSTS;
@@ -180,7 +180,7 @@ fn check_runbook_secret(path: &str, name: &str, secret: &RunbookSecret, found: &
 }
 
 /// A prefix that runbooks may reach; `private+` allows private addresses behind it.
-fn check_allow(path: &str, entry: &str, found: &mut Findings) {
+fn check_allow(path: &str, entry: &str, found: &mut ConfigFindings) {
     let bare = entry.strip_prefix("private+").unwrap_or(entry);
     match Url::parse(bare) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
@@ -203,7 +203,7 @@ fn check_allow(path: &str, entry: &str, found: &mut Findings) {
     }
 }
 
-fn check_rest(config: &Config, found: &mut Findings) {
+fn check_rest(config: &Config, found: &mut ConfigFindings) {
     let retention = &config.retention;
     if retention.episodes < crate::limits::RETENTION_MIN {
         found.say(

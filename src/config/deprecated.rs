@@ -14,43 +14,46 @@ const CHANNEL: [(&str, &str); 1] = [("patience", "notify_after")];
 
 /// An old name in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deprecated {
+pub struct DeprecatedKey {
     /// From 1: the line on which the rule or the channel starts.
     pub line: u64,
     pub old: &'static str,
     pub new: &'static str,
 }
 
-type Keys = Spanned<BTreeMap<String, IgnoredAny>>;
+type KeyMap = Spanned<BTreeMap<String, IgnoredAny>>;
 
 #[derive(Deserialize)]
-struct Rules {
+struct RuleKeys {
     #[serde(default)]
-    rules: Vec<Keys>,
+    rules: Vec<KeyMap>,
 }
 
 #[derive(Deserialize)]
-struct Channels {
+struct ChannelKeys {
     #[serde(default)]
-    channels: BTreeMap<String, Keys>,
+    channels: BTreeMap<String, KeyMap>,
 }
 
 /// The old names in a file of rules; none if it does not parse, which is an error of its own.
-pub fn in_rules(text: &str) -> Vec<Deprecated> {
-    let rules = serde_saphyr::from_str::<Rules>(text).map(|file| file.rules).unwrap_or_default();
+pub fn in_rules(text: &str) -> Vec<DeprecatedKey> {
+    let rules = serde_saphyr::from_str::<RuleKeys>(text).map(|file| file.rules).unwrap_or_default();
     rules.iter().flat_map(|rule| old_names(rule, &RULE)).collect()
 }
 
 /// The old names in a configuration file; none if it does not parse.
-pub fn in_configuration(text: &str) -> Vec<Deprecated> {
-    let channels = serde_saphyr::from_str::<Channels>(text).map(|file| file.channels).unwrap_or_default();
+pub fn in_configuration(text: &str) -> Vec<DeprecatedKey> {
+    let channels = serde_saphyr::from_str::<ChannelKeys>(text).map(|file| file.channels).unwrap_or_default();
     channels.values().flat_map(|channel| old_names(channel, &CHANNEL)).collect()
 }
 
-fn old_names(keys: &Keys, names: &'static [(&'static str, &'static str)]) -> impl Iterator<Item = Deprecated> + use<> {
+fn old_names(
+    keys: &KeyMap,
+    names: &'static [(&'static str, &'static str)],
+) -> impl Iterator<Item = DeprecatedKey> + use<> {
     let line = keys.referenced.line();
     let used: Vec<_> = names.iter().filter(|(old, _)| keys.value.contains_key(*old)).collect();
-    used.into_iter().map(move |&(old, new)| Deprecated { line, old, new })
+    used.into_iter().map(move |&(old, new)| DeprecatedKey { line, old, new })
 }
 
 #[cfg(test)]

@@ -52,19 +52,19 @@ struct RuleFile {
 }
 
 /// One line of the page.
-struct Setting {
+struct SettingRow {
     path: String,
     kind: String,
     default: String,
     about: String,
 }
 
-struct Walk<'s> {
+struct SchemaWalk<'s> {
     definitions: &'s Map<String, Value>,
-    settings: Vec<Setting>,
+    settings: Vec<SettingRow>,
 }
 
-impl<'s> Walk<'s> {
+impl<'s> SchemaWalk<'s> {
     /// The schema itself, through references and nullable alternatives.
     fn behind(&self, schema: &'s Value) -> &'s Value {
         if let Some(name) = schema["$ref"].as_str() {
@@ -96,7 +96,7 @@ impl<'s> Walk<'s> {
             Some(Value::Null) => "*left out*".to_owned(),
             Some(value) => format!("`{value}`"),
         };
-        self.settings.push(Setting { path: path.to_owned(), kind: self.kind(inner), default, about });
+        self.settings.push(SettingRow { path: path.to_owned(), kind: self.kind(inner), default, about });
         if let Some(each) = each {
             self.below(&format!("{path}.NAME"), each);
         } else if let Some(item) = item {
@@ -116,7 +116,7 @@ impl<'s> Walk<'s> {
             let Some(word) = kind["properties"]["kind"]["const"].as_str() else { continue };
             let about = text(&kind["description"], &Value::Null);
             let (path_of, kind_of) = (format!("{path}.kind: {word}"), "kind".to_owned());
-            self.settings.push(Setting { path: path_of, kind: kind_of, default: String::new(), about });
+            self.settings.push(SettingRow { path: path_of, kind: kind_of, default: String::new(), about });
             self.object(&format!("{path}({word})."), kind);
         }
         self.object(&format!("{path}."), schema);
@@ -176,14 +176,14 @@ fn schema_of<T: JsonSchema>() -> Value {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value()
 }
 
-fn settings(schema: &Value) -> Vec<Setting> {
+fn settings(schema: &Value) -> Vec<SettingRow> {
     let none = Map::new();
-    let mut walk = Walk { definitions: schema["$defs"].as_object().unwrap_or(&none), settings: Vec::new() };
+    let mut walk = SchemaWalk { definitions: schema["$defs"].as_object().unwrap_or(&none), settings: Vec::new() };
     walk.object("", schema);
     walk.settings
 }
 
-fn page(settings: &[Setting]) -> String {
+fn page(settings: &[SettingRow]) -> String {
     let mut page = HEAD.to_owned();
     let mut section = String::new();
     for setting in settings {
@@ -192,7 +192,7 @@ fn page(settings: &[Setting]) -> String {
             section = top.to_owned();
             let _ = write!(page, "## `{section}`\n\n| key | type | default | effect |\n|---|---|---|---|\n");
         }
-        let Setting { path, kind, default, about } = setting;
+        let SettingRow { path, kind, default, about } = setting;
         let _ = writeln!(page, "| `{path}` | {kind} | {default} | {about} |");
         let next = settings.iter().skip_while(|other| other.path != *path).nth(1);
         if next.is_none_or(|next| next.path.split(['.', '[', '(']).next() != Some(top)) {
@@ -226,7 +226,7 @@ fn the_page_of_rules_and_their_schema_are_the_type() {
     let schema = schema_of::<RuleFile>();
     let rules = settings(&schema);
     let mut page = RULES_HEAD.to_owned();
-    for Setting { path, kind, default, about } in rules.iter().filter(|one| one.path != "rules") {
+    for SettingRow { path, kind, default, about } in rules.iter().filter(|one| one.path != "rules") {
         assert!(!about.is_empty(), "{path} has no doc comment");
         let _ = writeln!(page, "| `{}` | {kind} | {default} | {about} |", path.trim_start_matches("rules[]."));
     }

@@ -2,12 +2,12 @@
 //!
 //! Invariant: only the server's own secrets stop a start; everything else is off until it is there, and is reported.
 
-use super::{Channel, Config, Secret};
+use super::{ChannelConfig, Config, SecretSource};
 use std::path::Path;
 
 /// One reference that leads nowhere now.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Missing {
+pub struct MissingReference {
     /// As written in the file: `channels.oncall.token`.
     pub path: String,
     /// Names the place, never the content.
@@ -22,8 +22,8 @@ pub struct Missing {
 
 impl Config {
     /// Every reference to a secret, with its path.
-    pub fn secrets(&self) -> Vec<(String, &Secret)> {
-        let mut found: Vec<(String, &Secret)> = Vec::new();
+    pub fn secrets(&self) -> Vec<(String, &SecretSource)> {
+        let mut found: Vec<(String, &SecretSource)> = Vec::new();
         for token in &self.server.tokens {
             found.push((format!("server.tokens `{}`", token.name), &token.secret));
         }
@@ -55,16 +55,16 @@ impl Config {
     }
 
     /// Everything that cannot be read here and now, as this user.
-    pub fn missing(&self) -> Vec<Missing> {
+    pub fn missing(&self) -> Vec<MissingReference> {
         let mut found = Vec::new();
         for (path, secret) in self.secrets() {
             if let Err(why) = secret.read() {
                 let (off, again) = consequence(&path);
                 let fix = match secret {
-                    Secret::File(file) => format!("write it to {}, readable by this user{again}", file.display()),
-                    Secret::Env(name) => format!("set {name} in the environment of the engine and restart it"),
+                    SecretSource::File(file) => format!("write it to {}, readable by this user{again}", file.display()),
+                    SecretSource::Env(name) => format!("set {name} in the environment of the engine and restart it"),
                 };
-                found.push(Missing { stops: path.starts_with("server."), path, why, off, fix });
+                found.push(MissingReference { stops: path.starts_with("server."), path, why, off, fix });
             }
         }
         for (name, cluster) in &self.clusters {
@@ -77,7 +77,7 @@ impl Config {
                 let Some((file, why)) = file.as_deref().and_then(|file| Some((file, unreadable(file)?))) else {
                     continue;
                 };
-                found.push(Missing {
+                found.push(MissingReference {
                     path: format!("clusters.{name}.{key}"),
                     why,
                     off: format!("cluster `{name}` is not watched, and steps that need it are on hold"),
@@ -90,21 +90,21 @@ impl Config {
     }
 }
 
-fn of_channel<'c>(name: &str, channel: &'c Channel, found: &mut Vec<(String, &'c Secret)>) {
+fn of_channel<'c>(name: &str, channel: &'c ChannelConfig, found: &mut Vec<(String, &'c SecretSource)>) {
     match channel {
-        Channel::Slack { token, .. } => found.push((format!("channels.{name}.token"), token)),
-        Channel::SlackWebhook { url } => found.push((format!("channels.{name}.url"), url)),
-        Channel::PagerDuty { routing_key, .. } | Channel::PagerDutyChanges { routing_key, .. } => {
+        ChannelConfig::Slack { token, .. } => found.push((format!("channels.{name}.token"), token)),
+        ChannelConfig::SlackWebhook { url } => found.push((format!("channels.{name}.url"), url)),
+        ChannelConfig::PagerDuty { routing_key, .. } | ChannelConfig::PagerDutyChanges { routing_key, .. } => {
             found.push((format!("channels.{name}.routing_key"), routing_key))
         }
-        Channel::Email { password, .. } => {
+        ChannelConfig::Email { password, .. } => {
             found.extend(password.iter().map(|secret| (format!("channels.{name}.password"), secret)));
         }
-        Channel::Webhook { url, headers, .. } => {
+        ChannelConfig::Webhook { url, headers, .. } => {
             found.push((format!("channels.{name}.url"), url));
             found.extend(headers.iter().map(|(header, secret)| (format!("channels.{name}.headers.{header}"), secret)));
         }
-        Channel::Log => {}
+        ChannelConfig::Log => {}
     }
 }
 

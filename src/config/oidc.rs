@@ -2,7 +2,7 @@
 //!
 //! Invariant: who is let in is written down here or under `people`; to be known to the provider is not enough.
 
-use super::{Role, Secret};
+use super::{Role, SecretSource};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct OidcConfig {
     pub client_id: String,
     /// Left out: a public client, which PKCE alone protects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_secret: Option<Secret>,
+    pub client_secret: Option<SecretSource>,
     /// The scopes to request.
     #[serde(default = "OidcConfig::usual_scopes")]
     pub scopes: Vec<String>,

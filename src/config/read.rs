@@ -2,7 +2,7 @@
 //!
 //! Invariant: a message shows at most one line of the file, and never the value of a key that may hold a secret.
 
-use super::{Config, Problem, secret};
+use super::{Config, ConfigProblem, secret};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
 use std::fs;
@@ -21,12 +21,12 @@ pub enum ConfigError {
     Parse(String),
     /// It reads, but cannot be meant so: everything that is wrong, at once.
     #[error("configuration {path}: {} to fix\n{}", count(.problems.len()), list(.problems))]
-    Problems { path: PathBuf, problems: Vec<Problem> },
+    Problems { path: PathBuf, problems: Vec<ConfigProblem> },
 }
 
 /// Which file it is, and why this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum ConfigOrigin {
     /// By `--config` or `NIGHTSHIFT_CONFIG`, whose name this is.
     Named(PathBuf, &'static str),
     /// In one of the usual places.
@@ -35,22 +35,24 @@ pub enum Found {
     Defaults,
 }
 
-impl Found {
+impl ConfigOrigin {
     /// The file, where there is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Found::Named(path, _) | Found::Usual(path) => Some(path),
-            Found::Defaults => None,
+            ConfigOrigin::Named(path, _) | ConfigOrigin::Usual(path) => Some(path),
+            ConfigOrigin::Defaults => None,
         }
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for ConfigOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Found::Named(path, by) => write!(f, "configuration {} (by {by})", path.display()),
-            Found::Usual(path) => write!(f, "configuration {}", path.display()),
-            Found::Defaults => write!(f, "no configuration file (looked for {}); using defaults", PLACES.join(", ")),
+            ConfigOrigin::Named(path, by) => write!(f, "configuration {} (by {by})", path.display()),
+            ConfigOrigin::Usual(path) => write!(f, "configuration {}", path.display()),
+            ConfigOrigin::Defaults => {
+                write!(f, "no configuration file (looked for {}); using defaults", PLACES.join(", "))
+            }
         }
     }
 }
@@ -98,16 +100,16 @@ impl Config {
     }
 
     /// The file to use: `--config`, `NIGHTSHIFT_CONFIG`, `./nightshift.yaml`, `/etc/nightshift/nightshift.yaml`, or none.
-    pub fn find(named: Option<&Path>) -> Found {
+    pub fn find(named: Option<&Path>) -> ConfigOrigin {
         if let Some(path) = named {
-            return Found::Named(path.to_owned(), "--config");
+            return ConfigOrigin::Named(path.to_owned(), "--config");
         }
         if let Some(path) = std::env::var_os("NIGHTSHIFT_CONFIG").filter(|path| !path.is_empty()) {
-            return Found::Named(PathBuf::from(path), "NIGHTSHIFT_CONFIG");
+            return ConfigOrigin::Named(PathBuf::from(path), "NIGHTSHIFT_CONFIG");
         }
         match PLACES.iter().map(PathBuf::from).find(|path| path.is_file()) {
-            Some(path) => Found::Usual(path),
-            None => Found::Defaults,
+            Some(path) => ConfigOrigin::Usual(path),
+            None => ConfigOrigin::Defaults,
         }
     }
 
@@ -116,10 +118,10 @@ impl Config {
     /// # Errors
     ///
     /// Fails as [`Config::load`] does; the defaults never fail.
-    pub fn load_found(found: &Found) -> Result<Config, ConfigError> {
+    pub fn load_found(found: &ConfigOrigin) -> Result<Config, ConfigError> {
         match found {
-            Found::Named(path, _) | Found::Usual(path) => Config::load(path),
-            Found::Defaults => Ok(Config::default()),
+            ConfigOrigin::Named(path, _) | ConfigOrigin::Usual(path) => Config::load(path),
+            ConfigOrigin::Defaults => Ok(Config::default()),
         }
     }
 
@@ -219,7 +221,7 @@ fn count(problems: usize) -> String {
     if problems == 1 { "one thing".to_owned() } else { format!("{problems} things") }
 }
 
-fn list(problems: &[Problem]) -> String {
+fn list(problems: &[ConfigProblem]) -> String {
     problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no error, debug print or serialised form of this file's types contains a secret's text.
 
-use super::Secret;
+use super::SecretSource;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use std::fmt;
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub(super) const MARK: &str = "a secret is written as a reference";
 const HOW: &str = "`{ file: /run/secrets/name }` or `{ env: NAME }`";
 
-impl Secret {
+impl SecretSource {
     /// The secret's text, without one newline at its end.
     ///
     /// # Errors
@@ -20,8 +20,8 @@ impl Secret {
     /// Fails when the file or variable is missing, unreadable or empty; the message names the place, never the content.
     pub fn read(&self) -> Result<String, String> {
         let text = match self {
-            Secret::File(path) => read_file(path)?,
-            Secret::Env(name) => std::env::var(name).map_err(|error| match error {
+            SecretSource::File(path) => read_file(path)?,
+            SecretSource::Env(name) => std::env::var(name).map_err(|error| match error {
                 std::env::VarError::NotPresent => {
                     format!("{self}: not set; set it in the environment of the process that reads it")
                 }
@@ -38,16 +38,16 @@ impl Secret {
 
     /// A weakness of the place where it lies, if there is one; for `doctor` and the log at start.
     pub fn careless(&self) -> Option<String> {
-        let Secret::File(path) = self else { return None };
+        let SecretSource::File(path) = self else { return None };
         careless_mode(path)
     }
 }
 
-impl fmt::Display for Secret {
+impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Secret::File(path) => write!(f, "secret file {}", path.display()),
-            Secret::Env(name) => write!(f, "secret environment variable {name}"),
+            SecretSource::File(path) => write!(f, "secret file {}", path.display()),
+            SecretSource::Env(name) => write!(f, "secret environment variable {name}"),
         }
     }
 }
@@ -90,15 +90,15 @@ fn read_file(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("secret file {at}: {error}"))
 }
 
-impl<'de> de::Deserialize<'de> for Secret {
+impl<'de> de::Deserialize<'de> for SecretSource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reference)
+        deserializer.deserialize_any(SecretVisitor)
     }
 }
 
-struct Reference;
+struct SecretVisitor;
 
-impl Reference {
+impl SecretVisitor {
     fn literal<T, E: de::Error>() -> Result<T, E> {
         Err(E::custom(format!(
             "{MARK}, {HOW}, never as the text itself: move it out of this file (and change it, if others could read the file)"
@@ -106,18 +106,18 @@ impl Reference {
     }
 }
 
-impl<'de> Visitor<'de> for Reference {
-    type Value = Secret;
+impl<'de> Visitor<'de> for SecretVisitor {
+    type Value = SecretSource;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HOW)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretSource, A::Error> {
         let wrong = || de::Error::custom(format!("{MARK}, {HOW}: exactly one of the two keys"));
         let secret = match map.next_key::<String>()?.as_deref() {
-            Some("file") => Secret::File(PathBuf::from(map.next_value::<String>()?)),
-            Some("env") => Secret::Env(map.next_value()?),
+            Some("file") => SecretSource::File(PathBuf::from(map.next_value::<String>()?)),
+            Some("env") => SecretSource::Env(map.next_value()?),
             _ => return Err(wrong()),
         };
         if map.next_key::<String>()?.is_some() {
@@ -126,34 +126,34 @@ impl<'de> Visitor<'de> for Reference {
         Ok(secret)
     }
 
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Secret, E> {
-        Reference::literal()
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretSource, E> {
+        SecretVisitor::literal()
     }
 
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
-        Reference::literal()
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretSource, E> {
+        SecretVisitor::literal()
     }
 
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
-        Reference::literal()
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretSource, E> {
+        SecretVisitor::literal()
     }
 
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
-        Reference::literal()
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretSource, E> {
+        SecretVisitor::literal()
     }
 
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
-        Reference::literal()
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretSource, E> {
+        SecretVisitor::literal()
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Secret, E> {
+    fn visit_unit<E: de::Error>(self) -> Result<SecretSource, E> {
         Err(E::custom(format!("{MARK}, {HOW}; here is nothing")))
     }
 }
 
 /// For the page of settings: one of two references.
 #[cfg(test)]
-impl schemars::JsonSchema for Secret {
+impl schemars::JsonSchema for SecretSource {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Secret".into()
     }
@@ -174,12 +174,12 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn file(text: &str, mode: u32) -> (tempfile::TempDir, Secret) {
+    fn file(text: &str, mode: u32) -> (tempfile::TempDir, SecretSource) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        (dir, Secret::File(path))
+        (dir, SecretSource::File(path))
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(file(" abc \n\n", 0o600).1.read().unwrap(), " abc \n");
         let (_dir, empty) = file("\n", 0o600);
         assert!(empty.read().unwrap_err().contains("is empty"));
-        let gone = Secret::File(PathBuf::from("/nowhere/token"));
+        let gone = SecretSource::File(PathBuf::from("/nowhere/token"));
         assert!(gone.read().unwrap_err().contains("/nowhere/token"));
     }
 

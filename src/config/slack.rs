@@ -2,7 +2,7 @@
 //!
 //! Invariant: secrets are references, as everywhere in the configuration.
 
-use super::{Channel, Config, Secret};
+use super::{ChannelConfig, Config, SecretSource};
 use serde::{Deserialize, Serialize};
 
 /// The Slack app's ways in: slash commands, buttons, forms and its page; over HTTP, over Socket Mode, or both.
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 pub struct SlackApp {
     /// The secret of Slack's signatures; required for HTTP.
     #[serde(default)]
-    pub signing_secret: Option<Secret>,
+    pub signing_secret: Option<SecretSource>,
     /// `xapp-…`, with `connections:write`: we connect to Slack (Socket Mode), and need no public address.
     #[serde(default)]
-    pub app_token: Option<Secret>,
+    pub app_token: Option<SecretSource>,
     /// `xoxb-…`, for forms and the app's page. Left out: the token of the first Slack channel.
     #[serde(default)]
-    pub token: Option<Secret>,
+    pub token: Option<SecretSource>,
     /// `T0123ABCD`: requests of other workspaces are refused.
     #[serde(default)]
     pub team: Option<String>,
@@ -29,7 +29,7 @@ pub struct SlackApp {
     #[serde(default = "SlackApp::hooks")]
     pub hooks: String,
     /// Slack's API.
-    #[serde(default = "Channel::slack_api")]
+    #[serde(default = "ChannelConfig::slack_api")]
     pub api: String,
 }
 
@@ -41,9 +41,9 @@ impl SlackApp {
 
 impl Config {
     /// The bot's token for calls that are no message: that of `slack`, else of the first Slack channel.
-    pub fn slack_token(&self) -> Option<&Secret> {
+    pub fn slack_token(&self) -> Option<&SecretSource> {
         let of_channel = self.channels.values().find_map(|channel| match channel {
-            Channel::Slack { token, .. } => Some(token),
+            ChannelConfig::Slack { token, .. } => Some(token),
             _ => None,
         });
         self.slack.as_ref()?.token.as_ref().or(of_channel)

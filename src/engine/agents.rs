@@ -2,19 +2,19 @@
 //!
 //! Invariant: silence is judged only by a process that has itself listened for long enough.
 
-use super::Parts;
-use super::scheduler::Unseen;
+use super::EngineParts;
+use super::scheduler::StaleEpisodes;
 use crate::limits;
-use crate::model::{AgentName, Episode, EpisodeId, Event, Finding, Severity, Status, Time};
+use crate::model::{AgentName, Episode, EpisodeId, Event, EventStatus, Finding, Severity, Time};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, AgentRow, Batch, Control, Origin};
+use crate::store::{AgentProof, AgentRow, BatchOrigin, ControlChange, EventBatch};
 use crate::world::WorldError;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
 const SILENT: &str = "NightshiftAgentSilent";
 
-pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
     let began = std::time::Instant::now();
     // None: not judged yet by this process.
     let mut judged: BTreeMap<AgentName, bool> = BTreeMap::new();
@@ -34,7 +34,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 /// Reports for each agent the changes since the last look.
-async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
+async fn look(parts: &EngineParts, judged: &mut BTreeMap<AgentName, bool>) {
     let rows = match parts.store.agents().await {
         Ok(rows) => rows,
         Err(error) => return tracing::error!(%error, "cannot check for silent agents; retrying"),
@@ -55,7 +55,7 @@ async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
     let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.name).collect();
     for (name, _) in judged.iter().filter(|(name, silent)| **silent && !there.contains(name)) {
         // Removed by a user: its silence is over as a matter of ours.
-        events.extend(about(name, Status::Resolved, parts.clock.now(), "removed"));
+        events.extend(about(name, EventStatus::Resolved, parts.clock.now(), "removed"));
     }
     judged.retain(|name, _| there.contains(name));
     if !events.is_empty() && !hear(parts, events).await {
@@ -66,7 +66,7 @@ async fn look(parts: &Parts, judged: &mut BTreeMap<AgentName, bool>) {
 
 /// Conditions that an agent does not repeat although it was connected all the while: it has lost its record, or bears
 /// another name since an upgrade. Their ends would never be sent.
-async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mut BTreeMap<AgentName, Time>) {
+async fn forget(parts: &EngineParts, judged: &BTreeMap<AgentName, bool>, speaking: &mut BTreeMap<AgentName, Time>) {
     let now = parts.clock.now();
     speaking.retain(|name, _| judged.get(name) == Some(&false));
     for (name, _) in judged.iter().filter(|(_, silent)| !**silent) {
@@ -78,7 +78,7 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
     if long.is_empty() {
         return;
     }
-    let mut unseen = Unseen::new(source::SOURCE, before);
+    let mut unseen = StaleEpisodes::new(source::SOURCE, before);
     let mut episodes: Vec<EpisodeId> = Vec::new();
     loop {
         match unseen.page(parts).await {
@@ -95,7 +95,7 @@ async fn forget(parts: &Parts, judged: &BTreeMap<AgentName, bool>, speaking: &mu
         limits::AGENT_FORGOTTEN
     );
     tracing::info!(episodes = episodes.len(), why, "alerts of agents closed");
-    if let Err(error) = parts.store.control(Control::EndEpisodes { episodes, stale: true, why }, now).await {
+    if let Err(error) = parts.store.control(ControlChange::EndEpisodes { episodes, stale: true, why }, now).await {
         tracing::error!(%error, "cannot close alerts of agents");
     }
     parts.nudge.nudge();
@@ -110,14 +110,14 @@ fn is_forgotten(episode: &Episode, long: &BTreeSet<&AgentName>) -> bool {
     episode.event.name() != SILENT && long.iter().any(|agent| is_its(&agent))
 }
 
-async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
-    let batch = Batch {
+async fn hear(parts: &EngineParts, events: Vec<Event>) -> bool {
+    let batch = EventBatch {
         source: source::SOURCE.to_owned(),
         events,
         gaps: Vec::new(),
         rules: parts.catalog.current().rules.clone(),
         now: parts.clock.now(),
-        origin: Origin::of_kind(Origin::AGENT),
+        origin: BatchOrigin::of_kind(BatchOrigin::AGENT),
     };
     match parts.store.intake(batch).await {
         Ok(heard) => {
@@ -135,7 +135,7 @@ async fn hear(parts: &Parts, events: Vec<Event>) -> bool {
 }
 
 /// A node that Kubernetes does not have any more took its agent with it.
-async fn is_gone(parts: &Parts, row: &AgentRow) -> bool {
+async fn is_gone(parts: &EngineParts, row: &AgentRow) -> bool {
     if row.how != AgentProof::Token {
         return false;
     }
@@ -152,13 +152,14 @@ async fn is_gone(parts: &Parts, row: &AgentRow) -> bool {
     true
 }
 
-fn event(parts: &Parts, row: &AgentRow, silent: bool) -> Option<Event> {
-    let (status, what) = if silent { (Status::Firing, "is silent") } else { (Status::Resolved, "speaks again") };
+fn event(parts: &EngineParts, row: &AgentRow, silent: bool) -> Option<Event> {
+    let (status, what) =
+        if silent { (EventStatus::Firing, "is silent") } else { (EventStatus::Resolved, "speaks again") };
     let at = if silent { row.seen_at } else { parts.clock.now() };
     about(&row.name, status, at, what)
 }
 
-fn about(name: &AgentName, status: Status, at: Time, what: &str) -> Option<Event> {
+fn about(name: &AgentName, status: EventStatus, at: Time, what: &str) -> Option<Event> {
     let labels = [("alertname", SILENT), ("severity", "warning")];
     let finding = Finding {
         complaint: "agent-silent".to_owned(),
@@ -181,7 +182,7 @@ mod tests {
     fn episode(agent: &AgentName, complaint: &str, alertname: &str) -> Episode {
         let finding = Finding {
             complaint: complaint.to_owned(),
-            status: Status::Firing,
+            status: EventStatus::Firing,
             at: Time::UNIX_EPOCH,
             severity: Severity::Critical,
             gpu: Some(GpuName { pci: "0000:65:00.0".to_owned(), ..GpuName::default() }),

@@ -2,19 +2,19 @@
 //!
 //! Invariant: a probe sends no message and holds nothing up; deliveries are tried whatever it found.
 
-use super::Parts;
+use super::EngineParts;
 use crate::limits::KUBE_TIMEOUT;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
     tokio::select! {
         () = look(&parts) => {}
         _ = shutdown.wait_for(|stop| *stop) => {}
     }
 }
 
-async fn look(parts: &Parts) {
+async fn look(parts: &EngineParts) {
     // A channel that cannot be read has its line in the log already.
     let missing = parts.config.missing();
     let is_missing = |name: &str| missing.iter().any(|one| one.path.starts_with(&format!("channels.{name}.")));

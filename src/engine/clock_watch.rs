@@ -9,17 +9,17 @@
 //! Invariant: between a step and its end nothing of the engine follows it; when the engine's time does, all that waits in
 //! the store is moved by the same time, and before it where it would fire early.
 
-use super::Parts;
+use super::EngineParts;
 use crate::clock::ClockStep;
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, Span, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, Span, Time};
 use crate::planted::planted;
 use crate::store::{ClockMark, Filter, StoreError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-pub(super) async fn run(mut clock: ClockWatch, parts: Parts, mut shutdown: watch::Receiver<bool>) {
-    let mut pauses = Pauses::default();
+pub(super) async fn run(mut clock: ClockWatch, parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
+    let mut pauses = PauseDetector::default();
     while !*shutdown.borrow() {
         if let Some(late) = pauses.look(Instant::now()) {
             pauses.tell(&parts, late).await;
@@ -37,12 +37,12 @@ pub(super) async fn run(mut clock: ClockWatch, parts: Parts, mut shutdown: watch
 /// Times in which the whole process did not run: it was stopped, its machine was, or it got no CPU time. By the clock of the
 /// machine itself, so that a simulated one is no pause.
 #[derive(Debug, Default)]
-struct Pauses {
+struct PauseDetector {
     looked: Option<Instant>,
     told: Option<Instant>,
 }
 
-impl Pauses {
+impl PauseDetector {
     /// How long the process did not run, if it was long enough to matter.
     fn look(&mut self, now: Instant) -> Option<Duration> {
         let since = now.saturating_duration_since(self.looked.replace(now)?);
@@ -50,7 +50,7 @@ impl Pauses {
     }
 
     /// A line in the log; an entry too where it was long, once in `CLOCK_TOLD_EVERY`.
-    async fn tell(&mut self, parts: &Parts, late: Duration) {
+    async fn tell(&mut self, parts: &EngineParts, late: Duration) {
         let text = format!(
             "this process did not run for {} s: it was stopped, or had no CPU time; what it had read before does not count any \
              more; see that its machine and its CPU limit leave it time",
@@ -82,7 +82,7 @@ pub struct ClockWatch {
 impl ClockWatch {
     /// Looks for a step while the engine was down, and moves the waits before anything looks at them. A store that does
     /// not answer is tried again by `pass`.
-    pub async fn begin(parts: &Parts) -> ClockWatch {
+    pub async fn begin(parts: &EngineParts) -> ClockWatch {
         let mut clock = ClockWatch::default();
         if let Err(error) = clock.pass(parts).await {
             tracing::error!(%error, "whether the machine's clock was set while the engine was down is not known; trying again in a second");
@@ -95,7 +95,7 @@ impl ClockWatch {
     /// # Errors
     ///
     /// The store did not take an entry or the moved timers; the next pass tries again.
-    pub async fn pass(&mut self, parts: &Parts) -> Result<(), StoreError> {
+    pub async fn pass(&mut self, parts: &EngineParts) -> Result<(), StoreError> {
         if !self.is_started {
             self.start(parts).await?;
         }
@@ -129,7 +129,7 @@ impl ClockWatch {
     }
 
     /// Keeps the offset of the engine's time where it has changed by more than a start accepts as no step.
-    async fn keep(&mut self, parts: &Parts) -> Result<(), StoreError> {
+    async fn keep(&mut self, parts: &EngineParts) -> Result<(), StoreError> {
         let Some(boot) = parts.clock.boot() else { return Ok(()) };
         let mark = ClockMark { boot, offset: parts.clock.offset(), running: micros(parts.clock.monotonic()) };
         let tolerated = micros(limits::CLOCK_STEP) / 4;
@@ -142,7 +142,7 @@ impl ClockWatch {
     }
 
     /// Forward the timers go first, backward the clock: in between they are late for a moment, and never early.
-    async fn adopt(&mut self, parts: &Parts, step: ClockStep) -> Result<(), StoreError> {
+    async fn adopt(&mut self, parts: &EngineParts, step: ClockStep) -> Result<(), StoreError> {
         if step.by > 0 {
             // It comes before the clock: the entry has the time that holds from now on.
             let now = parts.clock.now();
@@ -161,7 +161,7 @@ impl ClockWatch {
     }
 
     /// `when` is empty, or tells when the clock was set.
-    async fn shift(&mut self, parts: &Parts, by: i64, when: &str, at: Time) -> Result<(), StoreError> {
+    async fn shift(&mut self, parts: &EngineParts, by: i64, when: &str, at: Time) -> Result<(), StoreError> {
         let text = format!(
             "the engine follows the machine's clock, which was set {}{when}: all timers are moved with it",
             spoken(by)
@@ -176,7 +176,7 @@ impl ClockWatch {
 
     /// The change of the clock while the engine was down. Without a mark of this boot: the last life wrote entries that
     /// lie ahead of the clock, so it was set back, by that at least.
-    async fn start(&mut self, parts: &Parts) -> Result<(), StoreError> {
+    async fn start(&mut self, parts: &EngineParts) -> Result<(), StoreError> {
         let (mark, running) = (parts.store.clock_mark().await?, micros(parts.clock.monotonic()));
         // A sandbox may have a running clock of its own under one boot id: then it has run for less than before.
         let mark = mark.filter(|mark| parts.clock.boot() == Some(mark.boot) && mark.running <= running);
@@ -196,7 +196,7 @@ impl ClockWatch {
 }
 
 /// The time of the newest entry before this start.
-async fn last_before(parts: &Parts) -> Result<Option<Time>, StoreError> {
+async fn last_before(parts: &EngineParts) -> Result<Option<Time>, StoreError> {
     let filter = Filter { kinds: vec!["started"], limit: 1, ..Filter::default() };
     let started = parts.store.entries(filter).await?;
     let Some(started) = started.first() else { return Ok(None) };
@@ -214,10 +214,10 @@ fn is_another(told: ClockStep, step: ClockStep) -> bool {
     step.since >= told.since + limits::CLOCK_TOLD_EVERY
 }
 
-async fn note(parts: &Parts, text: String) -> Result<(), StoreError> {
+async fn note(parts: &EngineParts, text: String) -> Result<(), StoreError> {
     tracing::warn!(text, "the time on this machine");
     let entry = EntryKind::Trouble { text };
-    parts.store.note(Actor::engine(), About::default(), entry, parts.clock.now()).await.map(drop)
+    parts.store.note(Actor::engine(), EntryLinks::default(), entry, parts.clock.now()).await.map(drop)
 }
 
 /// `3600 s back`, for users.
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_wakes_seconds_late_was_a_process_that_did_not_run() {
-        let mut pauses = Pauses::default();
+        let mut pauses = PauseDetector::default();
         let start = Instant::now();
         let at = |millis: u64| start + Duration::from_millis(millis);
         assert_eq!(pauses.look(at(0)), None);

@@ -6,20 +6,20 @@
 mod beside;
 mod hear;
 
-use super::Parts;
-use crate::world::{NIGHTSHIFT_CONDITION, NodeSeen, Told};
-use beside::Shown;
-use hear::Ear;
+use super::EngineParts;
+use crate::world::{NIGHTSHIFT_CONDITION, NodeSeen, WatchEvent};
+use beside::NodeConditions;
+use hear::SymptomIntake;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
     let mut loops = JoinSet::new();
     let mut shown = std::collections::BTreeMap::new();
     for name in parts.world.clusters.keys() {
-        let ears: Vec<Arc<Ear>> = Ear::of(&parts, name).into_iter().map(Arc::new).collect();
-        let conditions = Arc::new(Mutex::new(Shown::default()));
+        let ears: Vec<Arc<SymptomIntake>> = SymptomIntake::of(&parts, name).into_iter().map(Arc::new).collect();
+        let conditions = Arc::new(Mutex::new(NodeConditions::default()));
         shown.insert(name.clone(), conditions.clone());
         loops.spawn(nodes(parts.clone(), name.clone(), ears.clone(), conditions));
         for ear in ears {
@@ -40,14 +40,14 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     loops.shutdown().await;
 }
 
-async fn nodes(parts: Parts, cluster: String, ears: Vec<Arc<Ear>>, shown: Arc<Mutex<Shown>>) {
+async fn nodes(parts: EngineParts, cluster: String, ears: Vec<Arc<SymptomIntake>>, shown: Arc<Mutex<NodeConditions>>) {
     let Some(kube) = parts.world.clusters.get(&cluster).cloned() else { return std::future::pending().await };
-    let mut watched = Watched::new(&cluster, "nodes");
-    let mut tell = |told: Told<NodeSeen>| {
+    let mut watched = WatchReporter::new(&cluster, "nodes");
+    let mut tell = |told: WatchEvent<NodeSeen>| {
         watched.look(&told);
-        if let Told::Is(seen) | Told::Gone(seen) = &told {
+        if let WatchEvent::Is(seen) | WatchEvent::Gone(seen) = &told {
             let ours = seen.conditions.iter().find(|condition| condition.kind == NIGHTSHIFT_CONDITION);
-            let is_there = matches!(told, Told::Is(_));
+            let is_there = matches!(told, WatchEvent::Is(_));
             let held = ours.filter(|_| is_there).map(|ours| (ours.status == "True", ours.message.clone()));
             shown.lock().unwrap_or_else(PoisonError::into_inner).saw(&seen.node.name, held);
         }
@@ -59,25 +59,25 @@ async fn nodes(parts: Parts, cluster: String, ears: Vec<Arc<Ear>>, shown: Arc<Mu
 }
 
 /// Reports once that a watch broke, and once that it is open again.
-struct Watched<'a> {
+struct WatchReporter<'a> {
     cluster: &'a str,
     what: &'static str,
     is_well: bool,
 }
 
-impl<'a> Watched<'a> {
-    fn new(cluster: &'a str, what: &'static str) -> Watched<'a> {
-        Watched { cluster, what, is_well: true }
+impl<'a> WatchReporter<'a> {
+    fn new(cluster: &'a str, what: &'static str) -> WatchReporter<'a> {
+        WatchReporter { cluster, what, is_well: true }
     }
 
-    fn look<T>(&mut self, told: &Told<T>) {
+    fn look<T>(&mut self, told: &WatchEvent<T>) {
         let (cluster, what) = (self.cluster, self.what);
         match told {
-            Told::Broken(error) if self.is_well => {
+            WatchEvent::Broken(error) if self.is_well => {
                 self.is_well = false;
                 tracing::warn!(%cluster, what, %error, "cluster watch failed; retrying with growing delays");
             }
-            Told::Alive if !self.is_well => {
+            WatchEvent::Alive if !self.is_well => {
                 self.is_well = true;
                 tracing::info!(%cluster, what, "cluster watch restored");
             }

@@ -2,16 +2,16 @@
 //!
 //! Invariant: a signal that cannot be read confirms nothing; a value from a label enters a query as a quoted text alone.
 
-use super::Parts;
+use super::EngineParts;
 use crate::config::{WindowKind, WindowRule};
 use crate::model::{Run, Subject, Time};
 use crate::planted::planted;
-use crate::policy::{Closed, Facts};
+use crate::policy::{ClosedWindow, WorldFacts};
 use crate::sources::cron;
 
 /// Adds the facts from the run's rule and the calendar to a step's.
-pub(super) async fn confirm(parts: &Parts, run: &Run, target: &Subject, facts: Facts) -> Facts {
-    Facts {
+pub(super) async fn confirm(parts: &EngineParts, run: &Run, target: &Subject, facts: WorldFacts) -> WorldFacts {
+    WorldFacts {
         unconfirmed: unconfirmed(parts, run).await,
         closed: closed(&parts.config.windows, run, target, parts.clock.now()),
         ..facts
@@ -19,7 +19,7 @@ pub(super) async fn confirm(parts: &Parts, run: &Run, target: &Subject, facts: F
 }
 
 /// Why the rule's second signal does not confirm that the alert still holds; none where it does, or the rule has none.
-async fn unconfirmed(parts: &Parts, run: &Run) -> Option<String> {
+async fn unconfirmed(parts: &EngineParts, run: &Run) -> Option<String> {
     let loaded = parts.catalog.current();
     let still = loaded.rules.rule(run.rule.as_deref()?)?.still.clone()?;
     let query = match fill(&still, &run.subject) {
@@ -67,21 +67,21 @@ fn quoted(value: &str) -> String {
 }
 
 /// The window that forbids acting now, and until when.
-fn closed(windows: &[WindowRule], run: &Run, target: &Subject, now: Time) -> Option<Closed> {
+fn closed(windows: &[WindowRule], run: &Run, target: &Subject, now: Time) -> Option<ClosedWindow> {
     windows.iter().filter(|window| covers(&window.scope, run, target)).find_map(|window| {
         // Checked with the configuration; one that cannot be followed forbids.
         let Ok(ticks) = cron::parse(&window.at) else {
-            return Some(Closed { why: format!("window {} cannot be followed", window.name), until: now });
+            return Some(ClosedWindow { why: format!("window {} cannot be followed", window.name), until: now });
         };
         let begun = now.checked_sub(window.lasts.0).ok().and_then(|early| ticks.next_after(early));
         let inside = begun.filter(|begun| *begun <= now).map(|begun| begun + window.lasts.0);
         match (window.kind, inside) {
             (WindowKind::Hold, Some(until)) => {
-                Some(Closed { why: format!("window {} holds all actions", window.name), until })
+                Some(ClosedWindow { why: format!("window {} holds all actions", window.name), until })
             }
             (WindowKind::Only, None) => {
                 let until = ticks.next_after(now).unwrap_or(Time::MAX);
-                Some(Closed { why: format!("actions are only for window {}", window.name), until })
+                Some(ClosedWindow { why: format!("actions are only for window {}", window.name), until })
             }
             (WindowKind::Hold, None) | (WindowKind::Only, Some(_)) => None,
         }
@@ -100,7 +100,7 @@ fn covers(scope: &str, run: &Run, target: &Subject) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Input, Mode, Pin, RunId, RunState, Schedule, Span};
+    use crate::model::{Mode, RunId, RunInput, RunState, RunbookPin, Schedule, Span};
 
     fn run() -> Run {
         Run {
@@ -108,8 +108,8 @@ mod tests {
             rule: Some("xid".to_owned()),
             incident: None,
             episode: None,
-            runbook: Pin { name: "r".to_owned(), hash: String::new() },
-            input: Input::default(),
+            runbook: RunbookPin { name: "r".to_owned(), hash: String::new() },
+            input: RunInput::default(),
             subject: Subject::default(),
             mode: Mode::Auto,
             state: RunState::Ready,

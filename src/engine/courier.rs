@@ -13,20 +13,20 @@ mod standing;
 
 pub use alerts::{alert_links, alert_title};
 
-use super::{Nudge, Parts};
+use super::{EngineParts, WakeSender};
 use crate::clock::Clock;
 use crate::limits::{BACKOFF_FIRST, CHANNEL_OFF_RETRY, DELIVERIES_AT_ONCE, DELIVERY_TIMEOUT, LANE_TURN, NOTICES_BATCH};
-use crate::model::{Delivery, EntryNo, IncidentId, Span, Time};
+use crate::model::{DeliveryReceipt, DeliveryResult, EntryNo, IncidentId, Span, Time};
 use crate::notifiers::{ANYWHERE, Notifier};
 use crate::policy::GuardLimits;
-use crate::store::{DueNotice, Outbox, Receipted, StoreError, Views};
+use crate::store::{DeliveryOutcome, DueNotice, Outbox, StoreError, Views};
 use crate::telemetry::{Delivered, Metrics};
 use crate::world::World;
-use digest::Storm;
+use digest::ChannelStorm;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use pace::Ways;
+use pace::ChannelLimiter;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,12 +35,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 /// The loop.
-pub struct Courier {
+pub struct NotificationDispatcher {
     outbox: Arc<dyn Outbox>,
     views: Arc<dyn Views>,
     notifiers: Arc<BTreeMap<String, Box<dyn Notifier>>>,
     clock: Arc<dyn Clock>,
-    nudge: Nudge,
+    nudge: WakeSender,
     install: String,
     public_url: Option<String>,
     /// Channels that leave an incident to automation for so long.
@@ -49,15 +49,15 @@ pub struct Courier {
     fleet: Option<(World, GuardLimits)>,
     /// Deliveries under way at once, over all channels.
     slots: Semaphore,
-    storms: Mutex<HashMap<String, Storm>>,
-    ways: Ways,
+    storms: Mutex<HashMap<String, ChannelStorm>>,
+    ways: ChannelLimiter,
     metrics: Arc<Metrics>,
     stopping: AtomicBool,
 }
 
 /// The counts of one pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct DispatchCounts {
     /// Rows that the store called due.
     pub due: usize,
     /// Messages posted or edited, digests included.
@@ -76,8 +76,8 @@ pub struct Passed {
     pub repeats: usize,
 }
 
-impl Passed {
-    fn add(&mut self, other: &Passed) {
+impl DispatchCounts {
+    fn add(&mut self, other: &DispatchCounts) {
         self.due += other.due;
         self.sent += other.sent;
         self.digested += other.digested;
@@ -91,12 +91,12 @@ impl Passed {
 }
 
 /// One channel's rows on their way.
-type Lane<'c> = BoxFuture<'c, (String, Passed)>;
+type ChannelDelivery<'c> = BoxFuture<'c, (String, DispatchCounts)>;
 
 /// Waits for an answer while the lanes go on. A lane that is not polled may have been given the very turn at the store
 /// that the answer waits for, and then everything waits for ever.
 async fn meanwhile<T>(
-    lanes: &mut FuturesUnordered<Lane<'_>>,
+    lanes: &mut FuturesUnordered<ChannelDelivery<'_>>,
     busy: &mut HashSet<String>,
     answer: impl Future<Output = T>,
 ) -> T {
@@ -112,10 +112,10 @@ async fn meanwhile<T>(
 /// How long the loop waits when nothing is announced and nothing nudges it.
 const IDLE: Duration = Duration::from_secs(30);
 
-impl Courier {
+impl NotificationDispatcher {
     /// The dispatcher of this engine's channels.
-    pub fn new(parts: &Parts) -> Courier {
-        Courier::with(
+    pub fn new(parts: &EngineParts) -> NotificationDispatcher {
+        NotificationDispatcher::with(
             parts.store.clone(),
             parts.store.clone(),
             parts.notifiers.clone(),
@@ -135,11 +135,11 @@ impl Courier {
         views: Arc<dyn Views>,
         notifiers: Arc<BTreeMap<String, Box<dyn Notifier>>>,
         clock: Arc<dyn Clock>,
-        nudge: Nudge,
+        nudge: WakeSender,
         install: &str,
         public_url: Option<&str>,
-    ) -> Courier {
-        Courier {
+    ) -> NotificationDispatcher {
+        NotificationDispatcher {
             outbox,
             views,
             notifiers,
@@ -151,26 +151,26 @@ impl Courier {
             fleet: None,
             slots: Semaphore::new(DELIVERIES_AT_ONCE),
             storms: Mutex::default(),
-            ways: Ways::default(),
+            ways: ChannelLimiter::default(),
             metrics: Arc::default(),
             stopping: AtomicBool::new(false),
         }
     }
 
     /// Channels that are notified of an incident only once automation needs a user, or after so long.
-    pub fn patient(mut self, channels: impl IntoIterator<Item = (String, Span)>) -> Courier {
+    pub fn patient(mut self, channels: impl IntoIterator<Item = (String, Span)>) -> NotificationDispatcher {
         self.patience.extend(channels);
         self
     }
 
     /// Messages about open runs show how many nodes are out and how many more may be.
-    pub fn counting(mut self, world: World, limits: GuardLimits) -> Courier {
+    pub fn counting(mut self, world: World, limits: GuardLimits) -> NotificationDispatcher {
         self.fleet = Some((world, limits));
         self
     }
 
     /// Deliveries are counted there.
-    pub fn metered(mut self, metrics: Arc<Metrics>) -> Courier {
+    pub fn metered(mut self, metrics: Arc<Metrics>) -> NotificationDispatcher {
         self.metrics = metrics;
         self
     }
@@ -180,11 +180,11 @@ impl Courier {
     /// # Errors
     ///
     /// Fails when the store cannot be read.
-    pub async fn pass(&self) -> Result<Passed, StoreError> {
+    pub async fn pass(&self) -> Result<DispatchCounts, StoreError> {
         let due = self.outbox.due(self.clock.now(), NOTICES_BATCH).await?;
         let mut lanes: FuturesUnordered<_> =
             by_channel(due.notices).into_iter().map(|(channel, rows)| self.lane(channel, rows)).collect();
-        let mut passed = Passed::default();
+        let mut passed = DispatchCounts::default();
         while let Some((_, lane)) = lanes.next().await {
             passed.add(&lane);
         }
@@ -199,7 +199,7 @@ impl Courier {
     /// Runs until `shutdown` turns true; deliveries under way are finished first. A channel that is slow keeps only its
     /// own lane busy: the others are served meanwhile.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        let mut lanes: FuturesUnordered<Lane<'_>> = FuturesUnordered::new();
+        let mut lanes: FuturesUnordered<ChannelDelivery<'_>> = FuturesUnordered::new();
         let mut busy: HashSet<String> = HashSet::new();
         // Subscribe before reading, so that work that becomes due meanwhile is not missed.
         let mut nudged = self.nudge.listen();
@@ -244,12 +244,12 @@ impl Courier {
     }
 
     /// The rows of one channel, in order. Never fails: an error is recorded with the row.
-    async fn lane(&self, channel: String, rows: Vec<DueNotice>) -> (String, Passed) {
-        let mut passed = Passed { due: rows.len(), ..Passed::default() };
+    async fn lane(&self, channel: String, rows: Vec<DueNotice>) -> (String, DispatchCounts) {
+        let mut passed = DispatchCounts { due: rows.len(), ..DispatchCounts::default() };
         let Some(notifier) = self.notifier(&channel) else {
             for row in &rows {
                 let why = format!("channel `{channel}` is not configured, and a rule names it under `tell`");
-                self.record(row, Receipted::Refused { upto: row.want, why }).await;
+                self.record(row, DeliveryOutcome::Refused { upto: row.want, why }).await;
             }
             passed.refused += rows.len();
             return (channel, passed);
@@ -280,8 +280,8 @@ impl Courier {
                 return (channel, passed);
             }
             match self.single(notifier, row, because.get(&row.incident), &mut passed).await {
-                Next::GoOn => {}
-                Next::Postpone { why, at } => {
+                DeliveryFlow::GoOn => {}
+                DeliveryFlow::Postpone { why, at } => {
                     // Slow or limited is the channel, not the row: the rest would only wait for the same answer.
                     let rest: Vec<&DueNotice> = sorted.after(row);
                     passed.retried += rest.len();
@@ -301,8 +301,8 @@ impl Courier {
         notifier: &dyn Notifier,
         row: &DueNotice,
         because: Option<&String>,
-        passed: &mut Passed,
-    ) -> Next {
+        passed: &mut DispatchCounts,
+    ) -> DeliveryFlow {
         let mut letter = match self.letter(row).await {
             Ok(Some(mut letter)) => {
                 letter.notice.because = because.cloned();
@@ -310,49 +310,35 @@ impl Courier {
             }
             Ok(None) => {
                 let why = format!("{} is no longer stored", row.incident);
-                self.record(row, Receipted::Refused { upto: row.want, why }).await;
+                self.record(row, DeliveryOutcome::Refused { upto: row.want, why }).await;
                 passed.refused += 1;
-                return Next::GoOn;
+                return DeliveryFlow::GoOn;
             }
             Err(error) => {
                 tracing::error!(%error, incident = %row.incident, channel = %row.channel, "cannot write a notification");
                 passed.retried += 1;
                 let at = self.again(row, self.clock.now());
-                self.record(row, Receipted::Retry { why: error.to_string(), at }).await;
-                return Next::GoOn;
+                self.record(row, DeliveryOutcome::Retry { why: error.to_string(), at }).await;
+                return DeliveryFlow::GoOn;
             }
         };
         let prior = row.receipt.as_ref().filter(|receipt| !digest::is_digest(receipt));
-        // Or it opened and ended within a storm, and the digest has counted it.
-        let counted = row.receipt.is_some() && prior.is_none() && letter.is_over();
-        if (prior.is_some() && letter.is_quiet(row)) || counted {
-            passed.quiet += 1;
-            self.record(row, Receipted::Nothing { upto: letter.upto, receipt: None }).await;
-            return Next::GoOn;
+        if let Some(wait) = self.unsent(notifier, row, &letter, prior) {
+            match wait {
+                DeliveryOutcome::Later { .. } => passed.waiting += 1,
+                _ => passed.quiet += 1,
+            }
+            self.record(row, wait).await;
+            return DeliveryFlow::GoOn;
         }
-        let first = row.receipt.is_none() && !row.maybe_sent && !letter.is_over();
-        if let Some(by) = letter.plan_by.filter(|by| first && notifier.waits_for_plan() && *by > self.clock.now()) {
-            passed.waiting += 1;
-            self.record(row, Receipted::Later { upto: letter.upto, at: by }).await;
-            return Next::GoOn;
-        }
-        let urgent = prior.is_none() || row.alone || row.urgent || letter.asks_anew;
         let speaks = notifier.speaks(&letter.notice, prior);
-        if let Some(pace) = notifier.pace()
-            && speaks
-            && let Some(at) = self.turn(pace, urgent)
-        {
-            passed.waiting += 1;
-            self.record(row, Receipted::Later { upto: letter.upto, at }).await;
-            return Next::GoOn;
-        }
         if speaks && letter.acts {
             letter.notice.budget = self.budget(&letter.notice.incident.subject).await;
         }
-        if !self.record(row, Receipted::Sending).await {
+        if !self.record(row, DeliveryOutcome::Sending).await {
             // Nothing is sent before it is recorded that it may have been.
             passed.retried += 1;
-            return Next::GoOn;
+            return DeliveryFlow::GoOn;
         }
         if row.maybe_sent {
             passed.repeats += 1;
@@ -360,69 +346,92 @@ impl Courier {
         }
         let delivery = self.in_time(notifier.deliver(&letter.notice, prior)).await;
         let first = prior.is_none();
-        if !matches!(delivery, Delivery::Retry { .. } | Delivery::Nothing(_)) {
+        if !matches!(delivery, DeliveryResult::Retry { .. } | DeliveryResult::Nothing(_)) {
             self.answered(&row.channel);
         }
         self.count(notifier, &delivery);
         match &delivery {
-            Delivery::Nothing(_) => passed.quiet += 1,
-            Delivery::Delivered(_) => {
+            DeliveryResult::Nothing(_) => passed.quiet += 1,
+            DeliveryResult::Delivered(_) => {
                 passed.sent += 1;
                 if first {
                     self.storms().entry(row.channel.clone()).or_default().told(self.clock.now());
                 }
             }
-            Delivery::Retry { .. } => passed.retried += 1,
-            Delivery::Refused { .. } => passed.refused += 1,
+            DeliveryResult::Retry { .. } => passed.retried += 1,
+            DeliveryResult::Refused { .. } => passed.refused += 1,
         }
         self.settle(row, letter.upto, delivery).await
     }
 
+    /// Why a notice is not sent now: it has nothing new, it waits for a plan, or the channel's pace has no turn for it.
+    fn unsent(
+        &self,
+        notifier: &dyn Notifier,
+        row: &DueNotice,
+        letter: &letter::DraftNotice,
+        prior: Option<&DeliveryReceipt>,
+    ) -> Option<DeliveryOutcome> {
+        // Or it opened and ended within a storm, and the digest has counted it.
+        let counted = row.receipt.is_some() && prior.is_none() && letter.is_over();
+        if (prior.is_some() && letter.is_quiet(row)) || counted {
+            return Some(DeliveryOutcome::Nothing { upto: letter.upto, receipt: None });
+        }
+        let first = row.receipt.is_none() && !row.maybe_sent && !letter.is_over();
+        let waits = first && notifier.waits_for_plan();
+        if let Some(by) = letter.plan_by.filter(|by| waits && *by > self.clock.now()) {
+            return Some(DeliveryOutcome::Later { upto: letter.upto, at: by });
+        }
+        let urgent = prior.is_none() || row.alone || row.urgent || letter.asks_anew;
+        let pace = notifier.pace().filter(|_| notifier.speaks(&letter.notice, prior))?;
+        self.turn(pace, urgent).map(|at| DeliveryOutcome::Later { upto: letter.upto, at })
+    }
+
     /// Records the result.
-    async fn settle(&self, row: &DueNotice, upto: EntryNo, delivery: Delivery) -> Next {
+    async fn settle(&self, row: &DueNotice, upto: EntryNo, delivery: DeliveryResult) -> DeliveryFlow {
         match delivery {
-            Delivery::Delivered(receipt) => {
-                self.record(row, Receipted::Delivered { upto, receipt }).await;
-                Next::GoOn
+            DeliveryResult::Delivered(receipt) => {
+                self.record(row, DeliveryOutcome::Delivered { upto, receipt }).await;
+                DeliveryFlow::GoOn
             }
-            Delivery::Nothing(receipt) => {
-                self.record(row, Receipted::Nothing { upto, receipt }).await;
-                Next::GoOn
+            DeliveryResult::Nothing(receipt) => {
+                self.record(row, DeliveryOutcome::Nothing { upto, receipt }).await;
+                DeliveryFlow::GoOn
             }
-            Delivery::Retry { after, why } => {
+            DeliveryResult::Retry { after, why } => {
                 let at = self.failed(&row.channel, &why, after);
                 tracing::debug!(incident = %row.incident, channel = %row.channel, %why, again = %at, "not delivered yet");
-                self.record(row, Receipted::Retry { why: why.clone(), at: self.again(row, at) }).await;
-                Next::Postpone { why, at }
+                self.record(row, DeliveryOutcome::Retry { why: why.clone(), at: self.again(row, at) }).await;
+                DeliveryFlow::Postpone { why, at }
             }
-            Delivery::Refused { why } => {
-                self.record(row, Receipted::Refused { upto, why }).await;
-                Next::GoOn
+            DeliveryResult::Refused { why } => {
+                self.record(row, DeliveryOutcome::Refused { upto, why }).await;
+                DeliveryFlow::GoOn
             }
         }
     }
 
     /// A notifier has its own timeouts; this one is for the day when they fail.
-    async fn in_time(&self, delivery: impl Future<Output = Delivery>) -> Delivery {
+    async fn in_time(&self, delivery: impl Future<Output = DeliveryResult>) -> DeliveryResult {
         let Ok(_slot) = self.slots.acquire().await else {
-            return Delivery::Retry { after: None, why: "the notification dispatcher is stopping".to_owned() };
+            return DeliveryResult::Retry { after: None, why: "the notification dispatcher is stopping".to_owned() };
         };
         tokio::select! {
             delivery = delivery => delivery,
             () = self.clock.sleep_for(DELIVERY_TIMEOUT) => {
                 let why = format!("the channel did not answer within {} s", DELIVERY_TIMEOUT.as_secs());
-                Delivery::Retry { after: None, why }
+                DeliveryResult::Retry { after: None, why }
             }
         }
     }
 
     /// Attempts that reached the other side or failed to; a row with nothing to send is none.
-    fn count(&self, notifier: &dyn Notifier, delivery: &Delivery) {
+    fn count(&self, notifier: &dyn Notifier, delivery: &DeliveryResult) {
         let outcome = match delivery {
-            Delivery::Delivered(_) => Delivered::Delivered,
-            Delivery::Retry { .. } => Delivered::Retry,
-            Delivery::Refused { .. } => Delivered::Refused,
-            Delivery::Nothing(_) => return,
+            DeliveryResult::Delivered(_) => Delivered::Delivered,
+            DeliveryResult::Retry { .. } => Delivered::Retry,
+            DeliveryResult::Refused { .. } => Delivered::Refused,
+            DeliveryResult::Nothing(_) => return,
         };
         self.metrics.delivery(notifier.kind(), outcome);
     }
@@ -431,7 +440,7 @@ impl Courier {
         self.notifiers.get(channel).or_else(|| self.notifiers.get(ANYWHERE)).map(Box::as_ref)
     }
 
-    fn storms(&self) -> MutexGuard<'_, HashMap<String, Storm>> {
+    fn storms(&self) -> MutexGuard<'_, HashMap<String, ChannelStorm>> {
         self.storms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -442,14 +451,14 @@ fn behind(why: &str) -> String {
 }
 
 /// Whether the channel goes on with the row behind.
-enum Next {
+enum DeliveryFlow {
     GoOn,
     Postpone { why: String, at: Time },
 }
 
 /// Rows of one channel, by how they are sent.
 #[derive(Default)]
-struct Sorted {
+struct SortedNotices {
     single: Vec<DueNotice>,
     /// Of these, critical ones that have a message of their own although a digest is open.
     admitted: HashSet<IncidentId>,
@@ -459,7 +468,7 @@ struct Sorted {
     waiting: Vec<DueNotice>,
 }
 
-impl Sorted {
+impl SortedNotices {
     /// The rows after one that could not be sent.
     fn after(&self, row: &DueNotice) -> Vec<&DueNotice> {
         let rest = self.single.iter().skip_while(|other| *other != row).skip(1);

@@ -4,41 +4,46 @@
 //! in a queue, or without a CPU, never counts: a busy machine makes turns late and nothing else.
 
 use crate::limits;
-use crate::model::{Input, Reason, ReasonCode, Step};
+use crate::model::{Reason, ReasonCode, RunInput, Step};
 use crate::planted::planted;
-use crate::script::{self, Brake, Runbook, Turn};
+use crate::script::{self, Runbook, ScriptBrake, ScriptTurn};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The purpose of running the script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum For {
+pub(super) enum EvaluationPurpose {
     Real,
     Plan,
 }
 
-pub(super) async fn advance(runbook: &Arc<Runbook>, input: &Input, journal: Vec<Step>, aim: For) -> Turn {
+pub(super) async fn advance(
+    runbook: &Arc<Runbook>,
+    input: &RunInput,
+    journal: Vec<Step>,
+    aim: EvaluationPurpose,
+) -> ScriptTurn {
     let (runbook, input, queued) = (runbook.clone(), input.clone(), Instant::now());
     let evaluation = tokio::task::spawn_blocking(move || {
         let brake = match planted("turn-bounded-by-wall-time") {
-            true => Brake::once(move || queued.elapsed() > Duration::from_millis(250)),
+            true => ScriptBrake::once(move || queued.elapsed() > Duration::from_millis(250)),
             false => cpu_brake(),
         };
         match aim {
-            For::Real => script::advance_with(&runbook, &input, &journal, &brake),
-            For::Plan => script::advance_plan_with(&runbook, &input, &journal, &brake),
+            EvaluationPurpose::Real => script::advance_with(&runbook, &input, &journal, &brake),
+            EvaluationPurpose::Plan => script::advance_plan_with(&runbook, &input, &journal, &brake),
         }
     });
     evaluation.await.unwrap_or_else(|panic| {
-        Turn::Broken(Reason::new(ReasonCode::ScriptBroken, format!("the evaluator died: {panic}")))
+        ScriptTurn::Broken(Reason::new(ReasonCode::ScriptBroken, format!("the evaluator died: {panic}")))
     })
 }
 
 /// Acts once this thread has used its share from here on.
-fn cpu_brake() -> Brake {
+fn cpu_brake() -> ScriptBrake {
     let began = cpu_time();
-    Brake::once(move || cpu_time().saturating_sub(began) > limits::SCRIPT_CPU)
+    ScriptBrake::once(move || cpu_time().saturating_sub(began) > limits::SCRIPT_CPU)
 }
 
 /// The CPU time that the calling thread has used.

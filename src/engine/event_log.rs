@@ -7,7 +7,7 @@ mod words;
 
 use crate::limits::{FLAPS_IN_LOG, LOG_CACHE, LOG_LINES_PER_SECOND, LOG_QUEUE};
 use crate::model::{Entry, EntryKind, Incident, IncidentId, Run, RunId};
-use crate::store::{Commit, Follower};
+use crate::store::{CommitFollower, CommitRecord};
 use crate::telemetry::Metrics;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +15,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-pub use words::{Line, Loud};
+pub use words::{LogLevel, LogLine};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-enum Message {
+enum EventLogMessage {
     Entries(Vec<Entry>),
     /// Work that was unfinished at the start, so that its lines name node and rule.
     Known(Vec<Run>, Vec<Incident>),
@@ -27,7 +27,7 @@ enum Message {
 
 /// The thread that writes it.
 pub struct EventLog {
-    sender: Mutex<Option<SyncSender<Message>>>,
+    sender: Mutex<Option<SyncSender<EventLogMessage>>>,
     /// Entries that found the queue full.
     lost: Arc<AtomicU64>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -46,14 +46,14 @@ impl EventLog {
 
     /// The callback of the store after each commit: counts facts that only the ledger has, and hands the entries to the
     /// log.
-    pub fn follower(&self, metrics: Arc<Metrics>) -> Follower {
+    pub fn follower(&self, metrics: Arc<Metrics>) -> CommitFollower {
         let (sender, lost) = (self.sender(), self.lost.clone());
-        Follower::new(move |commit: Commit| {
+        CommitFollower::new(move |commit: CommitRecord| {
             measure(&metrics, &commit);
             let entries = commit.entries;
             let count = entries.len() as u64;
             if let Some(sender) = sender.as_ref().filter(|_| count > 0)
-                && sender.try_send(Message::Entries(entries)).is_err()
+                && sender.try_send(EventLogMessage::Entries(entries)).is_err()
             {
                 lost.fetch_add(count, Ordering::Relaxed);
             }
@@ -64,7 +64,7 @@ impl EventLog {
     pub fn know(&self, runs: Vec<Run>, incidents: Vec<Incident>) {
         if let Some(sender) = self.sender() {
             // Without it the lines of older runs name less; nothing else depends on it.
-            let _ = sender.try_send(Message::Known(runs, incidents));
+            let _ = sender.try_send(EventLogMessage::Known(runs, incidents));
         }
     }
 
@@ -76,13 +76,13 @@ impl EventLog {
         }
     }
 
-    fn sender(&self) -> Option<SyncSender<Message>> {
+    fn sender(&self) -> Option<SyncSender<EventLogMessage>> {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// Measures a commit: its size and time, and every run that ended, by the engine or by a user.
-pub fn measure(metrics: &Metrics, commit: &Commit) {
+pub fn measure(metrics: &Metrics, commit: &CommitRecord) {
     metrics.committed(commit.operations, commit.took);
     for entry in &commit.entries {
         if let EntryKind::RunEnded { state } = &entry.kind {
@@ -91,7 +91,7 @@ pub fn measure(metrics: &Metrics, commit: &Commit) {
     }
 }
 
-fn write(receiver: &Receiver<Message>, lost: &AtomicU64) {
+fn write(receiver: &Receiver<EventLogMessage>, lost: &AtomicU64) {
     let mut lines = EventLines::default();
     let begun = Instant::now();
     loop {
@@ -99,8 +99,8 @@ fn write(receiver: &Receiver<Message>, lost: &AtomicU64) {
         let now = begun.elapsed();
         let over = matches!(message, Err(RecvTimeoutError::Disconnected));
         let written = match message {
-            Ok(Message::Entries(entries)) => lines.of(&entries, now),
-            Ok(Message::Known(runs, incidents)) => {
+            Ok(EventLogMessage::Entries(entries)) => lines.of(&entries, now),
+            Ok(EventLogMessage::Known(runs, incidents)) => {
                 lines.know(&runs, &incidents);
                 lines.resumed(&runs)
             }
@@ -125,7 +125,7 @@ fn write(receiver: &Receiver<Message>, lost: &AtomicU64) {
 /// From entries to lines; remembers the fields that later entries refer to. Pure but for these.
 #[derive(Default)]
 pub struct EventLines {
-    known: Known,
+    known: LineContext,
     /// The second that is being filled, and how many lines it has: of decisions and failures, and of all else.
     second: Duration,
     used: [usize; 2],
@@ -135,8 +135,8 @@ pub struct EventLines {
 
 /// Fields of a line that are not in its own entry; dropped as a whole at its bound, which costs fields and no line.
 #[derive(Default)]
-struct Known {
-    runs: HashMap<RunId, About>,
+struct LineContext {
+    runs: HashMap<RunId, RunContext>,
     incidents: HashMap<IncidentId, Option<String>>,
     /// Steps that have a line for their beginning, and their words.
     steps: HashMap<(RunId, u32), String>,
@@ -148,7 +148,7 @@ struct Known {
     failing: HashSet<String>,
 }
 
-struct About {
+struct RunContext {
     node: Option<String>,
     rule: Option<String>,
     runbook: String,
@@ -158,8 +158,11 @@ impl EventLines {
     /// Takes the unfinished runs and incidents of the start, up to `LOG_CACHE` of each.
     pub fn know(&mut self, runs: &[Run], incidents: &[Incident]) {
         for run in runs.iter().take(LOG_CACHE) {
-            let about =
-                About { node: run.subject.node.clone(), rule: run.rule.clone(), runbook: run.runbook.name.clone() };
+            let about = RunContext {
+                node: run.subject.node.clone(),
+                rule: run.rule.clone(),
+                runbook: run.runbook.name.clone(),
+            };
             self.known.runs.insert(run.id, about);
         }
         for incident in incidents.iter().take(LOG_CACHE) {
@@ -168,28 +171,31 @@ impl EventLines {
     }
 
     /// The lines of work that goes on after a start, so that a reader sees the effects of an unclean end.
-    fn resumed(&self, runs: &[Run]) -> Vec<Line> {
+    fn resumed(&self, runs: &[Run]) -> Vec<LogLine> {
         let shown = runs.iter().take(LOG_LINES_PER_SECOND);
-        let line = |run: &Run| Line {
+        let line = |run: &Run| LogLine {
             incident: run.incident,
             run: Some(run.id),
             node: run.subject.node.clone(),
             rule: run.rule.clone(),
-            ..Line::new(
-                Loud::Info,
+            ..LogLine::new(
+                LogLevel::Info,
                 format!("run continues after the restart: {} ({})", run.runbook.name, run.state.name()),
             )
         };
-        let mut lines: Vec<Line> = shown.map(line).collect();
+        let mut lines: Vec<LogLine> = shown.map(line).collect();
         if runs.len() > lines.len() {
             let more = runs.len() - lines.len();
-            lines.push(Line::new(Loud::Info, format!("{more} more runs go on after the start; see `nightshift runs`")));
+            lines.push(LogLine::new(
+                LogLevel::Info,
+                format!("{more} more runs go on after the start; see `nightshift runs`"),
+            ));
         }
         lines
     }
 
     /// The lines of committed entries. `now`: since any fixed moment.
-    pub fn of(&mut self, entries: &[Entry], now: Duration) -> Vec<Line> {
+    pub fn of(&mut self, entries: &[Entry], now: Duration) -> Vec<LogLine> {
         let mut lines = self.left_out(now, false);
         for entry in entries {
             self.known.learn(entry);
@@ -209,7 +215,7 @@ impl EventLines {
     }
 
     /// Begins a new second where one is over, with one line for the number left out of the last one.
-    pub fn left_out(&mut self, now: Duration, over: bool) -> Vec<Line> {
+    pub fn left_out(&mut self, now: Duration, over: bool) -> Vec<LogLine> {
         if now < self.second + SECOND && !over {
             return Vec::new();
         }
@@ -222,11 +228,11 @@ impl EventLines {
         let list: Vec<String> = full.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         let text =
             format!("{total} more events in one second have no line ({}); see `nightshift audit log`", list.join(", "));
-        vec![Line::new(Loud::Warn, text)]
+        vec![LogLine::new(LogLevel::Warn, text)]
     }
 }
 
-impl Known {
+impl LineContext {
     fn learn(&mut self, entry: &Entry) {
         if self.runs.len() >= LOG_CACHE {
             self.runs.clear();
@@ -245,7 +251,8 @@ impl Known {
         }
         match (&entry.kind, entry.about.run, entry.about.incident) {
             (EntryKind::RunCreated { runbook, rule, subject, .. }, Some(run), _) => {
-                let about = About { node: subject.node.clone(), rule: rule.clone(), runbook: runbook.name.clone() };
+                let about =
+                    RunContext { node: subject.node.clone(), rule: rule.clone(), runbook: runbook.name.clone() };
                 self.runs.insert(run, about);
             }
             (EntryKind::IncidentOpened { subject, .. }, _, Some(incident)) => {

@@ -2,12 +2,14 @@
 //!
 //! Invariant: the guards themselves decide, over the same facts and levels as for a step.
 
-use super::{Parts, propose};
+use super::{EngineParts, propose};
 use crate::actions;
 use crate::limits;
-use crate::model::{Effect, Foretold, Input, Mode, Plan, PlannedCall, Reach, Run, RunId, RunState, Subject};
+use crate::model::{
+    EffectClass, ImpactScope, Mode, Plan, PlannedCall, PreflightDecision, Run, RunId, RunInput, RunState, Subject,
+};
 use crate::script::Runbook;
-use crate::store::{Prospect, StoreError};
+use crate::store::{PreflightRun, StoreError};
 use std::sync::Arc;
 
 /// The decisions on each call that acts, as long as there are not too many; actions that are off are marked in the
@@ -17,24 +19,24 @@ use std::sync::Arc;
 ///
 /// Fails when the store cannot be read.
 pub async fn foretell(
-    parts: &Parts,
+    parts: &EngineParts,
     runbook: &Runbook,
-    input: &Input,
+    input: &RunInput,
     subject: &Subject,
     plan: &Plan,
-) -> Result<Vec<Foretold>, StoreError> {
+) -> Result<Vec<PreflightDecision>, StoreError> {
     foretell_run(parts, runbook, prospect(parts, runbook, input, subject, plan), plan).await
 }
 
 /// The same for a run that requests approval of this plan: the decisions if it were approved now.
 pub(super) async fn foretell_run(
-    parts: &Parts,
+    parts: &EngineParts,
     runbook: &Runbook,
     run: Run,
     plan: &Plan,
-) -> Result<Vec<Foretold>, StoreError> {
+) -> Result<Vec<PreflightDecision>, StoreError> {
     let run = Run { state: RunState::Ready, approved: Some(plan.clone()), ..run };
-    let acts = |planned: &PlannedCall| planned.effect != Effect::Read && planned.reach > Reach::None;
+    let acts = |planned: &PlannedCall| planned.effect != EffectClass::Read && planned.reach > ImpactScope::None;
     let (mut calls, mut proposals) = (Vec::new(), Vec::new());
     for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| acts(planned)).take(limits::FORETOLD_CALLS)
     {
@@ -48,14 +50,14 @@ pub(super) async fn foretell_run(
         calls.push(at);
         proposals.push(proposal);
     }
-    let prospect = Prospect { run, reach: runbook.header.reach, proposals };
+    let prospect = PreflightRun { run, reach: runbook.header.reach, proposals };
     let limits = Arc::new(parts.config.guards.clone());
     let verdicts = parts.store.foretell(prospect, limits, parts.clock.now()).await?;
-    Ok(calls.into_iter().zip(verdicts).map(|(call, verdict)| Foretold { call, verdict }).collect())
+    Ok(calls.into_iter().zip(verdicts).map(|(call, verdict)| PreflightDecision { call, verdict }).collect())
 }
 
 /// A run as a user would start it now, with a yes to its plan. The store gives it the number that comes next.
-fn prospect(parts: &Parts, runbook: &Runbook, input: &Input, subject: &Subject, plan: &Plan) -> Run {
+fn prospect(parts: &EngineParts, runbook: &Runbook, input: &RunInput, subject: &Subject, plan: &Plan) -> Run {
     Run {
         id: RunId(0),
         rule: None,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no pass is needed for correctness; each only acts on deadlines that have passed.
 
-use super::Parts;
+use super::EngineParts;
 use super::ledger_check::LedgerCheck;
 use crate::limits;
 use crate::planted::planted;
@@ -10,9 +10,9 @@ use crate::store::ledger::Checkpoint;
 use std::time::Duration;
 use tokio::sync::watch;
 
-pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
     let mut signed_at = None;
-    let mut sweep = Sweep::default();
+    let mut sweep = SweepTimes::default();
     let mut check = LedgerCheck::default();
     while !*shutdown.borrow() {
         let began = parts.clock.monotonic();
@@ -36,7 +36,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 }
 
 /// One pass over passed deadlines. Public to the engine's tests.
-pub(super) async fn pass(parts: &Parts) {
+pub(super) async fn pass(parts: &EngineParts) {
     match parts.store.tick(parts.clock.now()).await {
         Ok(0) => {}
         Ok(changed) => {
@@ -48,7 +48,7 @@ pub(super) async fn pass(parts: &Parts) {
 }
 
 /// The newest checkpoint, where there is one.
-async fn sign(parts: &Parts) -> Option<Checkpoint> {
+async fn sign(parts: &EngineParts) -> Option<Checkpoint> {
     match parts.store.checkpoint(parts.key.clone(), parts.clock.now()).await {
         Ok(newest) => newest,
         Err(error) => {
@@ -60,17 +60,17 @@ async fn sign(parts: &Parts) -> Option<Checkpoint> {
 
 /// When old rows were last removed, by the running clock.
 #[derive(Debug, Default)]
-pub struct Sweep {
+pub struct SweepTimes {
     tried: Option<Duration>,
     /// When retention was last moved on.
     moved: Option<Duration>,
 }
 
-impl Sweep {
+impl SweepTimes {
     /// Removes records past their retention, once an hour. Retention moves on with the time that the engine has lived,
     /// and stands still around a step of the wall clock: a clock that is a year ahead for a minute, or for good, erases
     /// nothing that would have been kept.
-    pub async fn pass(&mut self, parts: &Parts, shutdown: &watch::Receiver<bool>) {
+    pub async fn pass(&mut self, parts: &EngineParts, shutdown: &watch::Receiver<bool>) {
         let running = parts.clock.monotonic();
         if !elapsed(self.tried, running, limits::SWEEP_EVERY) {
             return;
@@ -90,7 +90,7 @@ impl Sweep {
 }
 
 /// Small transactions until nothing is left, so that intake never waits long.
-async fn sweep(parts: &Parts, shutdown: &watch::Receiver<bool>) {
+async fn sweep(parts: &EngineParts, shutdown: &watch::Receiver<bool>) {
     let retention = &parts.config.retention;
     while !*shutdown.borrow() {
         match parts.store.sweep(retention.episodes, retention.bodies, parts.clock.now()).await {

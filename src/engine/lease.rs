@@ -4,13 +4,13 @@
 //! Invariant: time is measured by this process alone, from one look to the next, so that no clock decides who acts; an
 //! engine without the right to Leases logs that once and acts, as before there were any.
 
-use super::Parts;
+use super::EngineParts;
 use crate::config::Config;
 use crate::limits;
-use crate::model::{EntryKind, Event, Labels, Severity, Status, Subject, Time};
+use crate::model::{EntryKind, Event, EventStatus, Labels, Severity, Subject, Time};
 use crate::planted::planted;
-use crate::store::{Batch, Origin};
-use crate::world::{EngineLease, Kube, WorldError};
+use crate::store::{BatchOrigin, EventBatch};
+use crate::world::{EngineLease, KubeClient, WorldError};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const ALERT: &str = "NightshiftSecondEngine";
 
 /// The result of one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Acting {
+pub enum LeaseStatus {
     /// This engine holds the Lease.
     Ours,
     /// There is no right to Leases, or none is kept: it acts, and another engine may do so too.
@@ -34,7 +34,7 @@ pub enum Acting {
 }
 
 /// The state between two looks. Moments are counted from the first one.
-pub struct Keeper {
+pub struct LeaseKeeper {
     namespace: String,
     name: String,
     /// Who this engine is: the same for one data folder on one machine, and another for each copy of it.
@@ -43,28 +43,28 @@ pub struct Keeper {
     seen: Option<(String, Duration)>,
     /// When this engine last renewed.
     renewed: Option<Duration>,
-    acting: Acting,
+    acting: LeaseStatus,
     /// How long a look waits for its answers.
     within: Duration,
 }
 
-impl Keeper {
+impl LeaseKeeper {
     /// A keeper of this installation's Lease for one engine; nothing was read yet.
-    pub fn new(namespace: &str, install: &str, holder: &str) -> Keeper {
-        Keeper {
+    pub fn new(namespace: &str, install: &str, holder: &str) -> LeaseKeeper {
+        LeaseKeeper {
             namespace: namespace.to_owned(),
             name: lease_name(install),
             holder: holder.to_owned(),
             seen: None,
             renewed: None,
-            acting: Acting::Unknown("its Lease was not read yet".to_owned()),
+            acting: LeaseStatus::Unknown("its Lease was not read yet".to_owned()),
             within: limits::LEASE_ANSWER,
         }
     }
 
     /// Waits for its answers no longer than this.
-    pub fn answered_within(self, within: Duration) -> Keeper {
-        Keeper { within, ..self }
+    pub fn answered_within(self, within: Duration) -> LeaseKeeper {
+        LeaseKeeper { within, ..self }
     }
 
     /// Until when it holds what it has renewed, counted as `look` counts; none: it holds nothing.
@@ -73,7 +73,7 @@ impl Keeper {
     }
 
     /// Reads the Lease, and renews or takes it where it may. `at` is the time since the first look.
-    pub async fn look(&mut self, kube: &Kube, at: Duration, now: Time) -> &Acting {
+    pub async fn look(&mut self, kube: &KubeClient, at: Duration, now: Time) -> &LeaseStatus {
         let began = Instant::now();
         let within = self.within;
         let answer = tokio::time::timeout(within, self.consider(kube, at, now)).await;
@@ -83,16 +83,18 @@ impl Keeper {
             Err(error) if error.is_transient() => match self.renewed {
                 // Before another engine may take it this one must have stopped: the present time counts, not the
                 // request's.
-                Some(renewed) if at + began.elapsed() < renewed + limits::LEASE_HELD => Acting::Ours,
-                _ => Acting::Unknown(format!("its Lease cannot be read or renewed: {error}")),
+                Some(renewed) if at + began.elapsed() < renewed + limits::LEASE_HELD => LeaseStatus::Ours,
+                _ => LeaseStatus::Unknown(format!("its Lease cannot be read or renewed: {error}")),
             },
-            Err(WorldError::Conflict(_)) => Acting::Unknown("another engine changed its Lease just now".to_owned()),
-            Err(error) => Acting::Unguarded(error.to_string()),
+            Err(WorldError::Conflict(_)) => {
+                LeaseStatus::Unknown("another engine changed its Lease just now".to_owned())
+            }
+            Err(error) => LeaseStatus::Unguarded(error.to_string()),
         };
         &self.acting
     }
 
-    async fn consider(&mut self, kube: &Kube, at: Duration, now: Time) -> Result<Acting, WorldError> {
+    async fn consider(&mut self, kube: &KubeClient, at: Duration, now: Time) -> Result<LeaseStatus, WorldError> {
         let found = match kube.engine_lease(&self.namespace, &self.name).await {
             Ok(found) => found,
             Err(WorldError::NotFound(_)) => EngineLease::default(),
@@ -109,7 +111,7 @@ impl Keeper {
                 }
             };
             if at < since + lasts {
-                return Ok(Acting::Theirs(found.holder));
+                return Ok(LeaseStatus::Theirs(found.holder));
             }
         }
         let moved = u64::from(found.holder != self.holder);
@@ -121,12 +123,12 @@ impl Keeper {
         };
         kube.keep_engine_lease(&self.namespace, &self.name, &lease, now).await?;
         (self.renewed, self.seen) = (Some(at), None);
-        Ok(Acting::Ours)
+        Ok(LeaseStatus::Ours)
     }
 
     /// Gives the Lease back, so that the next engine need not wait for its end.
-    async fn release(&mut self, kube: &Kube, now: Time) {
-        if self.acting != Acting::Ours {
+    async fn release(&mut self, kube: &KubeClient, now: Time) {
+        if self.acting != LeaseStatus::Ours {
             return;
         }
         let Ok(found) = kube.engine_lease(&self.namespace, &self.name).await else { return };
@@ -154,22 +156,22 @@ fn holder(config: &Config) -> String {
 }
 
 /// The Leases of all clusters that keep one.
-pub(super) struct Leases {
-    parts: Parts,
-    kept: Vec<(String, Kube, Keeper)>,
+pub(super) struct ClusterLeases {
+    parts: EngineParts,
+    kept: Vec<(String, KubeClient, LeaseKeeper)>,
     began: Instant,
 }
 
-impl Leases {
+impl ClusterLeases {
     /// No step begins in a cluster before its Lease was looked at; one that does not answer is not waited for.
-    pub async fn begin(parts: &Parts) -> Leases {
+    pub async fn begin(parts: &EngineParts) -> ClusterLeases {
         let holder = holder(&parts.config);
         let clusters = parts.world.clusters.iter().filter_map(|(name, kube)| {
-            let keeper = Keeper::new(kube.lease_namespace()?, &parts.config.install, &holder);
+            let keeper = LeaseKeeper::new(kube.lease_namespace()?, &parts.config.install, &holder);
             kube.only_watch(Some(format!("which engine acts on cluster {name} was not read yet")));
             Some((name.clone(), kube.clone(), keeper))
         });
-        let mut leases = Leases { parts: parts.clone(), kept: clusters.collect(), began: Instant::now() };
+        let mut leases = ClusterLeases { parts: parts.clone(), kept: clusters.collect(), began: Instant::now() };
         let _ = tokio::time::timeout(limits::LEASE_FIRST_LOOK, leases.look()).await;
         leases
     }
@@ -197,11 +199,11 @@ impl Leases {
     }
 }
 
-async fn look(parts: &Parts, cluster: &str, kube: &Kube, keeper: &mut Keeper, began: Instant) {
+async fn look(parts: &EngineParts, cluster: &str, kube: &KubeClient, keeper: &mut LeaseKeeper, began: Instant) {
     let before = keeper.acting.clone();
     let acting = keeper.look(kube, began.elapsed(), parts.clock.now()).await.clone();
     match (&acting, keeper.holds_until()) {
-        (Acting::Ours, Some(until)) => kube.act_until(began + until),
+        (LeaseStatus::Ours, Some(until)) => kube.act_until(began + until),
         _ => kube.only_watch(only_watched(cluster, &acting)),
     }
     if std::mem::discriminant(&before) == std::mem::discriminant(&acting) {
@@ -211,45 +213,45 @@ async fn look(parts: &Parts, cluster: &str, kube: &Kube, keeper: &mut Keeper, be
 }
 
 /// Why no step about the cluster begins, if none does.
-fn only_watched(cluster: &str, acting: &Acting) -> Option<String> {
+fn only_watched(cluster: &str, acting: &LeaseStatus) -> Option<String> {
     match acting {
-        Acting::Ours | Acting::Unguarded(_) => None,
-        Acting::Theirs(holder) => {
+        LeaseStatus::Ours | LeaseStatus::Unguarded(_) => None,
+        LeaseStatus::Theirs(holder) => {
             Some(format!("another engine ({holder}) acts on cluster {cluster}; this one only watches"))
         }
-        Acting::Unknown(why) => Some(format!("the engine that acts on cluster {cluster} is unknown: {why}")),
+        LeaseStatus::Unknown(why) => Some(format!("the engine that acts on cluster {cluster} is unknown: {why}")),
     }
 }
 
 /// Who acts has changed.
-async fn report(parts: &Parts, cluster: &str, acting: &Acting, own: &str) {
+async fn report(parts: &EngineParts, cluster: &str, acting: &LeaseStatus, own: &str) {
     match acting {
-        Acting::Ours => {
+        LeaseStatus::Ours => {
             tracing::info!(cluster, "Lease of the cluster acquired; this engine acts on it");
-            tell(parts, cluster, Status::Resolved, "one engine acts on the cluster again: this one").await;
+            tell(parts, cluster, EventStatus::Resolved, "one engine acts on the cluster again: this one").await;
             parts.nudge.nudge();
         }
-        Acting::Unguarded(why) => tracing::warn!(
+        LeaseStatus::Unguarded(why) => tracing::warn!(
             cluster, why = %why,
             "no Lease is kept for the cluster; a copy of this engine beside it would not be noticed; `nightshift rbac` \
              shows the right, and `clusters.{cluster}.lease_namespace` names the namespace"
         ),
-        Acting::Theirs(holder) => {
+        LeaseStatus::Theirs(holder) => {
             let words = format!(
                 "two engines of this installation run on cluster {cluster}: {holder} acts, and this one ({own}) only watches. \
                  Stop the one that is a copy"
             );
             tracing::error!(cluster, "{words}");
-            tell(parts, cluster, Status::Firing, &words).await;
+            tell(parts, cluster, EventStatus::Firing, &words).await;
         }
-        Acting::Unknown(why) => {
+        LeaseStatus::Unknown(why) => {
             tracing::warn!(cluster, why = %why, "cannot confirm the Lease of the cluster; this engine takes no action there")
         }
     }
 }
 
 /// An incident for as long as two engines are there, and an entry when it begins.
-async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
+async fn tell(parts: &EngineParts, cluster: &str, status: EventStatus, words: &str) {
     let now = parts.clock.now();
     let labels: Labels = [("alertname", ALERT), ("cluster", cluster), ("severity", "critical")].into_iter().collect();
     let annotations: Labels = [("summary", words)].into_iter().collect();
@@ -258,7 +260,7 @@ async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
         fingerprint: format!("second-engine {cluster}"),
         status,
         starts_at: now,
-        ends_at: (status == Status::Resolved).then_some(now),
+        ends_at: (status == EventStatus::Resolved).then_some(now),
         labels,
         annotations,
         subject: Subject { cluster: Some(cluster.to_owned()), ..Subject::default() },
@@ -266,20 +268,21 @@ async fn tell(parts: &Parts, cluster: &str, status: Status, words: &str) {
         summary: words.to_owned(),
         url: String::new(),
     };
-    let batch = Batch {
+    let batch = EventBatch {
         source: SOURCE.to_owned(),
         events: vec![event],
         gaps: Vec::new(),
         rules: parts.catalog.current().rules.clone(),
         now,
-        origin: Origin::of_kind(SOURCE),
+        origin: BatchOrigin::of_kind(SOURCE),
     };
     if let Err(error) = parts.store.intake(batch).await {
         tracing::error!(%error, "cannot store the alert about another acting engine");
     }
-    if status == Status::Firing {
+    if status == EventStatus::Firing {
         let entry = EntryKind::Trouble { text: words.to_owned() };
-        let noted = parts.store.note(crate::model::Actor::engine(), crate::model::About::default(), entry, now).await;
+        let noted =
+            parts.store.note(crate::model::Actor::engine(), crate::model::EntryLinks::default(), entry, now).await;
         if let Err(error) = noted {
             tracing::error!(%error, "cannot record in the ledger that another engine acts");
         }

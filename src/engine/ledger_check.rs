@@ -3,7 +3,7 @@
 //!
 //! Invariant: it changes nothing; damage is counted and logged each time it is met, for as long as it is there.
 
-use super::Parts;
+use super::EngineParts;
 use crate::limits::{LEDGER_CHECK_BYTES, LEDGER_CHECK_ENTRIES, LEDGER_CHECK_PAGE};
 use crate::model::EntryNo;
 use crate::store::ledger::{Checkpoint, EntryLeaf, NoteError, commitment, verify_inclusion, verify_note};
@@ -17,26 +17,26 @@ pub struct LedgerCheck {
 
 impl LedgerCheck {
     /// One stretch of the ledger, bounded in entries and bytes, against the newest checkpoint; there is none on a young store.
-    pub async fn pass(&mut self, parts: &Parts, newest: Option<&Checkpoint>) {
+    pub async fn pass(&mut self, parts: &EngineParts, newest: Option<&Checkpoint>) {
         match self.stretch(parts, newest).await {
             Ok(()) => {}
-            Err(Fault::Damage(what)) => {
+            Err(LedgerFault::Damage(what)) => {
                 parts.metrics.audit_verify_failed();
                 tracing::error!(%what, "the ledger is damaged; do not change the store, and run `nightshift audit verify`");
             }
-            Err(Fault::Store(StoreError::Damaged(what))) => {
+            Err(LedgerFault::Store(StoreError::Damaged(what))) => {
                 parts.metrics.audit_verify_failed();
                 self.after = None;
                 tracing::error!(%what, "the ledger cannot be read back; do not change the store, and run `nightshift audit verify`");
             }
-            Err(Fault::Store(error)) => {
+            Err(LedgerFault::Store(error)) => {
                 tracing::warn!(%error, "ledger check failed; retrying in 1 min")
             }
         }
     }
 
-    async fn stretch(&mut self, parts: &Parts, newest: Option<&Checkpoint>) -> Result<(), Fault> {
-        let wrong = |error: NoteError| Fault::Damage(format!("the newest checkpoint: {error}"));
+    async fn stretch(&mut self, parts: &EngineParts, newest: Option<&Checkpoint>) -> Result<(), LedgerFault> {
+        let wrong = |error: NoteError| LedgerFault::Damage(format!("the newest checkpoint: {error}"));
         let signed = newest.map(|newest| verify_note(&newest.note, parts.key.public())).transpose().map_err(wrong)?;
         let (mut entries, mut bytes, mut covered) = (0, 0, None);
         while entries < LEDGER_CHECK_ENTRIES && bytes < LEDGER_CHECK_BYTES {
@@ -59,31 +59,31 @@ impl LedgerCheck {
         let (Some(said), Some(shown)) = (signed, covered) else { return Ok(()) };
         let (leaf, path) = parts.store.inclusion(shown.no, said.size).await?;
         if leaf != shown.hash() || !verify_inclusion(leaf, shown.no.0.unsigned_abs(), said.size, &path, said.root) {
-            return Err(Fault::Damage(format!("entry {} does not lead to the signed root", shown.no)));
+            return Err(LedgerFault::Damage(format!("entry {} does not lead to the signed root", shown.no)));
         }
         Ok(())
     }
 }
 
-fn check(no: i64, entry: &RawEntry) -> Result<(), Fault> {
+fn check(no: i64, entry: &RawEntry) -> Result<(), LedgerFault> {
     if entry.no.0 != no {
-        return Err(Fault::Damage(format!("entry #{no} is missing")));
+        return Err(LedgerFault::Damage(format!("entry #{no} is missing")));
     }
     match (&entry.salt, &entry.body) {
         (Some(salt), Some(body)) if commitment(salt, body) != entry.commit => {
-            Err(Fault::Damage(format!("entry #{no} differs from the entry that was written")))
+            Err(LedgerFault::Damage(format!("entry #{no} differs from the entry that was written")))
         }
         _ => Ok(()),
     }
 }
 
-enum Fault {
+enum LedgerFault {
     Damage(String),
     Store(StoreError),
 }
 
-impl From<StoreError> for Fault {
-    fn from(error: StoreError) -> Fault {
-        Fault::Store(error)
+impl From<StoreError> for LedgerFault {
+    fn from(error: StoreError) -> LedgerFault {
+        LedgerFault::Store(error)
     }
 }

@@ -3,8 +3,8 @@
 //! Invariant: pure over both; a misfit that would leave users without news or a source without ears is fatal.
 
 use crate::actions;
-use crate::catalog::Loaded;
-use crate::config::{Actions, Channel, Config, DefaultRoute, INFERENCE, KUBERNETES, closest};
+use crate::catalog::CatalogSnapshot;
+use crate::config::{ActionsConfig, ChannelConfig, Config, DefaultRoute, INFERENCE, KUBERNETES, closest};
 use crate::model::Rule;
 use crate::sources::cron;
 use regex::Regex;
@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 
 /// One thing that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
+pub struct ConfigConflict {
     pub text: String,
     /// File and line, where it is in a file other than the configuration.
     pub place: Option<String>,
@@ -22,7 +22,7 @@ pub struct Misfit {
 }
 
 /// Every mismatch between a configuration and the files loaded beside it.
-pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+pub fn misfits(config: &Config, loaded: &CatalogSnapshot) -> Vec<ConfigConflict> {
     let mut found = channels(config, loaded);
     found.extend(silent(config, loaded));
     found.extend(told_by_runbooks(config, loaded));
@@ -34,36 +34,36 @@ pub fn misfits(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             let known = loaded.decoders.keys().map(String::as_str).chain(own).collect();
             let near = near(&source.kind, known);
             let text = format!("sources.{name}: there is no integrations/{}/decode.rhai: {near}", source.kind);
-            found.push(Misfit { text, place: None, fatal: true });
+            found.push(ConfigConflict { text, place: None, fatal: true });
         }
     }
     found.extend(movable(config));
     for window in &config.windows {
         if let Err(why) = cron::parse(&window.at) {
-            found.push(Misfit { text: format!("window {}: {why}", window.name), place: None, fatal: true });
+            found.push(ConfigConflict { text: format!("window {}: {why}", window.name), place: None, fatal: true });
         }
     }
     for rule in loaded.rules.rules().filter(|rule| rule.still.is_some() && config.prometheus.is_none()) {
         let text =
             format!("rule {} requires a second signal (`confirm_query`), and no `prometheus` is configured", rule.name);
-        found.push(Misfit { text, place: None, fatal: false });
+        found.push(ConfigConflict { text, place: None, fatal: false });
     }
     for (name, channel) in &config.channels {
-        if let Channel::Webhook { shape, .. } = channel
+        if let ChannelConfig::Webhook { shape, .. } = channel
             && !loaded.encoders.contains_key(shape)
         {
             let near = near(shape, loaded.encoders.keys().map(String::as_str).collect());
             let text = format!("channels.{name}: there is no integrations/{shape}/encode.rhai: {near}");
-            found.push(Misfit { text, place: None, fatal: true });
+            found.push(ConfigConflict { text, place: None, fatal: true });
         }
     }
     found
 }
 
 /// Users who are named by a mail, beside groups that give roles too.
-fn movable(config: &Config) -> Option<Misfit> {
+fn movable(config: &Config) -> Option<ConfigConflict> {
     let groups = config.server.oidc.as_ref().is_some_and(|oidc| !oidc.roles.is_empty());
-    let by_mail = |person: &&crate::config::Person| person.oidc.as_deref().is_some_and(|oidc| oidc.contains('@'));
+    let by_mail = |person: &&crate::config::PersonConfig| person.oidc.as_deref().is_some_and(|oidc| oidc.contains('@'));
     let names: Vec<&str> = config.people.iter().filter(by_mail).map(|person| person.name.as_str()).collect();
     let first = *names.first().filter(|_| groups)?;
     let text = format!(
@@ -71,10 +71,10 @@ fn movable(config: &Config) -> Option<Misfit> {
          any account with that mail at the provider is {first}. Write the subject, which never changes",
         names.join(", ")
     );
-    Some(Misfit { text, place: None, fatal: false })
+    Some(ConfigConflict { text, place: None, fatal: false })
 }
 
-fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+fn channels(config: &Config, loaded: &CatalogSnapshot) -> Vec<ConfigConflict> {
     let unknown = |rule: &&Rule| rule.tell.iter().any(|name| !config.channels.contains_key(name));
     if config.channels.is_empty() {
         let named: BTreeSet<&str> = loaded.rules.rules().flat_map(|rule| &rule.tell).map(String::as_str).collect();
@@ -86,7 +86,7 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             "no `channels` are configured: notifications of rules to {} go to this engine's log only",
             named.join(", ")
         );
-        return vec![Misfit { text, place: None, fatal: false }];
+        return vec![ConfigConflict { text, place: None, fatal: false }];
     }
     let mut found = unmatched(config);
     for rule in loaded.rules.rules().filter(unknown) {
@@ -95,14 +95,14 @@ fn channels(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
         for channel in rule.tell.iter().filter(|name| !config.channels.contains_key(*name)) {
             let near = near(channel, config.channels.keys().map(String::as_str).collect());
             let text = format!("rule `{}` notifies `{channel}`, which is not a configured channel: {near}", rule.name);
-            found.push(Misfit { text, place: loaded.places.get(&rule.name).cloned(), fatal });
+            found.push(ConfigConflict { text, place: loaded.places.get(&rule.name).cloned(), fatal });
         }
     }
     found
 }
 
 /// Channels of the catch-all that are not there.
-fn unmatched(config: &Config) -> Vec<Misfit> {
+fn unmatched(config: &Config) -> Vec<ConfigConflict> {
     let missing = config.default.tell.iter().filter(|name| !config.channels.contains_key(*name));
     let say = |channel: &String| {
         let near = near(channel, config.channels.keys().map(String::as_str).collect());
@@ -114,13 +114,13 @@ fn unmatched(config: &Config) -> Vec<Misfit> {
             ),
             false => format!("default.tell: `{channel}` is not a configured channel: {near}"),
         };
-        Misfit { text, place: None, fatal: !built_in }
+        ConfigConflict { text, place: None, fatal: !built_in }
     };
     missing.map(say).collect()
 }
 
 /// Rules that never notify under this configuration.
-fn silent(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+fn silent(config: &Config, loaded: &CatalogSnapshot) -> Vec<ConfigConflict> {
     let ceiling = config.mode_ceiling;
     let rules = loaded.rules.rules().filter(|rule| rule.tell_in > ceiling);
     rules
@@ -129,13 +129,13 @@ fn silent(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
                 "rule `{}` notifies from {} on (`tell_in`), and `mode_ceiling` is {ceiling}: it never notifies",
                 rule.name, rule.tell_in
             );
-            Misfit { text, place: None, fatal: false }
+            ConfigConflict { text, place: None, fatal: false }
         })
         .collect()
 }
 
 /// Runbooks that notify a channel by a name that is none; a name that is computed is not looked at.
-fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+fn told_by_runbooks(config: &Config, loaded: &CatalogSnapshot) -> Vec<ConfigConflict> {
     static TELL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"\btell\(\s*"([^"]+)""#).ok());
     let mut found = Vec::new();
     let mut runbooks: Vec<_> = loaded.runbooks.iter().collect();
@@ -149,7 +149,7 @@ fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
                 let near = near(&channel, config.channels.keys().map(String::as_str).collect());
                 let text = format!("runbook `{name}` notifies `{channel}`, which is not a configured channel: {near}");
                 let place = config.runbooks_dir.join(format!("{name}.rhai")).display().to_string();
-                found.push(Misfit { text, place: Some(format!("{place}:{}", at + 1)), fatal: false });
+                found.push(ConfigConflict { text, place: Some(format!("{place}:{}", at + 1)), fatal: false });
             }
         }
     }
@@ -157,7 +157,7 @@ fn told_by_runbooks(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
 }
 
 /// Rules whose file has a higher mode than `mode_ceiling` allows.
-fn held_by_the_ceiling(config: &Config, loaded: &Loaded) -> Option<Misfit> {
+fn held_by_the_ceiling(config: &Config, loaded: &CatalogSnapshot) -> Option<ConfigConflict> {
     let above: Vec<String> = loaded
         .rules
         .rules()
@@ -174,17 +174,17 @@ fn held_by_the_ceiling(config: &Config, loaded: &Loaded) -> Option<Misfit> {
         above.join(", "),
         ceiling = config.mode_ceiling,
     );
-    Some(Misfit { text, place: None, fatal: false })
+    Some(ConfigConflict { text, place: None, fatal: false })
 }
 
 /// Patterns that match nothing, and runbooks that call actions that are off.
-fn actions_off(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
+fn actions_off(config: &Config, loaded: &CatalogSnapshot) -> Vec<ConfigConflict> {
     let names: Vec<&str> = actions::catalog().iter().map(|action| action.spec().name).collect();
     let mut found = Vec::new();
     for (key, patterns) in [("allow", &config.actions.allow), ("deny", &config.actions.deny)] {
-        for pattern in patterns.iter().filter(|pattern| !names.iter().any(|name| Actions::fits(pattern, name))) {
+        for pattern in patterns.iter().filter(|pattern| !names.iter().any(|name| ActionsConfig::fits(pattern, name))) {
             let text = format!("actions.{key}: `{pattern}` means no action: {}", near(pattern, names.clone()));
-            found.push(Misfit { text, place: None, fatal: true });
+            found.push(ConfigConflict { text, place: None, fatal: true });
         }
     }
     let mut runbooks: Vec<_> = loaded.runbooks.iter().collect();
@@ -198,7 +198,7 @@ fn actions_off(config: &Config, loaded: &Loaded) -> Vec<Misfit> {
             .collect();
         if !off.is_empty() {
             let text = format!("runbook `{name}` calls {}, off by `actions`: such a run ends there", off.join(", "));
-            found.push(Misfit { text, place: None, fatal: false });
+            found.push(ConfigConflict { text, place: None, fatal: false });
         }
     }
     found
@@ -233,22 +233,22 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
-    fn loaded(rules: serde_json::Value) -> Loaded {
-        let header = crate::model::Header {
+    fn loaded(rules: serde_json::Value) -> CatalogSnapshot {
+        let header = crate::model::RunbookHeader {
             title: "Drain".to_owned(),
             params: vec![],
-            reach: crate::model::Reach::Node,
+            reach: crate::model::ImpactScope::Node,
             undo: crate::model::UndoPolicy::Never,
             approvers: vec![],
         };
-        let pin = crate::model::Pin { name: "drain".to_owned(), hash: String::new() };
+        let pin = crate::model::RunbookPin { name: "drain".to_owned(), hash: String::new() };
         let runbooks = HashMap::from([("drain".to_owned(), (pin, header))]);
         let rules = RuleSet::compile(serde_json::from_value(rules).unwrap(), runbooks).unwrap();
-        Loaded { rules: Arc::new(rules), ..Loaded::default() }
+        CatalogSnapshot { rules: Arc::new(rules), ..CatalogSnapshot::default() }
     }
 
     fn check(channels: &[&str], rules: serde_json::Value) -> Vec<(bool, String)> {
-        let channels = channels.iter().map(|name| ((*name).to_owned(), Channel::Log)).collect();
+        let channels = channels.iter().map(|name| ((*name).to_owned(), ChannelConfig::Log)).collect();
         let config = Config { channels, ..Config::default() };
         misfits(&config, &loaded(rules)).into_iter().map(|misfit| (misfit.fatal, misfit.text)).collect()
     }
@@ -258,9 +258,12 @@ mod tests {
         let text =
             "//! Close a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\nk8s::cordon(node, \"x\");\n";
         let runbook = crate::script::compile("close", text, crate::catalog::host_api()).unwrap();
-        let loaded = Loaded { runbooks: [("close".to_owned(), Arc::new(runbook))].into(), ..Loaded::default() };
+        let loaded = CatalogSnapshot {
+            runbooks: [("close".to_owned(), Arc::new(runbook))].into(),
+            ..CatalogSnapshot::default()
+        };
         let found = |allow: &str, deny: &str| {
-            let actions = Actions { allow: vec![allow.to_owned()], deny: vec![deny.to_owned()] };
+            let actions = ActionsConfig { allow: vec![allow.to_owned()], deny: vec![deny.to_owned()] };
             let config = Config { actions, ..Config::default() };
             misfits(&config, &loaded).into_iter().map(|misfit| (misfit.fatal, misfit.text)).collect::<Vec<_>>()
         };

@@ -3,7 +3,7 @@
 //! Invariant: the target's node is read from the cluster, never from the event; a target that cannot be read is not on
 //! the node.
 
-use super::Parts;
+use super::EngineParts;
 use crate::model::{Run, Subject};
 use crate::planted::planted;
 use crate::sources::agent::SOURCE;
@@ -11,7 +11,7 @@ use crate::store::Filter;
 use crate::world::World;
 
 /// Why a step about `target` is not for the agent whose event began the run; none where no agent did, or it lies on its node.
-pub(super) async fn refusal(parts: &Parts, world: &World, run: &Run, target: &Subject) -> Option<String> {
+pub(super) async fn refusal(parts: &EngineParts, world: &World, run: &Run, target: &Subject) -> Option<String> {
     run.episode?;
     let filter = Filter { run: Some(run.id), limit: 1, ..Filter::default() };
     let event = match parts.store.episodes(filter).await {

@@ -5,16 +5,16 @@
 mod desk;
 mod round;
 
-use super::{Parts, tell};
+use super::{EngineParts, tell};
 use crate::limits;
-use desk::Desk;
-use round::{Came, Round};
+use desk::ProbeSource;
+use round::{ProbeEvent, ProbeSchedule};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
-    let desks: Vec<Arc<Desk>> = Desk::all(&parts).into_iter().map(Arc::new).collect();
+pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
+    let desks: Vec<Arc<ProbeSource>> = ProbeSource::all(&parts).into_iter().map(Arc::new).collect();
     let mut loops = JoinSet::new();
     for desk in &desks {
         loops.spawn(talk(parts.clone(), desk.clone()));
@@ -30,9 +30,9 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
     loops.shutdown().await;
 }
 
-async fn look(parts: Parts, desks: Vec<Arc<Desk>>) {
-    let mut round = Round::new(&parts, desks);
-    let mut under_way: JoinSet<Came> = JoinSet::new();
+async fn look(parts: EngineParts, desks: Vec<Arc<ProbeSource>>) {
+    let mut round = ProbeSchedule::new(&parts, desks);
+    let mut under_way: JoinSet<ProbeEvent> = JoinSet::new();
     loop {
         round.begin(&parts, &mut under_way);
         let wake = round.wake(parts.clock.now());
@@ -47,7 +47,7 @@ async fn look(parts: Parts, desks: Vec<Arc<Desk>>) {
 }
 
 /// Sends a target set's pending conditions to the store, and ends those from before this start that are over.
-async fn talk(parts: Parts, desk: Arc<Desk>) {
+async fn talk(parts: EngineParts, desk: Arc<ProbeSource>) {
     let mut settled = None;
     loop {
         let (now, began) = (parts.clock.now(), parts.clock.monotonic());

@@ -3,17 +3,17 @@
 //! Invariant: every change that is taken in, and every file that is refused, is an entry in the ledger; files in force
 //! were kept in the store before.
 
-use super::Parts;
-use crate::catalog::{self, Folders, Loaded, Problem};
+use super::EngineParts;
+use crate::catalog::{self, CatalogFolders, CatalogProblem, CatalogSnapshot};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind};
+use crate::model::{Actor, EntryKind, EntryLinks};
 use crate::store::StoreError;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Reads the files again, keeps their texts, puts them in force, and writes the result to the ledger.
-pub async fn reload(parts: &Parts) {
+pub async fn reload(parts: &EngineParts) {
     let catalog = parts.catalog.clone();
     let Ok((loaded, problems)) = tokio::task::spawn_blocking(move || catalog.read()).await else { return };
     refused(parts, &problems).await;
@@ -34,7 +34,7 @@ pub async fn reload(parts: &Parts) {
 }
 
 /// Counts, logs and records each file that is refused and was not the last time.
-pub async fn refused(parts: &Parts, problems: &[Problem]) {
+pub async fn refused(parts: &EngineParts, problems: &[CatalogProblem]) {
     for problem in parts.catalog.news(problems) {
         parts.metrics.catalog_refused();
         tracing::warn!(file = %problem.file, problem = %problem.text, "file rejected; its last good version stays active");
@@ -45,14 +45,14 @@ pub async fn refused(parts: &Parts, problems: &[Problem]) {
 
 /// Keeps the texts of the current catalog, so that runs outlive their files and a start never depends on them, and records
 /// the catalog's hash.
-pub async fn take_in(parts: &Parts) {
+pub async fn take_in(parts: &EngineParts) {
     if let Err(error) = keep(parts, &parts.catalog.current()).await {
         tracing::error!(%error, "cannot store the texts of rules and runbooks");
     }
     record(parts).await;
 }
 
-async fn keep(parts: &Parts, loaded: &Loaded) -> Result<(), StoreError> {
+async fn keep(parts: &EngineParts, loaded: &CatalogSnapshot) -> Result<(), StoreError> {
     let now = parts.clock.now();
     // Together, so that they share a commit: a start does not wait for the disk once for each runbook.
     let runbooks = loaded.runbooks.values();
@@ -63,7 +63,7 @@ async fn keep(parts: &Parts, loaded: &Loaded) -> Result<(), StoreError> {
     kept
 }
 
-async fn record(parts: &Parts) {
+async fn record(parts: &EngineParts) {
     let loaded = parts.catalog.current();
     let kind = EntryKind::CatalogLoaded {
         rules: loaded.rules.rules().count(),
@@ -74,10 +74,10 @@ async fn record(parts: &Parts) {
 }
 
 /// Watches the folders until shutdown. Where watching is not possible, a slow poll does the same.
-pub async fn watch_files(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+pub async fn watch_files(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
     let changes = Arc::new(tokio::sync::Notify::new());
     let on_change = changes.clone();
-    let folders = Folders {
+    let folders = CatalogFolders {
         runbooks: parts.config.runbooks_dir.clone(),
         rules: parts.config.rules_dir.clone(),
         integrations: parts.config.integrations_dir.clone(),
@@ -116,8 +116,8 @@ async fn heard(hangup: &mut Option<Signal>) {
     }
 }
 
-async fn note(parts: &Parts, kind: EntryKind) {
-    if let Err(error) = parts.store.note(Actor::engine(), About::default(), kind, parts.clock.now()).await {
+async fn note(parts: &EngineParts, kind: EntryKind) {
+    if let Err(error) = parts.store.note(Actor::engine(), EntryLinks::default(), kind, parts.clock.now()).await {
         tracing::error!(%error, "cannot write to the ledger");
     }
 }

@@ -6,15 +6,15 @@
 mod slice;
 mod texts;
 
-pub use texts::Texts;
+pub use texts::RunbookCache;
 
-use super::Parts;
-use super::silences::Silences;
+use super::EngineParts;
+use super::silences::SilenceCache;
 use crate::limits;
 use crate::model::{RunId, Time};
 use crate::policy::backoff;
 use crate::store::StoreError;
-use slice::{Braked, Slice};
+use slice::{BrakedRuns, RunTurn};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 
 /// The loop that advances runs.
 pub struct Runner {
-    parts: Parts,
-    texts: Arc<Texts>,
-    silences: Silences,
-    braked: Braked,
+    parts: EngineParts,
+    texts: Arc<RunbookCache>,
+    silences: SilenceCache,
+    braked: BrakedRuns,
     /// Runs whose last slice met an error of ours, and when to look at them again, so that one never blocks the rest; by
     /// the running clock.
     ailing: Mutex<HashMap<RunId, (u32, Duration)>>,
@@ -34,9 +34,15 @@ pub struct Runner {
 
 impl Runner {
     /// A runner of this engine's runs.
-    pub fn new(parts: Parts) -> Runner {
-        let texts = Arc::new(Texts::new(parts.store.clone(), parts.catalog.clone()));
-        Runner { parts, texts, silences: Silences::default(), braked: Braked::default(), ailing: Mutex::default() }
+    pub fn new(parts: EngineParts) -> Runner {
+        let texts = Arc::new(RunbookCache::new(parts.store.clone(), parts.catalog.clone()));
+        Runner {
+            parts,
+            texts,
+            silences: SilenceCache::default(),
+            braked: BrakedRuns::default(),
+            ailing: Mutex::default(),
+        }
     }
 
     /// Runs until `shutdown`; slices in flight are finished, not cut off.
@@ -118,7 +124,7 @@ impl Runner {
     }
 
     async fn slice(&self, run: RunId) {
-        match Slice::new(&self.parts, &self.texts, &self.silences, &self.braked, run).go().await {
+        match RunTurn::new(&self.parts, &self.texts, &self.silences, &self.braked, run).go().await {
             Ok(()) => {
                 self.ailing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&run);
             }

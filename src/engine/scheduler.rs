@@ -2,16 +2,16 @@
 //!
 //! Invariant: a tick starts at most one run however often it is seen; a silence is never taken for a recovery.
 
-use super::Parts;
-use crate::config::Source;
+use super::EngineParts;
+use crate::config::SourceConfig;
 use crate::limits;
 use crate::model::{Episode, EpisodeId, Rule, Time};
-use crate::sources::{alertmanager_api, alertmanager_api::Found, alertmanager_api::Snapshot, cron};
-use crate::store::{Control, Filter, NewRun, StoreError};
+use crate::sources::{alertmanager_api, alertmanager_api::AlertSnapshot, alertmanager_api::EpisodeAlertState, cron};
+use crate::store::{ControlChange, Filter, NewRun, StoreError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
+pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>) {
     let mut looked = last_alive(&parts).await;
     let mut reconciled: Option<Duration> = None;
     let mut nudged = parts.nudge.listen();
@@ -42,7 +42,7 @@ pub(super) async fn run(parts: Parts, mut shutdown: watch::Receiver<bool>) {
 /// Starts the schedules due in `(looked, now]`, each once, and returns when the next tick is.
 ///
 /// `false`: the store did not take one of them; looking again from the same time starts it, and no other one twice.
-async fn schedule(parts: &Parts, looked: Time, now: Time) -> (Option<Time>, bool) {
+async fn schedule(parts: &EngineParts, looked: Time, now: Time) -> (Option<Time>, bool) {
     let loaded = parts.catalog.current();
     let mut next: Option<Time> = None;
     let mut all_started = true;
@@ -65,7 +65,7 @@ async fn schedule(parts: &Parts, looked: Time, now: Time) -> (Option<Time>, bool
 }
 
 /// `false`: it may be started a moment later.
-async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
+async fn start(parts: &EngineParts, rule: &Rule, tick: Time, now: Time) -> bool {
     let start = match parts.catalog.current().rules.start_scheduled(&rule.name) {
         Ok(start) => start,
         Err(why) => {
@@ -99,7 +99,7 @@ async fn start(parts: &Parts, rule: &Rule, tick: Time, now: Time) -> bool {
 }
 
 /// The time of the newest entry before this start, or of the start itself on a new store: ticks after it were missed.
-async fn last_alive(parts: &Parts) -> Time {
+async fn last_alive(parts: &EngineParts) -> Time {
     let now = parts.clock.now();
     let filter = Filter { kinds: vec!["started"], limit: 1, ..Filter::default() };
     let started = parts.store.entries(filter).await.unwrap_or_default();
@@ -111,12 +111,12 @@ async fn last_alive(parts: &Parts) -> Time {
     before.first().unwrap_or(started).at.min(now)
 }
 
-async fn reconcile(parts: &Parts, now: Time) {
+async fn reconcile(parts: &EngineParts, now: Time) {
     for (name, source) in &parts.config.sources {
         let asked = if source.api.is_some() { limits::RECONCILE_GRACE } else { source.stale_after };
         // The answer of the source, read once for all pages; none until an episode needs it.
         let mut answer = None;
-        let mut unseen = Unseen::new(name, now - asked.0);
+        let mut unseen = StaleEpisodes::new(name, now - asked.0);
         loop {
             let open = match unseen.page(parts).await {
                 Ok(open) if open.is_empty() => break,
@@ -141,20 +141,20 @@ async fn reconcile(parts: &Parts, now: Time) {
 }
 
 /// Open episodes that fell silent, page by page. Those that stay open do not hide the ones behind them.
-pub(super) struct Unseen<'a> {
+pub(super) struct StaleEpisodes<'a> {
     source: &'a str,
     before: Time,
     after: Option<(Time, EpisodeId)>,
     is_last: bool,
 }
 
-impl<'a> Unseen<'a> {
-    pub(super) fn new(source: &'a str, before: Time) -> Unseen<'a> {
-        Unseen { source, before, after: None, is_last: false }
+impl<'a> StaleEpisodes<'a> {
+    pub(super) fn new(source: &'a str, before: Time) -> StaleEpisodes<'a> {
+        StaleEpisodes { source, before, after: None, is_last: false }
     }
 
     /// The next page; empty after the last one.
-    pub(super) async fn page(&mut self, parts: &Parts) -> Result<Vec<Episode>, StoreError> {
+    pub(super) async fn page(&mut self, parts: &EngineParts) -> Result<Vec<Episode>, StoreError> {
         if self.is_last {
             return Ok(Vec::new());
         }
@@ -166,8 +166,13 @@ impl<'a> Unseen<'a> {
 }
 
 /// The alerts that the source lists at this moment, or why it cannot be read.
-async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str) -> Result<Snapshot, String> {
-    let token = source.api_token.as_ref().map(crate::config::Secret::read).transpose();
+async fn ask_source(
+    parts: &EngineParts,
+    name: &str,
+    source: &SourceConfig,
+    api: &str,
+) -> Result<AlertSnapshot, String> {
+    let token = source.api_token.as_ref().map(crate::config::SecretSource::read).transpose();
     let answer = match token {
         Ok(token) => {
             alertmanager_api::fetch(&parts.world.http, api, token.as_deref()).await.map_err(|error| error.to_string())
@@ -182,10 +187,10 @@ async fn ask_source(parts: &Parts, name: &str, source: &Source, api: &str) -> Re
 
 /// Ends those of a page that the source no longer lists.
 async fn compare(
-    parts: &Parts,
+    parts: &EngineParts,
     name: &str,
-    source: &Source,
-    answer: &Result<Snapshot, String>,
+    source: &SourceConfig,
+    answer: &Result<AlertSnapshot, String>,
     open: Vec<Episode>,
     now: Time,
 ) {
@@ -193,7 +198,7 @@ async fn compare(
         Ok(snapshot) => {
             let findings = alertmanager_api::reconcile(&open, snapshot, now);
             let gone = |episode: &Episode| {
-                findings.iter().any(|finding| finding.episode == episode.id && finding.found == Found::Gone)
+                findings.iter().any(|finding| finding.episode == episode.id && finding.found == EpisodeAlertState::Gone)
             };
             let gone = open.into_iter().filter(gone).collect();
             let why = format!("Alertmanager \"{name}\" no longer lists this alert");
@@ -206,21 +211,21 @@ async fn compare(
     }
 }
 
-fn stale(open: Vec<Episode>, source: &Source, now: Time) -> Vec<Episode> {
+fn stale(open: Vec<Episode>, source: &SourceConfig, now: Time) -> Vec<Episode> {
     open.into_iter().filter(|episode| episode.last_seen + source.stale_after.0 <= now).collect()
 }
 
-fn silence(source: &Source) -> String {
+fn silence(source: &SourceConfig) -> String {
     format!("the source has not repeated it for {}: its state is unknown", source.stale_after)
 }
 
-async fn end(parts: &Parts, episodes: Vec<Episode>, stale: bool, why: &str) {
+async fn end(parts: &EngineParts, episodes: Vec<Episode>, stale: bool, why: &str) {
     if episodes.is_empty() {
         return;
     }
     let ids: Vec<_> = episodes.iter().map(|episode| episode.id).collect();
     tracing::info!(episodes = ids.len(), stale, why, "episodes ended without a resolved event from the webhook");
-    let control = Control::EndEpisodes { episodes: ids, stale, why: why.to_owned() };
+    let control = ControlChange::EndEpisodes { episodes: ids, stale, why: why.to_owned() };
     if let Err(error) = parts.store.control(control, parts.clock.now()).await {
         tracing::error!(%error, "cannot end episodes");
     }

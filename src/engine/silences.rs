@@ -2,31 +2,31 @@
 //!
 //! Invariant: a request to a source is in the ledger first; a missing answer of a source is a doubt in words, not a no.
 
-use super::Parts;
-use crate::config::{Secret, Source};
+use super::EngineParts;
+use crate::config::{SecretSource, SourceConfig};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, Episode, EpisodeState, IncidentId, Labels, Run, Span, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, Episode, EpisodeState, IncidentId, Labels, Run, Span, Time};
 use crate::sources::alertmanager_api::{self as api, Silence};
 use crate::store::{Filter, StoreError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// By fingerprint of the alert, or why that could not be read.
-type Answer = Result<Arc<HashMap<String, Silence>>, String>;
+type SilenceResult = Result<Arc<HashMap<String, Silence>>, String>;
 
 /// The sources' recent lists of silences, so that a thousand held runs read them once.
 #[derive(Default)]
-pub(super) struct Silences {
-    known: Mutex<HashMap<String, Asked>>,
+pub(super) struct SilenceCache {
+    known: Mutex<HashMap<String, SilenceSlot>>,
 }
 
 /// One source's last answer and its time. Locked while that source is read, so that a source that hangs keeps the runs
 /// of its own alerts alone.
-type Asked = Arc<tokio::sync::Mutex<Option<(Time, Answer)>>>;
+type SilenceSlot = Arc<tokio::sync::Mutex<Option<(Time, SilenceResult)>>>;
 
-impl Silences {
+impl SilenceCache {
     /// Why the alert behind a run is left to others, if a silence covers it, or if that is unknown.
-    pub async fn about(&self, parts: &Parts, run: &Run) -> Option<String> {
+    pub async fn about(&self, parts: &EngineParts, run: &Run) -> Option<String> {
         run.episode?;
         if parts.config.sources.values().all(|source| source.api.is_none()) {
             return None;
@@ -53,10 +53,10 @@ impl Silences {
         }
     }
 
-    async fn ask(&self, parts: &Parts, name: &str, source: &Source, base: &str) -> Answer {
+    async fn ask(&self, parts: &EngineParts, name: &str, source: &SourceConfig, base: &str) -> SilenceResult {
         let asked = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            Asked::clone(known.entry(name.to_owned()).or_default())
+            SilenceSlot::clone(known.entry(name.to_owned()).or_default())
         };
         let mut asked = asked.lock().await;
         let now = parts.clock.now();
@@ -78,13 +78,13 @@ impl Silences {
     }
 }
 
-fn token(source: &Source) -> Result<Option<String>, String> {
-    source.api_token.as_ref().map(Secret::read).transpose()
+fn token(source: &SourceConfig) -> Result<Option<String>, String> {
+    source.api_token.as_ref().map(SecretSource::read).transpose()
 }
 
 /// The result of a request for a silence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Silenced {
+pub struct SilenceOutcome {
     /// Source and id of each silence that was made.
     pub made: Vec<(String, String)>,
     /// Alerts that could not be silenced, and why.
@@ -99,12 +99,12 @@ pub struct Silenced {
 /// Fails with `Refused` when the span is out of bounds, no alert fires or too many do, and when the store cannot be
 /// read or written.
 pub async fn silence(
-    parts: &Parts,
+    parts: &EngineParts,
     incident: IncidentId,
     lasts: Span,
     by: &str,
     why: &str,
-) -> Result<Silenced, StoreError> {
+) -> Result<SilenceOutcome, StoreError> {
     let refused = |why: String| Err(StoreError::Refused(why));
     if lasts < limits::SILENCE_MIN || lasts > limits::SILENCE_MAX {
         return refused(format!(
@@ -126,10 +126,10 @@ pub async fn silence(
     }
     let now = parts.clock.now();
     let until = now.checked_add(lasts.0).map_err(|_| StoreError::Refused("there is no such time".to_owned()))?;
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     let asked = EntryKind::SilenceAsked { alerts: firing.len(), until, by: by.to_owned(), why: why.to_owned() };
     parts.store.note(Actor::person(by), about, asked, now).await?;
-    let mut silenced = Silenced { until, ..Silenced::default() };
+    let mut silenced = SilenceOutcome { until, ..SilenceOutcome::default() };
     let mut sources: BTreeMap<String, Vec<Episode>> = BTreeMap::new();
     for episode in firing {
         sources.entry(episode.event.source.clone()).or_default().push(episode);
@@ -159,7 +159,7 @@ pub async fn silence(
 
 /// The ids of the silences made, and the alerts that were not silenced, with the reason.
 async fn at_source(
-    parts: &Parts,
+    parts: &EngineParts,
     name: &str,
     episodes: &[Episode],
     wish: &Silence,

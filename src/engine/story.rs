@@ -9,31 +9,31 @@ pub use plan::{brief, cannot, planned_steps, planned_words, predicted, question}
 
 use crate::limits::STORY_LINE_CHARS;
 use crate::model::{
-    Aftermath, AgentName, Call, Effect, Entry, EntryKind, EntryNo, HeardEvent, Mode, Outcome, RunId, RunState,
-    StoryLine, Subject, Time,
+    ActionCall, AgentName, EffectClass, Entry, EntryKind, EntryNo, EventOutcome, Mode, Outcome, RunId, RunState,
+    Subject, Time, TimelineEntry, VerificationResult,
 };
 use crate::notifiers::one_line;
 use std::collections::HashMap;
 
 /// The line of one entry by itself; none for an entry without meaning to users (a read that went well).
-pub fn line(entry: &Entry) -> Option<StoryLine> {
-    Teller::default().line(entry)
+pub fn line(entry: &Entry) -> Option<TimelineEntry> {
+    TimelineContext::default().line(entry)
 }
 
 /// A line for each entry that has words, in any order: none is left out because another line repeats it.
-pub fn each(entries: &[Entry]) -> Vec<StoryLine> {
+pub fn each(entries: &[Entry]) -> Vec<TimelineEntry> {
     let mut sorted: Vec<&Entry> = entries.iter().collect();
     sorted.sort_by_key(|entry| entry.no);
-    let mut teller = Teller::default();
+    let mut teller = TimelineContext::default();
     sorted.into_iter().filter_map(|entry| teller.line(entry)).collect()
 }
 
 /// The lines of entries in ascending order: the end of a step has the words of its beginning, and an entry that only
 /// repeats the line before (a hold that goes on) has none.
-pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
-    let mut teller = Teller::default();
-    let mut told: Vec<StoryLine> = Vec::new();
-    let mut notified: Option<Notified> = None;
+pub fn lines(entries: &[Entry]) -> Vec<TimelineEntry> {
+    let mut teller = TimelineContext::default();
+    let mut told: Vec<TimelineEntry> = Vec::new();
+    let mut notified: Option<NotifiedChannels> = None;
     for entry in entries {
         match &entry.kind {
             // "begins: drain gpu-3" has done its duty once "drained gpu-3" is there.
@@ -51,7 +51,7 @@ pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
             // One line for all deliveries: a channel's notification has a line once, where it was first.
             EntryKind::Delivered { channel, .. } => {
                 let (no, at) = (entry.no, entry.at);
-                let notified = notified.get_or_insert_with(|| Notified { no, at, channels: Vec::new() });
+                let notified = notified.get_or_insert_with(|| NotifiedChannels { no, at, channels: Vec::new() });
                 if !notified.channels.contains(channel) {
                     notified.channels.push(channel.clone());
                 }
@@ -70,37 +70,37 @@ pub fn lines(entries: &[Entry]) -> Vec<StoryLine> {
 }
 
 /// The channels that were notified, in the order in which they were first.
-struct Notified {
+struct NotifiedChannels {
     no: EntryNo,
     at: Time,
     channels: Vec<String>,
 }
 
-impl Notified {
-    fn line(self) -> StoryLine {
+impl NotifiedChannels {
+    fn line(self) -> TimelineEntry {
         let text = one_line(&format!("notified: {}", self.channels.join(", ")), STORY_LINE_CHARS);
-        StoryLine { no: self.no, at: self.at, text, headline: false, change: false }
+        TimelineEntry { no: self.no, at: self.at, text, headline: false, change: false }
     }
 }
 
 /// The fields of earlier entries that later lines need.
 #[derive(Default)]
-struct Teller {
-    steps: HashMap<(Option<RunId>, u32), Begun>,
+struct TimelineContext {
+    steps: HashMap<(Option<RunId>, u32), BegunStep>,
     runbooks: HashMap<RunId, String>,
     /// Of each run: its latest plan's entry, and the plan in half a sentence.
     plans: HashMap<RunId, (i64, String)>,
     held: HashMap<Option<RunId>, String>,
 }
 
-struct Begun {
+struct BegunStep {
     no: i64,
-    call: Call,
-    effect: Effect,
+    call: ActionCall,
+    effect: EffectClass,
     target: Subject,
 }
 
-impl Teller {
+impl TimelineContext {
     fn planned_at(&self, run: Option<RunId>) -> Option<i64> {
         self.plans.get(&run?).map(|(no, _)| *no)
     }
@@ -109,10 +109,10 @@ impl Teller {
         self.steps.get(&(run, step)).map(|begun| begun.no)
     }
 
-    fn line(&mut self, entry: &Entry) -> Option<StoryLine> {
+    fn line(&mut self, entry: &Entry) -> Option<TimelineEntry> {
         let change = self.is_change(entry);
         let (text, headline) = self.words(entry)?;
-        Some(StoryLine { no: entry.no, at: entry.at, text: one_line(&text, STORY_LINE_CHARS), headline, change })
+        Some(TimelineEntry { no: entry.no, at: entry.at, text: one_line(&text, STORY_LINE_CHARS), headline, change })
     }
 
     /// The good end of a step that has changed something in the world.
@@ -158,7 +158,7 @@ impl Teller {
                 let back = if undoes.is_some() { "undoes: " } else { "begins: " };
                 let what = phrase::todo(call, Some(target));
                 let line = phrase::announced(call, *effect).then(|| (format!("{back}{what}"), true));
-                let begun = Begun { no: entry.no.0, call: call.clone(), effect: *effect, target: target.clone() };
+                let begun = BegunStep { no: entry.no.0, call: call.clone(), effect: *effect, target: target.clone() };
                 self.steps.insert((run, *step), begun);
                 return line;
             }
@@ -177,7 +177,7 @@ impl Teller {
             ApprovalExpired { approval } => {
                 (format!("{approval} expired without an answer: it counts as denied"), true)
             }
-            other => return incident_or_engine(entry, other),
+            other => return of_incident(entry, other),
         })
     }
 
@@ -197,7 +197,7 @@ impl Teller {
             Outcome::Failed(failure) => {
                 let what = phrase::todo(&begun.call, None);
                 // A failed read is often part of the runbook; the run's end has its meaning.
-                let headline = begun.effect != Effect::Read;
+                let headline = begun.effect != EffectClass::Read;
                 Some((format!("could not {what}: {}", failure.message), headline))
             }
         }
@@ -282,7 +282,7 @@ pub fn deadline(expires_at: Time, now: Time) -> String {
     format!("Expires {}; without an answer it counts as denied.", moment(expires_at, now))
 }
 
-fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)> {
+fn of_incident(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)> {
     use EntryKind::*;
     Some(match kind {
         IncidentOpened { title, .. } => (format!("opened: {title}"), true),
@@ -332,6 +332,14 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
             (format!("{channel} is not paged before {until} unless an operator is needed: {why}"), false)
         }
         PageJudged { channel, why, until: None, .. } => (format!("page to {channel} suppressed: {why}"), false),
+        other => return of_engine(entry, other),
+    })
+}
+
+/// Freezes, breakers, rules, and who may do what.
+fn of_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)> {
+    use EntryKind::*;
+    Some(match kind {
         Frozen { freeze } => {
             let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
             (format!("frozen: {} by {}{until}{}", freeze.scope, freeze.by, after(&freeze.why)), true)
@@ -352,10 +360,14 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         ),
         BreakerReset { scope, by, why } => (format!("breaker {scope} reset by {by}{}", after(why)), true),
         RunProved { aftermath, bake, .. } => match aftermath {
-            Aftermath::Held => (format!("{}fixed it: the alert stayed away for {bake}", of_run(entry)), false),
-            Aftermath::Back => (format!("{}did not fix it: the alert came back within {bake}", of_run(entry)), true),
-            Aftermath::Lingers => (format!("{}did not help: the alert still fired after {bake}", of_run(entry)), false),
-            Aftermath::Unknown => {
+            VerificationResult::Held => (format!("{}fixed it: the alert stayed away for {bake}", of_run(entry)), false),
+            VerificationResult::Back => {
+                (format!("{}did not fix it: the alert came back within {bake}", of_run(entry)), true)
+            }
+            VerificationResult::Lingers => {
+                (format!("{}did not help: the alert still fired after {bake}", of_run(entry)), false)
+            }
+            VerificationResult::Unknown => {
                 let text = "result unknown: the source stopped reporting within";
                 (format!("{}{text} {bake}", of_run(entry)), false)
             }
@@ -468,6 +480,22 @@ fn incident_or_engine(entry: &Entry, kind: &EntryKind) -> Option<(String, bool)>
         | ApprovalExpired { .. } => {
             return None;
         }
+        IncidentOpened { .. }
+        | IncidentResolved { .. }
+        | IncidentRecovering { .. }
+        | IncidentRecurred { .. }
+        | IncidentGrouped { .. }
+        | AlertsJoined { .. }
+        | IncidentAcknowledged { .. }
+        | IncidentAssigned { .. }
+        | SilenceAsked { .. }
+        | SilenceMade { .. }
+        | Heard { .. }
+        | Gap { .. }
+        | Told { .. }
+        | Delivered { .. }
+        | DeliveryFailed { .. }
+        | PageJudged { .. } => return None,
     })
 }
 
@@ -476,8 +504,8 @@ fn gist(question: &str) -> &str {
     question.split_once("? ").map_or(question, |(asked, _)| &question[..=asked.len()])
 }
 
-fn heard(entry: &Entry, source: &str, events: &[HeardEvent]) -> String {
-    let ours: Vec<&HeardEvent> = events
+fn heard(entry: &Entry, source: &str, events: &[EventOutcome]) -> String {
+    let ours: Vec<&EventOutcome> = events
         .iter()
         .filter(|heard| entry.about.incident.is_none() || heard.incident == entry.about.incident)
         .collect();

@@ -2,19 +2,19 @@
 //!
 //! Invariant: a condition leaves the board only once the store has it.
 
-use super::Parts;
-use super::scheduler::Unseen;
+use super::EngineParts;
+use super::scheduler::StaleEpisodes;
 use crate::limits;
-use crate::sources::kubernetes::Board;
-use crate::store::{Batch, Control, Origin};
+use crate::sources::kubernetes::ConditionTracker;
+use crate::store::{BatchOrigin, ControlChange, EventBatch};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-fn board(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
+fn board(board: &Mutex<ConditionTracker>) -> MutexGuard<'_, ConditionTracker> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sends the board's pending conditions to the store. True: there is more.
-pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> bool {
+pub(super) async fn pass(parts: &EngineParts, source: &str, shared: &Mutex<ConditionTracker>) -> bool {
     let now = parts.clock.now();
     let (events, gaps) = board(shared).take(limits::COMPLAINTS_BATCH, now);
     if events.is_empty() && gaps.is_empty() {
@@ -23,8 +23,8 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
     let (said, left_out) = (events.len(), gaps.len());
     let rules = parts.catalog.current().rules.clone();
     let kind = parts.config.sources.get(source).map(|source| source.kind.as_str()).unwrap_or_default();
-    let origin = Origin::of_kind(kind);
-    let batch = Batch { source: source.to_owned(), events: events.clone(), gaps, rules, now, origin };
+    let origin = BatchOrigin::of_kind(kind);
+    let batch = EventBatch { source: source.to_owned(), events: events.clone(), gaps, rules, now, origin };
     match parts.store.intake(batch).await {
         Ok(heard) => {
             board(shared).told(&events, now);
@@ -44,9 +44,9 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
 }
 
 /// Ends conditions that the store holds open from before this start, and that the board does not show.
-pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex<Board>, why: &str) {
+pub(super) async fn end_what_is_over(parts: &EngineParts, source: &str, shared: &Mutex<ConditionTracker>, why: &str) {
     let now = parts.clock.now();
-    let mut unseen = Unseen::new(source, now);
+    let mut unseen = StaleEpisodes::new(source, now);
     let mut over = Vec::new();
     loop {
         let open = match unseen.page(parts).await {
@@ -64,7 +64,7 @@ pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex
     if over.is_empty() {
         return;
     }
-    let end = Control::EndEpisodes { episodes: over, stale: false, why: why.to_owned() };
+    let end = ControlChange::EndEpisodes { episodes: over, stale: false, why: why.to_owned() };
     if let Err(error) = parts.store.control(end, now).await {
         tracing::error!(%source, %error, "cannot close resolved alerts");
     }

@@ -6,25 +6,25 @@ mod render;
 
 use super::{Notifier, text, word};
 use crate::limits::SMTP_TIMEOUT;
-use crate::model::{Delivery, Digest, IncidentState, Notice, Receipt};
+use crate::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentNotice, IncidentState};
 use crate::telemetry::ChannelKind;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message, MultiPart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
-use render::Mail;
+use render::EmailContent;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use url::Url;
 
-type Transport = AsyncSmtpTransport<Tokio1Executor>;
+type MailTransport = AsyncSmtpTransport<Tokio1Executor>;
 
 /// A channel that sends mail over SMTP.
-pub struct Email {
-    transport: Transport,
+pub struct EmailNotifier {
+    transport: MailTransport,
     server: String,
     from: Mailbox,
     to: Vec<Mailbox>,
@@ -32,7 +32,7 @@ pub struct Email {
 }
 
 /// A channel's settings, secrets read.
-pub struct Settings<'a> {
+pub struct EmailSettings<'a> {
     pub server: &'a str,
     pub from: &'a str,
     pub to: &'a [String],
@@ -45,7 +45,7 @@ pub struct Settings<'a> {
 /// The thread so far: the receipt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct Thread {
+struct EmailThread {
     state: String,
     /// Approvals that were mailed.
     asks: Vec<String>,
@@ -54,13 +54,13 @@ struct Thread {
     sent: u32,
 }
 
-impl Email {
+impl EmailNotifier {
     /// The channel of these settings. Connects to nothing yet.
     ///
     /// # Errors
     ///
     /// Fails when an address cannot be parsed, `to` is empty, or the settings of the transport are wrong.
-    pub fn new(settings: Settings<'_>) -> Result<Email, String> {
+    pub fn new(settings: EmailSettings<'_>) -> Result<EmailNotifier, String> {
         let mailbox = |address: &str| {
             address
                 .parse::<Mailbox>()
@@ -69,7 +69,7 @@ impl Email {
         if settings.to.is_empty() {
             return Err("`to` is empty: add an address".to_owned());
         }
-        Ok(Email {
+        Ok(EmailNotifier {
             transport: transport(&settings)?,
             server: settings.server.to_owned(),
             from: mailbox(settings.from)?,
@@ -78,7 +78,7 @@ impl Email {
         })
     }
 
-    async fn send(&self, mail: Mail, ids: Ids<'_>) -> Result<(), Delivery> {
+    async fn send(&self, mail: EmailContent, ids: MessageIds<'_>) -> Result<(), DeliveryResult> {
         let mut builder = Message::builder()
             .from(self.from.clone())
             .message_id(Some(ids.own.to_owned()))
@@ -93,11 +93,11 @@ impl Email {
         }
         let message = builder
             .multipart(MultiPart::alternative_plain_html(mail.text, mail.html))
-            .map_err(|error| Delivery::Refused { why: format!("the mail could not be written: {error}") })?;
+            .map_err(|error| DeliveryResult::Refused { why: format!("the mail could not be written: {error}") })?;
         self.transport.send(message).await.map(drop).map_err(|error| self.unsent(&error))
     }
 
-    fn unsent(&self, error: &lettre::transport::smtp::Error) -> Delivery {
+    fn unsent(&self, error: &lettre::transport::smtp::Error) -> DeliveryResult {
         let said = text::plain(&error.to_string(), 300);
         let why = format!("{}: {said}", self.server);
         if error.is_permanent() {
@@ -106,7 +106,7 @@ impl Email {
                 Some(550..=554) => "; check the addresses, and whether this server may send from them",
                 _ => "",
             };
-            return Delivery::Refused { why: format!("{why}{hint}") };
+            return DeliveryResult::Refused { why: format!("{why}{hint}") };
         }
         // A failed handshake is a failed connection to lettre; only its words name the certificate.
         let hint = if error.is_tls() || said.contains("certificate") {
@@ -114,7 +114,7 @@ impl Email {
         } else {
             ""
         };
-        Delivery::Retry { after: None, why: format!("{why}{hint}") }
+        DeliveryResult::Retry { after: None, why: format!("{why}{hint}") }
     }
 
     /// The same mail has the same id however often it is sent, so that mail programs show it once.
@@ -124,20 +124,20 @@ impl Email {
     }
 }
 
-struct Ids<'a> {
+struct MessageIds<'a> {
     own: &'a str,
     root: Option<&'a str>,
     last: Option<&'a str>,
 }
 
 #[async_trait::async_trait]
-impl Notifier for Email {
+impl Notifier for EmailNotifier {
     fn kind(&self) -> ChannelKind {
         ChannelKind::Email
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
-        let mut thread = prior.and_then(|receipt| Thread::deserialize(&receipt.0).ok()).unwrap_or_default();
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
+        let mut thread = prior.and_then(|receipt| EmailThread::deserialize(&receipt.0).ok()).unwrap_or_default();
         let state = word(notice.incident.state);
         let asks: Vec<String> = notice.asks.iter().map(|ask| ask.approval.to_string()).collect();
         let asked = asks.iter().any(|ask| !thread.asks.contains(ask));
@@ -149,7 +149,7 @@ impl Notifier for Email {
         if speaks {
             let mail = render::incident(notice);
             let own = self.message_id(&notice.dedup_key, thread.sent);
-            let ids = Ids { own: &own, root: thread.root.as_deref(), last: thread.last.as_deref() };
+            let ids = MessageIds { own: &own, root: thread.root.as_deref(), last: thread.last.as_deref() };
             if let Err(delivery) = self.send(mail, ids).await {
                 return delivery;
             }
@@ -159,23 +159,23 @@ impl Notifier for Email {
         }
         thread.state = state.to_owned();
         thread.asks = asks;
-        let receipt = Receipt(json!(thread));
-        if speaks { Delivery::Delivered(receipt) } else { Delivery::Nothing(Some(receipt)) }
+        let receipt = DeliveryReceipt(json!(thread));
+        if speaks { DeliveryResult::Delivered(receipt) } else { DeliveryResult::Nothing(Some(receipt)) }
     }
 
     /// One mail when the storm begins and one when it is over.
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         let about = format!("nightshift/{}/storm/{}", self.install, digest.since);
         if prior.is_none() || digest.over {
             let own = self.message_id(&about, u32::from(digest.over));
             let root = prior.and_then(|receipt| receipt.0["root"].as_str());
-            let ids = Ids { own: &own, root, last: root };
+            let ids = MessageIds { own: &own, root, last: root };
             return match self.send(render::digest(digest, &self.install), ids).await {
-                Ok(()) => Delivery::Delivered(Receipt(json!({ "root": self.message_id(&about, 0) }))),
+                Ok(()) => DeliveryResult::Delivered(DeliveryReceipt(json!({ "root": self.message_id(&about, 0) }))),
                 Err(delivery) => delivery,
             };
         }
-        Delivery::Nothing(None)
+        DeliveryResult::Nothing(None)
     }
 
     async fn probe(&self) -> Result<String, String> {
@@ -183,15 +183,15 @@ impl Notifier for Email {
             Ok(true) => Ok(format!("{} answers, encryption and login work; nothing was sent", self.server)),
             Ok(false) => Err(format!("{} answers, but is not a mail server", self.server)),
             Err(error) => match self.unsent(&error) {
-                Delivery::Retry { why, .. } | Delivery::Refused { why } => Err(why),
-                Delivery::Delivered(_) | Delivery::Nothing(_) => Err("no answer".to_owned()),
+                DeliveryResult::Retry { why, .. } | DeliveryResult::Refused { why } => Err(why),
+                DeliveryResult::Delivered(_) | DeliveryResult::Nothing(_) => Err("no answer".to_owned()),
             },
         }
     }
 }
 
 /// `smtp://` demands STARTTLS, `smtps://` is encrypted from the first byte, `smtp+plain://` stays on this machine.
-fn transport(settings: &Settings<'_>) -> Result<Transport, String> {
+fn transport(settings: &EmailSettings<'_>) -> Result<MailTransport, String> {
     // The pool of connections starts a task of its own, and panics where it cannot.
     tokio::runtime::Handle::try_current()
         .map_err(|_| "a mail channel can only be built inside the engine's runtime")?;
@@ -218,7 +218,7 @@ fn transport(settings: &Settings<'_>) -> Result<Transport, String> {
         }
     };
     let mut builder =
-        Transport::builder_dangerous(host).port(url.port().unwrap_or(port)).tls(tls).timeout(Some(SMTP_TIMEOUT));
+        MailTransport::builder_dangerous(host).port(url.port().unwrap_or(port)).tls(tls).timeout(Some(SMTP_TIMEOUT));
     match (settings.username, &settings.password) {
         (Some(user), Some(password)) => {
             builder = builder.credentials(Credentials::new(user.to_owned(), password.clone()))
@@ -266,8 +266,16 @@ impl Header for AutoSubmitted {
 mod tests {
     use super::*;
 
-    fn settings(server: &str) -> Settings<'_> {
-        Settings { server, from: "n@x.example", to: &[], username: None, password: None, ca_file: None, install: "t" }
+    fn settings(server: &str) -> EmailSettings<'_> {
+        EmailSettings {
+            server,
+            from: "n@x.example",
+            to: &[],
+            username: None,
+            password: None,
+            ca_file: None,
+            install: "t",
+        }
     }
 
     #[tokio::test]

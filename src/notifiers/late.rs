@@ -2,26 +2,26 @@
 //!
 //! Invariant: nothing is lost while it is off: each delivery is a retry, and the secret is read again before each.
 
-use super::{Notifier, Pace, Wrong};
-use crate::model::{Delivery, Digest, Notice, Receipt};
+use super::{ChannelError, ChannelRateLimit, Notifier};
+use crate::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentNotice};
 use crate::telemetry::ChannelKind;
 use std::sync::OnceLock;
 
-type Build = dyn Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync;
+type NotifierFactory = dyn Fn() -> Result<Box<dyn Notifier>, ChannelError> + Send + Sync;
 
-pub(super) struct Late {
+pub(super) struct DeferredNotifier {
     kind: ChannelKind,
-    build: Box<Build>,
+    build: Box<NotifierFactory>,
     built: OnceLock<Box<dyn Notifier>>,
 }
 
-impl Late {
+impl DeferredNotifier {
     /// A notifier that `build` makes as soon as the channel's secret can be read.
     pub fn new(
         kind: ChannelKind,
-        build: impl Fn() -> Result<Box<dyn Notifier>, Wrong> + Send + Sync + 'static,
-    ) -> Late {
-        Late { kind, build: Box::new(build), built: OnceLock::new() }
+        build: impl Fn() -> Result<Box<dyn Notifier>, ChannelError> + Send + Sync + 'static,
+    ) -> DeferredNotifier {
+        DeferredNotifier { kind, build: Box::new(build), built: OnceLock::new() }
     }
 
     /// The channel itself, or why there is none yet.
@@ -34,40 +34,40 @@ impl Late {
                 tracing::info!(kind = self.kind.word(), "channel enabled: its secret can be read now");
                 Ok(self.built.get_or_init(|| notifier).as_ref())
             }
-            Err(Wrong::Secret(why) | Wrong::Setting(why)) => Err(why),
+            Err(ChannelError::Secret(why) | ChannelError::Setting(why)) => Err(why),
         }
     }
 }
 
-fn retry(why: String) -> Delivery {
-    Delivery::Retry { after: None, why }
+fn retry(why: String) -> DeliveryResult {
+    DeliveryResult::Retry { after: None, why }
 }
 
 #[async_trait::async_trait]
-impl Notifier for Late {
+impl Notifier for DeferredNotifier {
     fn kind(&self) -> ChannelKind {
         self.kind
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         match self.ready() {
             Ok(notifier) => notifier.deliver(notice, prior).await,
             Err(why) => retry(why),
         }
     }
 
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         match self.ready() {
             Ok(notifier) => notifier.digest(digest, prior).await,
             Err(why) => retry(why),
         }
     }
 
-    fn pace(&self) -> Option<&Pace> {
+    fn pace(&self) -> Option<&ChannelRateLimit> {
         self.built.get().and_then(|notifier| notifier.pace())
     }
 
-    fn speaks(&self, notice: &Notice, prior: Option<&Receipt>) -> bool {
+    fn speaks(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> bool {
         self.built.get().is_none_or(|notifier| notifier.speaks(notice, prior))
     }
 

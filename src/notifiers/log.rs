@@ -4,7 +4,7 @@
 
 use super::{Notifier, text};
 use crate::limits::STORY_LINE_CHARS;
-use crate::model::{Delivery, Digest, Notice, Receipt};
+use crate::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentNotice};
 use crate::telemetry::ChannelKind;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ impl Notifier for LogNotifier {
         ChannelKind::Log
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         let incident = &notice.incident;
         tracing::info!(
             channel = %self.channel,
@@ -40,10 +40,10 @@ impl Notifier for LogNotifier {
             tracing::warn!(channel = %self.channel, incident = %incident.id, approval = %ask.approval, expires_at = %ask.expires_at, "{question}");
         }
         let times = prior.and_then(|receipt| receipt.0["times"].as_u64()).unwrap_or(0);
-        Delivery::Delivered(Receipt(json!({ "times": times + 1 })))
+        DeliveryResult::Delivered(DeliveryReceipt(json!({ "times": times + 1 })))
     }
 
-    async fn digest(&self, digest: &Digest, _prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, _prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         tracing::warn!(
             channel = %self.channel,
             total = digest.total,
@@ -52,7 +52,7 @@ impl Notifier for LogNotifier {
             over = digest.over,
             "many incidents at once; see `nightshift incidents`",
         );
-        Delivery::Delivered(Receipt(json!({ "digest": digest.total })))
+        DeliveryResult::Delivered(DeliveryReceipt(json!({ "digest": digest.total })))
     }
 
     async fn probe(&self) -> Result<String, String> {

@@ -8,30 +8,30 @@ mod changes;
 mod door;
 mod page;
 
-pub use changes::Changes;
+pub use changes::PagerDutyChangeNotifier;
 
-use super::{Notifier, Pace, text};
+use super::{ChannelRateLimit, Notifier, text};
 use crate::limits::{PAGERDUTY_BODY_BYTES, PAGERDUTY_BURST, PAGERDUTY_KEY_CHARS, PAGERDUTY_PACE};
-use crate::model::{Delivery, Digest, IncidentState, Notice, Receipt, Severity};
+use crate::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentNotice, IncidentState, Severity};
 use crate::telemetry::ChannelKind;
-use crate::world::Http;
-use door::Door;
+use crate::world::HttpClient;
+use door::PagerDutyClient;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// A channel to PagerDuty's Events API.
-pub struct PagerDuty {
-    door: Door,
+pub struct PagerDutyNotifier {
+    door: PagerDutyClient,
     install: String,
-    pace: Pace,
+    pace: ChannelRateLimit,
 }
 
 /// PagerDuty's state of an incident: the receipt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct Shown {
-    state: Option<Known>,
+struct PagerDutyReceipt {
+    state: Option<PagerDutyState>,
     dedup_key: String,
     /// Keys of the reasons why users are needed.
     needs: Vec<String>,
@@ -40,7 +40,7 @@ struct Shown {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Known {
+enum PagerDutyState {
     Triggered,
     Acknowledged,
     Resolved,
@@ -55,51 +55,53 @@ enum EventAction {
 }
 
 #[derive(Serialize)]
-struct Event<'a> {
+struct PagerDutyEventBody<'a> {
     routing_key: &'a str,
     event_action: EventAction,
     dedup_key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<page::Payload>,
+    payload: Option<page::PagerDutyPayload>,
     client: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    links: Vec<Link<'a>>,
+    links: Vec<PagerDutyLink<'a>>,
 }
 
 #[derive(Serialize)]
-struct Link<'a> {
+struct PagerDutyLink<'a> {
     href: &'a str,
     text: String,
 }
 
-impl PagerDuty {
+impl PagerDutyNotifier {
     /// A channel of this integration. Connects to nothing yet.
     ///
     /// # Errors
     ///
     /// Fails when the routing key is not one of an Events API V2 integration.
-    pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<PagerDuty, String> {
-        let pace = Pace::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
-        Ok(PagerDuty { door: Door::new(http, routing_key, api)?, install: install.to_owned(), pace })
+    pub fn new(http: HttpClient, routing_key: String, api: String, install: &str) -> Result<PagerDutyNotifier, String> {
+        let pace = ChannelRateLimit::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
+        Ok(PagerDutyNotifier { door: PagerDutyClient::new(http, routing_key, api)?, install: install.to_owned(), pace })
     }
 
-    fn event<'a>(&'a self, action: EventAction, notice: &'a Notice) -> Event<'a> {
+    fn event<'a>(&'a self, action: EventAction, notice: &'a IncidentNotice) -> PagerDutyEventBody<'a> {
         let link = notice.link.as_deref().and_then(text::link);
-        let mut links: Vec<Link<'a>> =
-            link.map(|href| Link { href, text: "The incident in Nightshift".to_owned() }).into_iter().collect();
+        let mut links: Vec<PagerDutyLink<'a>> = link
+            .map(|href| PagerDutyLink { href, text: "The incident in Nightshift".to_owned() })
+            .into_iter()
+            .collect();
         for need in &notice.needs {
             if let Some(href) = need.link.as_deref().and_then(text::link)
                 && links.iter().all(|link| link.href != href)
             {
-                links.push(Link { href, text: format!("Run {} in Nightshift", need.run) });
+                links.push(PagerDutyLink { href, text: format!("Run {} in Nightshift", need.run) });
             }
         }
         for found in &notice.links {
-            links.extend(text::link(&found.url).map(|href| Link { href, text: found.label.clone() }));
+            links.extend(text::link(&found.url).map(|href| PagerDutyLink { href, text: found.label.clone() }));
         }
-        Event {
+        PagerDutyEventBody {
             routing_key: &self.door.routing_key,
             event_action: action,
             dedup_key: key(&notice.dedup_key),
@@ -112,17 +114,17 @@ impl PagerDuty {
 }
 
 #[async_trait::async_trait]
-impl Notifier for PagerDuty {
+impl Notifier for PagerDutyNotifier {
     fn kind(&self) -> ChannelKind {
         ChannelKind::PagerDuty
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         let before = shown(prior);
         let (action, then) = next(&before, notice);
         // An acknowledgement carries no details: the rest is sent next.
         let said = action != Some(EventAction::Acknowledge);
-        let receipt = Receipt(json!(Shown {
+        let receipt = DeliveryReceipt(json!(PagerDutyReceipt {
             state: then,
             dedup_key: key(&notice.dedup_key),
             needs: match said {
@@ -133,46 +135,51 @@ impl Notifier for PagerDuty {
         }));
         let Some(action) = action else {
             // Nothing is kept of an incident of which PagerDuty has nothing.
-            return Delivery::Nothing(prior.map(|_| receipt));
+            return DeliveryResult::Nothing(prior.map(|_| receipt));
         };
         match self.door.send(bounded(json!(self.event(action, notice)))).await {
-            Ok(()) => Delivery::Delivered(receipt),
+            Ok(()) => DeliveryResult::Delivered(receipt),
             Err(delivery) => delivery,
         }
     }
 
     /// One alert a storm. It stays open until a user resolves it, who has looked. Under its key the count is corrected
     /// when it has doubled, when more wait for an answer, and when the storm is over.
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         let said = |name: &str| prior.and_then(|receipt| receipt.0[name].as_u64()).unwrap_or(0);
         let (total, asking) = (digest.total as u64, digest.asking as u64);
         let news = digest.over && total > said("total") || total >= 2 * said("total") || asking > said("asking");
         if prior.is_some() && !news {
-            return Delivery::Nothing(None);
+            return DeliveryResult::Nothing(None);
         }
         let before = prior.and_then(|receipt| receipt.0["dedup_key"].as_str()).map(str::to_owned);
         let dedup_key = before.unwrap_or_else(|| key(&format!("nightshift/{}/storm/{}", self.install, digest.since)));
         let link = digest.link.as_deref().and_then(text::link);
-        let event = Event {
+        let event = PagerDutyEventBody {
             routing_key: &self.door.routing_key,
             event_action: EventAction::Trigger,
             dedup_key: dedup_key.clone(),
             payload: Some(page::storm(digest, &self.install)),
             client: "Nightshift",
             client_url: link,
-            links: link.map(|href| Link { href, text: "All incidents in Nightshift".to_owned() }).into_iter().collect(),
+            links: link
+                .map(|href| PagerDutyLink { href, text: "All incidents in Nightshift".to_owned() })
+                .into_iter()
+                .collect(),
         };
         match self.door.send(bounded(json!(event))).await {
-            Ok(()) => Delivery::Delivered(Receipt(json!({ "dedup_key": dedup_key, "total": total, "asking": asking }))),
+            Ok(()) => DeliveryResult::Delivered(DeliveryReceipt(
+                json!({ "dedup_key": dedup_key, "total": total, "asking": asking }),
+            )),
             Err(delivery) => delivery,
         }
     }
 
-    fn pace(&self) -> Option<&Pace> {
+    fn pace(&self) -> Option<&ChannelRateLimit> {
         Some(&self.pace)
     }
 
-    fn speaks(&self, notice: &Notice, prior: Option<&Receipt>) -> bool {
+    fn speaks(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> bool {
         next(&shown(prior), notice).0.is_some()
     }
 
@@ -186,29 +193,33 @@ impl Notifier for PagerDuty {
     }
 }
 
-fn shown(prior: Option<&Receipt>) -> Shown {
-    prior.and_then(|receipt| Shown::deserialize(&receipt.0).ok()).unwrap_or_default()
+fn shown(prior: Option<&DeliveryReceipt>) -> PagerDutyReceipt {
+    prior.and_then(|receipt| PagerDutyReceipt::deserialize(&receipt.0).ok()).unwrap_or_default()
 }
 
 /// The event to send, and PagerDuty's state afterwards.
-fn next(shown: &Shown, notice: &Notice) -> (Option<EventAction>, Option<Known>) {
+fn next(shown: &PagerDutyReceipt, notice: &IncidentNotice) -> (Option<EventAction>, Option<PagerDutyState>) {
     use EventAction::*;
     let worse = shown.severity.is_some_and(|before| before < notice.incident.severity);
     let update = worse || notice.needs.iter().any(|need| !shown.needs.contains(&need.key));
     match (shown.state, notice.incident.state) {
-        (Some(Known::Triggered), IncidentState::Open) => (update.then_some(Trigger), Some(Known::Triggered)),
-        (_, IncidentState::Open) => (Some(Trigger), Some(Known::Triggered)),
-        (Some(Known::Triggered), IncidentState::Acknowledged) => (Some(Acknowledge), Some(Known::Acknowledged)),
+        (Some(PagerDutyState::Triggered), IncidentState::Open) => {
+            (update.then_some(Trigger), Some(PagerDutyState::Triggered))
+        }
+        (_, IncidentState::Open) => (Some(Trigger), Some(PagerDutyState::Triggered)),
+        (Some(PagerDutyState::Triggered), IncidentState::Acknowledged) => {
+            (Some(Acknowledge), Some(PagerDutyState::Acknowledged))
+        }
         // It stays acknowledged, with the user who has it in hand; the log of the alert has the news.
-        (Some(Known::Acknowledged), IncidentState::Acknowledged) => {
-            (update.then_some(Trigger), Some(Known::Acknowledged))
+        (Some(PagerDutyState::Acknowledged), IncidentState::Acknowledged) => {
+            (update.then_some(Trigger), Some(PagerDutyState::Acknowledged))
         }
         // No page for an incident that a user has acknowledged, or that is over, before PagerDuty has anything of it.
-        (None | Some(Known::Resolved), IncidentState::Acknowledged) => (None, shown.state),
-        (Some(Known::Triggered | Known::Acknowledged), IncidentState::Resolved) => {
-            (Some(Resolve), Some(Known::Resolved))
+        (None | Some(PagerDutyState::Resolved), IncidentState::Acknowledged) => (None, shown.state),
+        (Some(PagerDutyState::Triggered | PagerDutyState::Acknowledged), IncidentState::Resolved) => {
+            (Some(Resolve), Some(PagerDutyState::Resolved))
         }
-        (None | Some(Known::Resolved), IncidentState::Resolved) => (None, shown.state),
+        (None | Some(PagerDutyState::Resolved), IncidentState::Resolved) => (None, shown.state),
     }
 }
 
@@ -237,7 +248,7 @@ fn bounded(mut event: Value) -> Value {
 mod tests {
     use super::*;
 
-    fn notice(state: IncidentState, severity: Severity, needs: &[&str]) -> Notice {
+    fn notice(state: IncidentState, severity: Severity, needs: &[&str]) -> IncidentNotice {
         let need = |key: &&str| json!({ "kind": "approval", "key": key, "run": "r2", "text": "gpu-reset (r2) waits for an answer" });
         serde_json::from_value(json!({
             "incident": {
@@ -257,12 +268,13 @@ mod tests {
         use IncidentState as State;
         let check = |state, needs: &[&str], incident, now: &[&str], action, then| {
             let needs = needs.iter().map(|key| (*key).to_owned()).collect();
-            let shown = Shown { state, needs, severity: Some(Severity::Warning), ..Shown::default() };
+            let shown =
+                PagerDutyReceipt { state, needs, severity: Some(Severity::Warning), ..PagerDutyReceipt::default() };
             let found = next(&shown, &notice(incident, Severity::Warning, now));
             assert_eq!(found, (action, then), "{shown:?} → {incident:?}");
         };
         let (triggered, acknowledged, resolved) =
-            (Some(Known::Triggered), Some(Known::Acknowledged), Some(Known::Resolved));
+            (Some(PagerDutyState::Triggered), Some(PagerDutyState::Acknowledged), Some(PagerDutyState::Resolved));
         check(None, &[], State::Open, &[], Some(Trigger), triggered);
         check(triggered, &[], State::Open, &[], None, triggered);
         check(triggered, &[], State::Open, &["a2"], Some(Trigger), triggered);
@@ -282,8 +294,8 @@ mod tests {
 
     #[test]
     fn a_severity_that_rose_is_news_and_one_that_fell_is_not() {
-        let state = Some(Known::Triggered);
-        let shown = Shown { state, severity: Some(Severity::Error), ..Shown::default() };
+        let state = Some(PagerDutyState::Triggered);
+        let shown = PagerDutyReceipt { state, severity: Some(Severity::Error), ..PagerDutyReceipt::default() };
         let next = |severity| next(&shown, &notice(IncidentState::Open, severity, &[])).0;
         assert_eq!(next(Severity::Critical), Some(EventAction::Trigger));
         assert_eq!(next(Severity::Error), None);
@@ -293,9 +305,9 @@ mod tests {
     /// A receipt of an earlier version has neither needs nor a severity.
     #[test]
     fn a_receipt_of_an_earlier_version_is_read() {
-        let old = Receipt(json!({ "state": "triggered", "dedup_key": "nightshift/prod/i3" }));
+        let old = DeliveryReceipt(json!({ "state": "triggered", "dedup_key": "nightshift/prod/i3" }));
         let shown = shown(Some(&old));
-        assert_eq!(shown.state, Some(Known::Triggered));
+        assert_eq!(shown.state, Some(PagerDutyState::Triggered));
         assert_eq!(next(&shown, &notice(IncidentState::Open, Severity::Critical, &[])).0, None);
     }
 

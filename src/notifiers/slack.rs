@@ -11,19 +11,19 @@ mod view;
 mod web;
 mod webhook;
 
-pub use home::{Page, page, stranger};
-pub use seal::{Broken, Carried, Seal};
-pub use view::{Field, Home, Modal};
-pub use web::{Bot, Refusal, Web};
-pub use webhook::Webhook;
+pub use home::{HomeContent, page, stranger};
+pub use seal::{ButtonSeal, SealError, SealedValue};
+pub use view::{FormField, HomeView, ModalView};
+pub use web::{SlackBot, SlackRefusal, SlackWebClient};
+pub use webhook::SlackWebhookNotifier;
 
-use super::{Notifier, Pace, text};
+use super::{ChannelRateLimit, Notifier, text};
 use crate::limits::{MESSAGES_REMEMBERED, SLACK_BURST, SLACK_PACE};
-use crate::model::{Delivery, Digest, Notice, Receipt};
+use crate::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentNotice};
 use crate::telemetry::ChannelKind;
-use crate::world::Http;
-use api::{Api, Form, Said, Trouble, arguments};
-use blocks::Message;
+use crate::world::HttpClient;
+use api::{MessageForm, SlackApi, SlackError, SlackResponse, arguments};
+use blocks::SlackMessage;
 use render::FirstPost;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -34,40 +34,46 @@ use std::sync::{Arc, Mutex, PoisonError};
 const METADATA: &str = "nightshift_incident";
 
 /// A Slack app with a bot token (`chat:write`, and `channels:history` to look for a message after a crash).
-pub struct App {
-    api: Api,
+pub struct SlackAppNotifier {
+    api: SlackApi,
     channel: String,
     /// Seals buttons. None: there are none, as the engine would not receive a press of one.
-    seal: Option<Arc<Seal>>,
-    pace: Pace,
+    seal: Option<Arc<ButtonSeal>>,
+    pace: ChannelRateLimit,
     /// The state of messages between a failed attempt and the next one, by dedup key.
-    remembered: Mutex<HashMap<String, Remembered>>,
+    remembered: Mutex<HashMap<String, RememberedMessage>>,
 }
 
 /// Where an incident's message is: the receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Place {
+struct SlackMessageLocation {
     channel: String,
     ts: String,
 }
 
 #[derive(Debug, Clone)]
-enum Remembered {
+enum RememberedMessage {
     /// Posted, but the attempt failed later; `doubt`: the lines in its thread may be there.
-    At { place: Place, doubt: bool },
+    At { place: SlackMessageLocation, doubt: bool },
     /// Slack did not answer: it may be there.
     Perhaps,
 }
 
-impl App {
+impl SlackAppNotifier {
     /// A channel of a Slack app. Connects to nothing yet.
-    pub fn new(http: Http, channel: String, token: &str, api: &str, seal: Option<Arc<Seal>>) -> App {
-        let api = Api { http, base: api.trim_end_matches('/').to_owned(), token: token.trim().to_owned() };
-        let pace = Pace::of(&api.base, &api.token, SLACK_PACE, SLACK_BURST);
-        App { api, channel, seal, pace, remembered: Mutex::new(HashMap::new()) }
+    pub fn new(
+        http: HttpClient,
+        channel: String,
+        token: &str,
+        api: &str,
+        seal: Option<Arc<ButtonSeal>>,
+    ) -> SlackAppNotifier {
+        let api = SlackApi { http, base: api.trim_end_matches('/').to_owned(), token: token.trim().to_owned() };
+        let pace = ChannelRateLimit::of(&api.base, &api.token, SLACK_PACE, SLACK_BURST);
+        SlackAppNotifier { api, channel, seal, pace, remembered: Mutex::new(HashMap::new()) }
     }
 
-    fn remember(&self, key: &str, what: Option<Remembered>) {
+    fn remember(&self, key: &str, what: Option<RememberedMessage>) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         match what {
             Some(what) => {
@@ -81,21 +87,25 @@ impl App {
         }
     }
 
-    fn recall(&self, key: &str) -> Option<Remembered> {
+    fn recall(&self, key: &str) -> Option<RememberedMessage> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// The incident's message, if there is one already or one can be found, and whether lines may be in its thread that
     /// are not on record.
-    async fn place(&self, notice: &Notice, prior: Option<&Receipt>) -> Result<(Option<Place>, bool), Trouble> {
+    async fn place(
+        &self,
+        notice: &IncidentNotice,
+        prior: Option<&DeliveryReceipt>,
+    ) -> Result<(Option<SlackMessageLocation>, bool), SlackError> {
         let known = self.recall(&notice.dedup_key);
-        let doubt = notice.maybe_repeat || matches!(known, Some(Remembered::At { doubt: true, .. }));
-        if let Some(place) = prior.and_then(|receipt| Place::deserialize(&receipt.0).ok()) {
+        let doubt = notice.maybe_repeat || matches!(known, Some(RememberedMessage::At { doubt: true, .. }));
+        if let Some(place) = prior.and_then(|receipt| SlackMessageLocation::deserialize(&receipt.0).ok()) {
             return Ok((Some(place), doubt));
         }
         match known {
-            Some(Remembered::At { place, .. }) => Ok((Some(place), doubt)),
-            Some(Remembered::Perhaps) => Ok((self.find(&notice.dedup_key).await?, true)),
+            Some(RememberedMessage::At { place, .. }) => Ok((Some(place), doubt)),
+            Some(RememberedMessage::Perhaps) => Ok((self.find(&notice.dedup_key).await?, true)),
             None if notice.maybe_repeat => Ok((self.find(&notice.dedup_key).await?, true)),
             None => Ok((None, false)),
         }
@@ -104,21 +114,23 @@ impl App {
     /// Looks through the channel's latest messages for ours. A name instead of an id, or a missing right, finds nothing:
     /// then the message is posted again with a note. A Slack that does not answer is tried again before anything is
     /// posted.
-    async fn find(&self, key: &str) -> Result<Option<Place>, Trouble> {
+    async fn find(&self, key: &str) -> Result<Option<SlackMessageLocation>, SlackError> {
         let query = [("channel", self.channel.as_str()), ("include_all_metadata", "true"), ("limit", "200")];
         let said = match self.api.get("conversations.history", &query).await {
             Ok(said) => said,
-            Err(trouble @ (Trouble::Doubtful(_) | Trouble::Not(Delivery::Retry { .. }))) => return Err(trouble),
+            Err(trouble @ (SlackError::Doubtful(_) | SlackError::Not(DeliveryResult::Retry { .. }))) => {
+                return Err(trouble);
+            }
             Err(_) => return Ok(None),
         };
         let found = said.messages.into_iter().find(|posted| {
             posted.metadata["event_type"] == METADATA && posted.metadata["event_payload"]["dedup_key"] == key
         });
-        Ok(found.map(|found| Place { channel: self.channel.clone(), ts: found.ts }))
+        Ok(found.map(|found| SlackMessageLocation { channel: self.channel.clone(), ts: found.ts }))
     }
 
     /// Whether the thread has this line already: only read when a crash makes it doubtful.
-    async fn threaded(&self, place: &Place, upto: i64) -> bool {
+    async fn threaded(&self, place: &SlackMessageLocation, upto: i64) -> bool {
         let query = [
             ("channel", place.channel.as_str()),
             ("ts", place.ts.as_str()),
@@ -134,13 +146,17 @@ impl App {
     }
 
     /// Edits the message, or posts it where there is none or it is gone.
-    async fn show(&self, notice: &Notice, place: Option<Place>) -> Result<(Place, FirstPost), Trouble> {
+    async fn show(
+        &self,
+        notice: &IncidentNotice,
+        place: Option<SlackMessageLocation>,
+    ) -> Result<(SlackMessageLocation, FirstPost), SlackError> {
         let full = render::incident(notice, self.seal.as_deref());
         let metadata = metadata(notice);
         if let Some(place) = place {
             match self.say("chat.update", Some(&place), &full, notice, &metadata).await {
                 Ok(_) => return Ok((place, FirstPost::No)),
-                Err(Trouble::Gone) => {}
+                Err(SlackError::Gone) => {}
                 Err(other) => return Err(other),
             }
         }
@@ -152,25 +168,27 @@ impl App {
     async fn say(
         &self,
         method: &str,
-        place: Option<&Place>,
-        full: &Message,
-        notice: &Notice,
+        place: Option<&SlackMessageLocation>,
+        full: &SlackMessage,
+        notice: &IncidentNotice,
         metadata: &Value,
-    ) -> Result<Said, Trouble> {
-        let body = |message: &Message, form: Form| {
+    ) -> Result<SlackResponse, SlackError> {
+        let body = |message: &SlackMessage, form: MessageForm| {
             let channel = place.map_or(self.channel.as_str(), |place| place.channel.as_str());
             let mut body = arguments(channel, message, form);
             if let Some(place) = place {
                 body["ts"] = json!(place.ts);
             }
-            if form == Form::Blocks {
+            if form == MessageForm::Blocks {
                 body["metadata"] = metadata.clone();
             }
             body
         };
-        match self.api.post(method, &body(full, Form::Blocks)).await {
-            Err(Trouble::TooLong) => self.api.post(method, &body(&render::compact(notice), Form::Blocks)).await,
-            Err(Trouble::BadBlocks) => self.api.post(method, &body(full, Form::Words)).await,
+        match self.api.post(method, &body(full, MessageForm::Blocks)).await {
+            Err(SlackError::TooLong) => {
+                self.api.post(method, &body(&render::compact(notice), MessageForm::Blocks)).await
+            }
+            Err(SlackError::BadBlocks) => self.api.post(method, &body(full, MessageForm::Words)).await,
             other => other,
         }
     }
@@ -178,25 +196,25 @@ impl App {
     /// Posts the fresh lines in the thread of the message.
     async fn say_in_thread(
         &self,
-        notice: &Notice,
-        place: &Place,
+        notice: &IncidentNotice,
+        place: &SlackMessageLocation,
         first: FirstPost,
         doubt: bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), SlackError> {
         let Some(message) = render::thread(notice, first) else { return Ok(()) };
         let upto = notice.fresh.last().map_or(0, |line| line.no.0);
         if doubt && first == FirstPost::No && self.threaded(place, upto).await {
             return Ok(());
         }
-        let mut body = arguments(&place.channel, &message, Form::Blocks);
+        let mut body = arguments(&place.channel, &message, MessageForm::Blocks);
         body["thread_ts"] = json!(place.ts);
         // An edit and a line in a thread notify no one; a request for a user shows in the channel, too.
         body["reply_broadcast"] = json!(notice.needs_people && first == FirstPost::No);
         body["metadata"] =
             json!({ "event_type": METADATA, "event_payload": { "thread_of": notice.dedup_key, "upto": upto } });
         match self.api.post("chat.postMessage", &body).await {
-            Err(Trouble::BadBlocks | Trouble::TooLong) => {
-                let mut body = arguments(&place.channel, &message, Form::Words);
+            Err(SlackError::BadBlocks | SlackError::TooLong) => {
+                let mut body = arguments(&place.channel, &message, MessageForm::Words);
                 body["thread_ts"] = json!(place.ts);
                 body["reply_broadcast"] = json!(notice.needs_people && first == FirstPost::No);
                 self.api.post("chat.postMessage", &body).await.map(drop)
@@ -207,12 +225,12 @@ impl App {
 }
 
 #[async_trait::async_trait]
-impl Notifier for App {
+impl Notifier for SlackAppNotifier {
     fn kind(&self) -> ChannelKind {
         ChannelKind::Slack
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         let key = &notice.dedup_key;
         let before = self.recall(key);
         let (place, doubt) = match self.place(notice, prior).await {
@@ -221,47 +239,47 @@ impl Notifier for App {
         };
         if place.is_none() {
             // Kept before it is sent: an attempt that is cut off leaves no other trace.
-            self.remember(key, Some(Remembered::Perhaps));
+            self.remember(key, Some(RememberedMessage::Perhaps));
         }
         let (place, first) = match self.show(notice, place.clone()).await {
             Ok(shown) => shown,
             Err(trouble) => {
                 // Certainly not sent: the earlier state holds; in doubt, the next attempt looks before it posts.
-                if place.is_none() && !matches!(trouble, Trouble::Doubtful(_)) {
+                if place.is_none() && !matches!(trouble, SlackError::Doubtful(_)) {
                     self.remember(key, before);
                 }
                 return delivery(trouble);
             }
         };
-        let at = |doubt| Some(Remembered::At { place: place.clone(), doubt });
+        let at = |doubt| Some(RememberedMessage::At { place: place.clone(), doubt });
         self.remember(key, at(true));
         if let Err(trouble) = self.say_in_thread(notice, &place, first, doubt).await {
-            self.remember(key, at(doubt || matches!(trouble, Trouble::Doubtful(_))));
+            self.remember(key, at(doubt || matches!(trouble, SlackError::Doubtful(_))));
             return delivery(trouble);
         }
         self.remember(key, None);
-        Delivery::Delivered(Receipt(json!(place)))
+        DeliveryResult::Delivered(DeliveryReceipt(json!(place)))
     }
 
-    fn pace(&self) -> Option<&Pace> {
+    fn pace(&self) -> Option<&ChannelRateLimit> {
         Some(&self.pace)
     }
 
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         let message = render::digest(digest);
-        let place = prior.and_then(|receipt| Place::deserialize(&receipt.0).ok());
+        let place = prior.and_then(|receipt| SlackMessageLocation::deserialize(&receipt.0).ok());
         if let Some(place) = place {
-            let mut body = arguments(&place.channel, &message, Form::Blocks);
+            let mut body = arguments(&place.channel, &message, MessageForm::Blocks);
             body["ts"] = json!(place.ts);
             match self.api.post("chat.update", &body).await {
-                Ok(_) => return Delivery::Delivered(Receipt(json!(place))),
-                Err(Trouble::Gone) => {}
+                Ok(_) => return DeliveryResult::Delivered(DeliveryReceipt(json!(place))),
+                Err(SlackError::Gone) => {}
                 Err(trouble) => return delivery(trouble),
             }
         }
-        let said = self.api.post("chat.postMessage", &arguments(&self.channel, &message, Form::Blocks)).await;
+        let said = self.api.post("chat.postMessage", &arguments(&self.channel, &message, MessageForm::Blocks)).await;
         match said.and_then(|said| posted_at(&said, &self.channel)) {
-            Ok(place) => Delivery::Delivered(Receipt(json!(place))),
+            Ok(place) => DeliveryResult::Delivered(DeliveryReceipt(json!(place))),
             Err(trouble) => delivery(trouble),
         }
     }
@@ -294,7 +312,7 @@ impl Notifier for App {
 /// An answer that one user sees, as Slack takes it at a command's answer or a `response_url`: lines of plain text, so that
 /// nothing in them becomes a mention, a link or a button.
 pub fn private(words: &str) -> Value {
-    let mut message = Message::new(words.lines().next().unwrap_or_default());
+    let mut message = SlackMessage::new(words.lines().next().unwrap_or_default());
     let left_out = message.says(words, usize::MAX);
     if left_out > 0 {
         message.tail(&format!("{left_out} earlier lines are left out; the command line shows all"));
@@ -302,7 +320,7 @@ pub fn private(words: &str) -> Value {
     json!({ "response_type": "ephemeral", "replace_original": false, "text": message.text, "blocks": message.blocks })
 }
 
-fn metadata(notice: &Notice) -> Value {
+fn metadata(notice: &IncidentNotice) -> Value {
     let upto = notice.headlines.iter().chain(&notice.fresh).map(|line| line.no.0).max().unwrap_or(0);
     json!({
         "event_type": METADATA,
@@ -314,31 +332,31 @@ fn metadata(notice: &Notice) -> Value {
 }
 
 /// Slack answers with the channel's id, which `chat.update` needs, whatever name was configured.
-fn posted_at(said: &Said, channel: &str) -> Result<Place, Trouble> {
+fn posted_at(said: &SlackResponse, channel: &str) -> Result<SlackMessageLocation, SlackError> {
     if said.ts.is_empty() {
         let why = "Slack answered ok without the message's address".to_owned();
-        return Err(Trouble::Doubtful(Delivery::Retry { after: None, why }));
+        return Err(SlackError::Doubtful(DeliveryResult::Retry { after: None, why }));
     }
     let channel = said.channel.as_str().unwrap_or(channel);
-    Ok(Place { channel: text::plain(channel, 100), ts: text::plain(&said.ts, 100) })
+    Ok(SlackMessageLocation { channel: text::plain(channel, 100), ts: text::plain(&said.ts, 100) })
 }
 
-fn delivery(trouble: Trouble) -> Delivery {
+fn delivery(trouble: SlackError) -> DeliveryResult {
     match trouble {
-        Trouble::Doubtful(delivery) | Trouble::Not(delivery) => delivery,
-        Trouble::TooLong => refused("Slack rejects even the short form of this message as too long"),
-        Trouble::BadBlocks => refused("Slack refuses this message even without blocks"),
-        Trouble::Gone => refused("Slack reports that the thread of this message is gone"),
+        SlackError::Doubtful(delivery) | SlackError::Not(delivery) => delivery,
+        SlackError::TooLong => refused("Slack rejects even the short form of this message as too long"),
+        SlackError::BadBlocks => refused("Slack refuses this message even without blocks"),
+        SlackError::Gone => refused("Slack reports that the thread of this message is gone"),
     }
 }
 
-fn refused(why: &str) -> Delivery {
-    Delivery::Refused { why: why.to_owned() }
+fn refused(why: &str) -> DeliveryResult {
+    DeliveryResult::Refused { why: why.to_owned() }
 }
 
-fn why(delivery: Delivery) -> String {
+fn why(delivery: DeliveryResult) -> String {
     match delivery {
-        Delivery::Delivered(_) | Delivery::Nothing(_) => String::new(),
-        Delivery::Retry { why, .. } | Delivery::Refused { why } => why,
+        DeliveryResult::Delivered(_) | DeliveryResult::Nothing(_) => String::new(),
+        DeliveryResult::Retry { why, .. } | DeliveryResult::Refused { why } => why,
     }
 }

@@ -4,30 +4,31 @@
 
 use super::{Notifier, one_line};
 use crate::model::{
-    Delivery, EntryNo, Incident, IncidentId, IncidentState, Notice, Receipt, Severity, StoryLine, Subject, Time,
+    DeliveryReceipt, DeliveryResult, EntryNo, Incident, IncidentId, IncidentNotice, IncidentState, Severity, Subject,
+    Time, TimelineEntry,
 };
 use crate::telemetry::ChannelKind;
 use serde::Serialize;
 
 /// A channel's answer to a test message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Trial {
+pub struct TestMessageResult {
     pub delivered: bool,
     /// The channel's answer, or why it took nothing.
     pub answer: String,
 }
 
 /// Sends a test message; where the channel opens something by it (an alert, a message with a state), ends that too.
-pub async fn test(notifier: &dyn Notifier, install: &str, by: &str, now: Time) -> Trial {
+pub async fn test(notifier: &dyn Notifier, install: &str, by: &str, now: Time) -> TestMessageResult {
     let opened = notice(IncidentState::Open, install, by, now);
     let receipt = match notifier.deliver(&opened, None).await {
-        Delivery::Delivered(receipt) => receipt,
-        Delivery::Nothing(_) => {
+        DeliveryResult::Delivered(receipt) => receipt,
+        DeliveryResult::Nothing(_) => {
             let answer = "this channel cannot be tested: it carries change events only".to_owned();
-            return Trial { delivered: false, answer };
+            return TestMessageResult { delivered: false, answer };
         }
-        Delivery::Retry { why, .. } | Delivery::Refused { why } => {
-            return Trial { delivered: false, answer: one_line(&why, crate::limits::STORY_LINE_CHARS) };
+        DeliveryResult::Retry { why, .. } | DeliveryResult::Refused { why } => {
+            return TestMessageResult { delivered: false, answer: one_line(&why, crate::limits::STORY_LINE_CHARS) };
         }
     };
     // A mail or a plain post is not edited: a second one would only be a second message.
@@ -35,8 +36,8 @@ pub async fn test(notifier: &dyn Notifier, install: &str, by: &str, now: Time) -
         return taken(&receipt, "");
     }
     match notifier.deliver(&notice(IncidentState::Resolved, install, by, now), Some(&receipt)).await {
-        Delivery::Delivered(_) | Delivery::Nothing(_) => taken(&receipt, ", and resolved"),
-        Delivery::Retry { why, .. } | Delivery::Refused { why } => Trial {
+        DeliveryResult::Delivered(_) | DeliveryResult::Nothing(_) => taken(&receipt, ", and resolved"),
+        DeliveryResult::Retry { why, .. } | DeliveryResult::Refused { why } => TestMessageResult {
             delivered: false,
             answer: one_line(
                 &format!("opened, but not resolved: {why}; resolve the test alert there"),
@@ -46,19 +47,20 @@ pub async fn test(notifier: &dyn Notifier, install: &str, by: &str, now: Time) -
     }
 }
 
-fn taken(receipt: &Receipt, then: &str) -> Trial {
+fn taken(receipt: &DeliveryReceipt, then: &str) -> TestMessageResult {
     let answer = format!("taken{then}: {}", receipt.0);
-    Trial { delivered: true, answer: one_line(&answer, crate::limits::STORY_LINE_CHARS) }
+    TestMessageResult { delivered: true, answer: one_line(&answer, crate::limits::STORY_LINE_CHARS) }
 }
 
-fn notice(state: IncidentState, install: &str, by: &str, now: Time) -> Notice {
+fn notice(state: IncidentState, install: &str, by: &str, now: Time) -> IncidentNotice {
     let over = state == IncidentState::Resolved;
     let text = match over {
         false => format!("test message, sent by {by} with `nightshift channels test`; no action is needed"),
         true => "the test is over".to_owned(),
     };
-    let line = StoryLine { no: EntryNo(i64::from(over)), at: now, text: text.clone(), headline: true, change: !over };
-    Notice {
+    let line =
+        TimelineEntry { no: EntryNo(i64::from(over)), at: now, text: text.clone(), headline: true, change: !over };
+    IncidentNotice {
         incident: Incident {
             id: IncidentId(0),
             key: "test".to_owned(),

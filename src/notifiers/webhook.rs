@@ -5,19 +5,19 @@
 
 use super::{Notifier, answer, text};
 use crate::limits::{LABELS_PER_ALERT, RECEIPT_BYTES, SCRIPT_STACK_BYTES};
-use crate::model::{Delivery, Digest, Notice, Receipt};
-use crate::script::Shape;
+use crate::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentNotice};
+use crate::script::ShapeScript;
 use crate::telemetry::ChannelKind;
-use crate::world::{Http, HttpRequest};
+use crate::world::{HttpClient, HttpRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A channel to a vendor's webhook, through its `encode.rhai`.
-pub struct Webhook {
-    http: Http,
-    encode: Arc<Shape>,
+pub struct WebhookNotifier {
+    http: HttpClient,
+    encode: Arc<ShapeScript>,
     url: String,
     headers: BTreeMap<String, String>,
 }
@@ -25,7 +25,7 @@ pub struct Webhook {
 /// The return value of `encode`; `()` means: nothing to send.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Encoded {
+struct EncodedRequest {
     #[serde(default)]
     method: Option<String>,
     /// The rest of the address after the configured one, `/alerts/x?by=alias`; for vendors with an address for each
@@ -44,34 +44,36 @@ struct Encoded {
     receipt: Option<Value>,
 }
 
-impl Webhook {
+impl WebhookNotifier {
     /// A channel to this address. Connects to nothing yet.
     ///
     /// # Errors
     ///
     /// Fails when the address is no web address.
     pub fn new(
-        http: Http,
-        encode: Arc<Shape>,
+        http: HttpClient,
+        encode: Arc<ShapeScript>,
         url: String,
         headers: BTreeMap<String, String>,
-    ) -> Result<Webhook, String> {
+    ) -> Result<WebhookNotifier, String> {
         match url::Url::parse(&url) {
-            Ok(parsed) if matches!(parsed.scheme(), "https" | "http") => Ok(Webhook { http, encode, url, headers }),
+            Ok(parsed) if matches!(parsed.scheme(), "https" | "http") => {
+                Ok(WebhookNotifier { http, encode, url, headers })
+            }
             _ => Err("`url` is not a web address".to_owned()),
         }
     }
 
-    async fn say(&self, input: Value) -> Delivery {
+    async fn say(&self, input: Value) -> DeliveryResult {
         let encoded = match self.encoded(input).await {
             Ok(Some(encoded)) => encoded,
-            Ok(None) => return Delivery::Nothing(None),
-            Err(why) => return Delivery::Refused { why },
+            Ok(None) => return DeliveryResult::Nothing(None),
+            Err(why) => return DeliveryResult::Refused { why },
         };
         if encoded.skip {
-            return Delivery::Nothing(encoded.receipt.map(Receipt));
+            return DeliveryResult::Nothing(encoded.receipt.map(DeliveryReceipt));
         }
-        let receipt = encoded.receipt.map_or_else(|| Receipt(json!({ "said": true })), Receipt);
+        let receipt = encoded.receipt.map_or_else(|| DeliveryReceipt(json!({ "said": true })), DeliveryReceipt);
         let mut headers = encoded.headers;
         headers.extend(self.headers.clone());
         let request = HttpRequest {
@@ -84,7 +86,7 @@ impl Webhook {
             body: encoded.body,
         };
         match answer::accepted("the webhook", self.http.send(&request).await) {
-            Ok(_) => Delivery::Delivered(receipt),
+            Ok(_) => DeliveryResult::Delivered(receipt),
             Err(delivery) => self
                 .headers
                 .values()
@@ -93,7 +95,7 @@ impl Webhook {
     }
 
     /// Calls the shape. Its errors are the integration's author's to fix, so they are refusals in words.
-    async fn encoded(&self, input: Value) -> Result<Option<Encoded>, String> {
+    async fn encoded(&self, input: Value) -> Result<Option<EncodedRequest>, String> {
         let shape = self.encode.clone();
         // A script needs time and a deep stack, away from the threads that carry everything else.
         let called = tokio::task::spawn_blocking(move || {
@@ -110,7 +112,7 @@ impl Webhook {
             return Ok(None);
         }
         let name = &self.encode.name;
-        let encoded: Encoded = serde_json::from_value(value).map_err(|error| {
+        let encoded: EncodedRequest = serde_json::from_value(value).map_err(|error| {
             format!(
                 "{name}: encode must return #{{ method, headers, body, receipt }} or (): {}",
                 text::plain(&error.to_string(), 200)
@@ -146,16 +148,16 @@ fn goes_below(path: &str) -> bool {
 }
 
 #[async_trait::async_trait]
-impl Notifier for Webhook {
+impl Notifier for WebhookNotifier {
     fn kind(&self) -> ChannelKind {
         ChannelKind::Webhook
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         self.say(json!({ "what": "notice", "notice": notice, "prior": prior })).await
     }
 
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         self.say(json!({ "what": "digest", "digest": digest, "prior": prior })).await
     }
 

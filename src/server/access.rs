@@ -3,7 +3,7 @@
 //! Invariant: `docs/access.md` is made from here, and a test sends the request of each cell of it to a running engine.
 
 use super::api;
-use super::gates::{Gate, gates};
+use super::gates::{RoutePolicy, gates};
 use crate::model::{Right, Role};
 
 /// What a route acts on, as far as clusters go. Declared beside the right in the table of the API.
@@ -25,7 +25,7 @@ pub(super) enum ActsOn {
 
 /// How the token of a request lies to what the request acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relation {
+pub enum TokenRelation {
     /// A token without `clusters`, and an object in any of them.
     Unlimited,
     /// A token with `clusters`, and an object in one of these.
@@ -44,7 +44,7 @@ pub enum Relation {
 
 /// The answer of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum AccessAnswer {
     /// Done: 2xx, or for a form 303 to the page that shows it.
     Done,
     /// 403.
@@ -57,33 +57,33 @@ pub enum Answer {
 
 /// One request and the answer that it must get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cell {
+pub struct AccessCell {
     pub method: &'static str,
     pub path: &'static str,
     /// By a session of the pages, begun with the role's token, rather than by the token itself.
     pub by_session: bool,
-    pub relation: Relation,
+    pub relation: TokenRelation,
     pub role: Role,
-    pub answer: Answer,
+    pub answer: AccessAnswer,
 }
 
-impl Relation {
+impl TokenRelation {
     const fn words(self) -> &'static str {
         match self {
-            Relation::Unlimited => "no limit",
-            Relation::Own => "limited, in its own cluster",
-            Relation::Other => "limited, in another cluster",
-            Relation::Every => "limited, about every cluster",
-            Relation::Limited => "limited (no cluster, or only read)",
-            Relation::Itself => "itself",
-            Relation::Unlisted => "a source that it does not list",
+            TokenRelation::Unlimited => "no limit",
+            TokenRelation::Own => "limited, in its own cluster",
+            TokenRelation::Other => "limited, in another cluster",
+            TokenRelation::Every => "limited, about every cluster",
+            TokenRelation::Limited => "limited (no cluster, or only read)",
+            TokenRelation::Itself => "itself",
+            TokenRelation::Unlisted => "a source that it does not list",
         }
     }
 }
 
 impl ActsOn {
-    const fn relations(self) -> &'static [Relation] {
-        use Relation::*;
+    const fn relations(self) -> &'static [TokenRelation] {
+        use TokenRelation::*;
         match self {
             ActsOn::Nothing => &[Unlimited, Limited],
             ActsOn::Object => &[Unlimited, Own, Other],
@@ -96,10 +96,10 @@ impl ActsOn {
 }
 
 /// What a gate's route acts on: for a form of the pages, what the route of the API acts on that it stands for.
-fn acts_on(method: &str, path: &str, gate: Gate) -> ActsOn {
+fn acts_on(method: &str, path: &str, gate: RoutePolicy) -> ActsOn {
     match gate {
-        Gate::Source => ActsOn::Source,
-        Gate::Session(_) => api::acts_on(method, &api_path(path)),
+        RoutePolicy::Source => ActsOn::Source,
+        RoutePolicy::Session(_) => api::acts_on(method, &api_path(path)),
         _ => api::acts_on(method, path),
     }
 }
@@ -109,40 +109,44 @@ fn api_path(path: &str) -> String {
 }
 
 /// The right that a route needs of a role; none where roles do not open it.
-fn right(method: &str, path: &str, gate: Gate) -> Option<Right> {
+fn right(method: &str, path: &str, gate: RoutePolicy) -> Option<Right> {
     match gate {
-        Gate::Role(right) => Some(right),
-        Gate::Source => Some(Right::Post),
-        Gate::Session(_) if path.starts_with("/web/") => Some(api::right_of(method, &api_path(path))),
-        Gate::Session(_) => Some(Right::Read),
-        Gate::Anybody | Gate::Local | Gate::Agent | Gate::SignIn | Gate::Signed(..) => None,
+        RoutePolicy::Role(right) => Some(right),
+        RoutePolicy::Source => Some(Right::Post),
+        RoutePolicy::Session(_) if path.starts_with("/web/") => Some(api::right_of(method, &api_path(path))),
+        RoutePolicy::Session(_) => Some(Right::Read),
+        RoutePolicy::Anybody
+        | RoutePolicy::Local
+        | RoutePolicy::Agent
+        | RoutePolicy::SignIn
+        | RoutePolicy::Signed(..) => None,
     }
 }
 
-fn answer(gate: Gate, acts_on: ActsOn, right: Right, relation: Relation, role: Role) -> Answer {
-    let limited = !matches!(relation, Relation::Unlimited | Relation::Itself | Relation::Unlisted);
+fn answer(gate: RoutePolicy, acts_on: ActsOn, right: Right, relation: TokenRelation, role: Role) -> AccessAnswer {
+    let limited = !matches!(relation, TokenRelation::Unlimited | TokenRelation::Itself | TokenRelation::Unlisted);
     if limited && role == Role::Source {
-        return Answer::Impossible;
+        return AccessAnswer::Impossible;
     }
-    if matches!(gate, Gate::Session(_)) && !role.may(Right::Read) {
-        return Answer::Unknown;
+    if matches!(gate, RoutePolicy::Session(_)) && !role.may(Right::Read) {
+        return AccessAnswer::Unknown;
     }
     let may = match (acts_on, relation) {
         // Everyone may give up their own token; another one is an admin's.
-        (ActsOn::Token, Relation::Itself) => role.may(right),
+        (ActsOn::Token, TokenRelation::Itself) => role.may(right),
         (ActsOn::Token, _) => role.may(Right::Administer),
-        (ActsOn::Source, Relation::Unlimited) => role.may(right) || role == Role::Source,
+        (ActsOn::Source, TokenRelation::Unlimited) => role.may(right) || role == Role::Source,
         _ => role.may(right),
     };
     match relation {
-        _ if !may => Answer::Refused,
-        Relation::Other | Relation::Every => Answer::Refused,
-        _ => Answer::Done,
+        _ if !may => AccessAnswer::Refused,
+        TokenRelation::Other | TokenRelation::Every => AccessAnswer::Refused,
+        _ => AccessAnswer::Done,
     }
 }
 
 /// Every cell: of each route that a role opens, for each relation that it can have, for each role.
-pub fn cells() -> Vec<Cell> {
+pub fn cells() -> Vec<AccessCell> {
     let mut cells = Vec::new();
     for (method, path, gate) in gates() {
         let Some(right) = right(method, path, gate) else { continue };
@@ -150,8 +154,8 @@ pub fn cells() -> Vec<Cell> {
         for relation in acts_on.relations() {
             for role in Role::ALL {
                 let answer = answer(gate, acts_on, right, *relation, role);
-                let by_session = matches!(gate, Gate::Session(_));
-                cells.push(Cell { method, path, by_session, relation: *relation, role, answer });
+                let by_session = matches!(gate, RoutePolicy::Session(_));
+                cells.push(AccessCell { method, path, by_session, relation: *relation, role, answer });
             }
         }
     }
@@ -172,13 +176,13 @@ a limit. `POST /api/v1/agents/{node}/remove` without `cluster` counts as that.
 ";
 
 /// Whether a cell is one of a section of the page.
-type Belongs = fn(&Cell) -> bool;
+type CellFilter = fn(&AccessCell) -> bool;
 
 /// The page of routes, roles and clusters.
 pub fn access_page() -> String {
     let names: Vec<&str> = Role::ALL.iter().map(|role| role.name()).collect();
     let head = format!("| route | token | {} |\n{}|\n", names.join(" | "), "|---".repeat(names.len() + 2));
-    let sections: [(&str, Belongs); 3] = [
+    let sections: [(&str, CellFilter); 3] = [
         ("The HTTP API", |cell| !cell.by_session && !cell.path.starts_with("/in/")),
         ("Posts of events", |cell| cell.path.starts_with("/in/")),
         ("The pages, in a session that was begun with the token", |cell| cell.by_session),
@@ -186,7 +190,7 @@ pub fn access_page() -> String {
     let (mut page, cells) = (HEAD.to_owned(), cells());
     for (title, belongs) in sections {
         page += &format!("\n## {title}\n\n{head}");
-        let of_section: Vec<&Cell> = cells.iter().filter(|cell| belongs(cell)).collect();
+        let of_section: Vec<&AccessCell> = cells.iter().filter(|cell| belongs(cell)).collect();
         for row in of_section.chunks(Role::ALL.len()) {
             let Some(first) = row.first() else { continue };
             let words: Vec<&str> = row.iter().map(|cell| shown(cell)).collect();
@@ -202,12 +206,12 @@ pub fn access_page() -> String {
     page
 }
 
-const fn shown(cell: &Cell) -> &'static str {
+const fn shown(cell: &AccessCell) -> &'static str {
     match cell.answer {
-        Answer::Done if cell.by_session && matches!(cell.method.as_bytes(), b"post") => "303",
-        Answer::Done => "2xx",
-        Answer::Refused => "403",
-        Answer::Unknown => "401",
-        Answer::Impossible => "·",
+        AccessAnswer::Done if cell.by_session && matches!(cell.method.as_bytes(), b"post") => "303",
+        AccessAnswer::Done => "2xx",
+        AccessAnswer::Refused => "403",
+        AccessAnswer::Unknown => "401",
+        AccessAnswer::Impossible => "·",
     }
 }

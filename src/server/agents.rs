@@ -10,12 +10,12 @@ mod routes;
 mod tls;
 mod who;
 
-pub use authority::Authority;
-pub use inside::Inside;
+pub use authority::AgentAuthority;
+pub use inside::InProcessLink;
 pub use people::{join_token, list, remove, scoped};
 pub use routes::{join_route, routes};
 pub use tls::{listen, serve};
-pub use who::{Peer, Shown};
+pub use who::{AgentCertificate, PeerCertificate};
 
 use crate::limits;
 use crate::model::{AgentName, Time};
@@ -25,35 +25,35 @@ use tokio::sync::Semaphore;
 
 /// The state of the agents' listener.
 #[derive(Default)]
-pub struct Door {
+pub struct AgentEndpoint {
     /// Signs agents' certificates; none where no listener for agents is configured.
-    pub(super) authority: Option<Arc<Authority>>,
-    reviews: who::Reviews,
+    pub(super) authority: Option<Arc<AgentAuthority>>,
+    reviews: who::TokenReviewCache,
     /// When each agent was last written to the store.
     written: Mutex<HashMap<AgentName, Time>>,
     /// When it was last logged of an agent that an older certificate of it was shown.
     older: Mutex<HashMap<AgentName, Time>>,
-    joins: Joins,
+    joins: JoinLimits,
 }
 
 /// Places for requests to join: of those that are being read, and of those whose token is looked at.
-struct Joins {
+struct JoinLimits {
     bodies: Arc<Semaphore>,
     tokens: Arc<Semaphore>,
 }
 
-impl Default for Joins {
+impl Default for JoinLimits {
     fn default() -> Self {
-        Joins {
+        JoinLimits {
             bodies: Arc::new(Semaphore::new(limits::AGENT_STRANGERS / 2)),
             tokens: Arc::new(Semaphore::new(limits::AGENT_JOINS_AT_ONCE)),
         }
     }
 }
 
-impl Door {
+impl AgentEndpoint {
     /// A listener with this authority; without one no agent can join here.
-    pub fn new(authority: Option<Arc<Authority>>) -> Door {
-        Door { authority, ..Door::default() }
+    pub fn new(authority: Option<Arc<AgentAuthority>>) -> AgentEndpoint {
+        AgentEndpoint { authority, ..AgentEndpoint::default() }
     }
 }

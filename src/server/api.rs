@@ -122,7 +122,7 @@ table! {
     post "/api/v1/audit/redact" Administer AllClusters act::redact, "Redact the body of an entry";
 }
 
-pub(super) use inside::Inside;
+pub(super) use inside::InternalApi;
 pub(super) use ladder::places;
 pub(super) use page::{ledger, page as reference};
 pub(super) use refuse::store as store_problem;
@@ -166,25 +166,25 @@ pub(super) fn document() -> &'static serde_json::Value {
 }
 
 /// 201 with what was made.
-struct Created<T>(T);
+struct CreatedJson<T>(T);
 
-impl<T: Serialize> IntoResponse for Created<T> {
+impl<T: Serialize> IntoResponse for CreatedJson<T> {
     fn into_response(self) -> Response {
         (StatusCode::CREATED, Json(self.0)).into_response()
     }
 }
 
 /// A caller who has the right for the route that was matched.
-struct Allowed(Caller);
+struct AuthorizedCaller(Caller);
 
-impl FromRequestParts<App> for Allowed {
+impl FromRequestParts<App> for AuthorizedCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, app).await?;
         let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         caller.need(right_for(parts.method.as_str(), path))?;
-        Ok(Allowed(caller))
+        Ok(AuthorizedCaller(caller))
     }
 }
 
@@ -206,9 +206,9 @@ pub(super) fn is_audit(method: &str, path: &str) -> bool {
 }
 
 /// A JSON body within its bound, refused in words.
-struct Body<T>(T);
+struct JsonBody<T>(T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
@@ -237,19 +237,19 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
                 "send a JSON object with the keys that this route takes; `nightshift <command> --help` explains them",
             )
         })?;
-        Ok(Body(value))
+        Ok(JsonBody(value))
     }
 }
 
 /// The query of the URL, refused in words.
-struct Asked<T>(T);
+struct QueryParams<T>(T);
 
-impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
+impl<T: DeserializeOwned> FromRequestParts<App> for QueryParams<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         match Query::<T>::try_from_uri(&parts.uri) {
-            Ok(Query(value)) => Ok(Asked(value)),
+            Ok(Query(value)) => Ok(QueryParams(value)),
             Err(error) => {
                 let why = refuse::in_words(&error.body_text());
                 Err(refuse::bad(format!("the query does not match this route's parameters: {why}"), LIST_HINT))

@@ -7,11 +7,11 @@ pub(in crate::server) mod made;
 mod tokens;
 
 pub(super) use tokens::digest;
-pub use tokens::{GivenToken, LOCAL, Tokens, local_token};
+pub use tokens::{ConfiguredTokens, GivenToken, LOCAL, local_token};
 
 use super::{App, Problem, seats};
-use crate::config::{Person, Source};
-use crate::model::{Grant, IncidentId, Poster, Right, Role, Subject, Time, TokenId, identity, local_user};
+use crate::config::{PersonConfig, SourceConfig};
+use crate::model::{EventSender, IncidentId, Right, Role, RoleGrant, Subject, Time, TokenId, identity, local_user};
 use crate::planted::planted;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
@@ -28,12 +28,12 @@ pub struct Caller {
     /// The user's name where the credential's owner is known; it stands in the ledger.
     pub name: String,
     /// The rights of the credential.
-    pub grant: Grant,
+    pub grant: RoleGrant,
     /// The rights of the user: no credential gives more.
-    pub person: Option<Grant>,
+    pub person: Option<RoleGrant>,
     /// For role `source`: where it may post.
     pub sources: Vec<String>,
-    pub way: Way,
+    pub way: AuthMethod,
     /// When the token ends that they came with, where it was made here.
     pub until: Option<Time>,
     /// Who is behind that token in the end.
@@ -42,7 +42,7 @@ pub struct Caller {
 
 /// The auth method.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
+pub enum AuthMethod {
     /// This machine's own token: its holder may read its file.
     Local,
     /// A token of the configuration, by its name.
@@ -60,32 +60,32 @@ pub enum Way {
     },
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for AuthMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Way::Local => f.write_str("the token of this machine"),
-            Way::Token(name) => write!(f, "token {name}"),
-            Way::Made(id) | Way::BreakGlass(id, _) => write!(f, "token {id}"),
-            Way::Slack => f.write_str("Slack"),
-            Way::PagerDuty => f.write_str("PagerDuty"),
-            Way::Oidc { subject, .. } => write!(f, "OpenID Connect, subject {}", subject.escape_debug()),
+            AuthMethod::Local => f.write_str("the token of this machine"),
+            AuthMethod::Token(name) => write!(f, "token {name}"),
+            AuthMethod::Made(id) | AuthMethod::BreakGlass(id, _) => write!(f, "token {id}"),
+            AuthMethod::Slack => f.write_str("Slack"),
+            AuthMethod::PagerDuty => f.write_str("PagerDuty"),
+            AuthMethod::Oidc { subject, .. } => write!(f, "OpenID Connect, subject {}", subject.escape_debug()),
         }
     }
 }
 
 impl Caller {
     /// A user that an outside service has identified.
-    pub fn of(person: &Person, way: Way) -> Caller {
+    pub fn of(person: &PersonConfig, way: AuthMethod) -> Caller {
         Caller::with(&person.name, person.grant(), way)
     }
 
     /// A caller with that name and those rights, by that auth method.
-    pub fn with(name: &str, grant: Grant, way: Way) -> Caller {
+    pub fn with(name: &str, grant: RoleGrant, way: AuthMethod) -> Caller {
         Caller { name: name.to_owned(), grant, person: None, sources: Vec::new(), way, until: None, behind: None }
     }
 
     /// The rights of the credential, and of the user.
-    fn grants(&self) -> impl Iterator<Item = &Grant> {
+    fn grants(&self) -> impl Iterator<Item = &RoleGrant> {
         std::iter::once(&self.grant).chain(self.person.iter().filter(|_| !planted("token-outranks-its-person")))
     }
 
@@ -93,7 +93,7 @@ impl Caller {
     /// right and makes no second user: `identity` takes it off again.
     fn named_by(mut self, headers: &HeaderMap) -> Caller {
         let said = headers.get(USER_HEADER).and_then(|value| value.to_str().ok());
-        if let (Way::Local, Some(name)) = (&self.way, said.and_then(local_user))
+        if let (AuthMethod::Local, Some(name)) = (&self.way, said.and_then(local_user))
             && self.name == LOCAL
         {
             self.name = name;
@@ -107,8 +107,8 @@ impl Caller {
     }
 
     /// As the sender of events: every role but `source` is a user's.
-    pub fn as_poster(&self) -> Poster {
-        Poster {
+    pub fn as_poster(&self) -> EventSender {
+        EventSender {
             by: self.name.clone(),
             with: self.way.to_string(),
             person: !matches!(self.grant.role, Role::Source | Role::Metrics),
@@ -121,7 +121,7 @@ impl Caller {
     }
 
     /// Whether everything that this grant gives is theirs to give.
-    pub fn covers(&self, given: &Grant) -> bool {
+    pub fn covers(&self, given: &RoleGrant) -> bool {
         self.grants().all(|grant| given.within(grant))
     }
 
@@ -198,11 +198,12 @@ impl Caller {
     /// # Errors
     ///
     /// Fails with 403 when the caller may not post to it, or the source is about other clusters.
-    pub fn need_source(&self, source: &str, configured: Option<&Source>) -> Result<(), Problem> {
+    pub fn need_source(&self, source: &str, configured: Option<&SourceConfig>) -> Result<(), Problem> {
         if self.may(Right::Post) || self.sources.iter().any(|name| name == source) {
             let Some(configured) = configured else { return Ok(()) };
             let about = configured.about();
-            let holds = |grant: &Grant| !about.is_empty() && about.iter().all(|cluster| grant.holds_in(Some(cluster)));
+            let holds =
+                |grant: &RoleGrant| !about.is_empty() && about.iter().all(|cluster| grant.holds_in(Some(cluster)));
             let lacking = self.grants().find(|grant| grant.clusters.is_some() && !holds(grant));
             let Some(lacking) = lacking.filter(|_| !planted("cluster-limit-ignored-for-posts")) else { return Ok(()) };
             let clusters = lacking.clusters.as_deref().unwrap_or_default().join(", ");
@@ -299,7 +300,7 @@ mod tests {
 
     fn caller(role: Role, clusters: Option<&[&str]>) -> Caller {
         let clusters = clusters.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        Caller::with("kim", Grant { role, clusters }, Way::Token("kim".into()))
+        Caller::with("kim", RoleGrant { role, clusters }, AuthMethod::Token("kim".into()))
     }
 
     #[test]
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_limit_to_clusters_holds_for_posts_by_every_role() {
-        let about = |text: &str| serde_json::from_str::<Source>(text).unwrap();
+        let about = |text: &str| serde_json::from_str::<SourceConfig>(text).unwrap();
         let open = about(r#"{"kind":"alertmanager"}"#);
         let eu = about(r#"{"kind":"alertmanager","add_labels":{"cluster":"eu-1"}}"#);
         let both = about(r#"{"kind":"alertmanager","clusters":["eu-1","us-1"]}"#);
@@ -334,14 +335,14 @@ mod tests {
     fn a_way_in_never_gives_more_than_the_person_has() {
         let strong = caller(Role::Admin, None);
         let held =
-            Caller { person: Some(Grant { role: Role::Responder, clusters: Some(vec!["eu-1".into()]) }), ..strong };
+            Caller { person: Some(RoleGrant { role: Role::Responder, clusters: Some(vec!["eu-1".into()]) }), ..strong };
         assert!(held.may(Right::Respond) && !held.may(Right::Operate));
         assert!(held.need(Right::Approve).unwrap_err().error.contains("has role responder"));
         assert!(held.need_cluster(Some("eu-1")).is_ok());
         assert!(held.need_cluster(Some("us-1")).unwrap_err().error.contains("may act only in eu-1"));
         assert!(held.need_cluster(None).is_err(), "what is not known may be elsewhere");
         assert!(held.need_everywhere("a freeze of all").is_err());
-        assert!(!held.covers(&Grant::everywhere(Role::Viewer)));
-        assert!(held.covers(&Grant { role: Role::Viewer, clusters: Some(vec!["eu-1".into()]) }));
+        assert!(!held.covers(&RoleGrant::everywhere(Role::Viewer)));
+        assert!(held.covers(&RoleGrant { role: Role::Viewer, clusters: Some(vec!["eu-1".into()]) }));
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 /// Where bodies come from whose sender is known only once they are read; each has a pool of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Unproved {
+pub(super) enum UnprovenSender {
     Slack,
     PagerDuty,
     SignIn,
@@ -27,35 +27,35 @@ pub(super) enum Unproved {
 }
 
 /// How much of a body is read, and out of which pool.
-pub(super) struct Bound {
-    at: Unproved,
+pub(super) struct BodyBound {
+    at: UnprovenSender,
     most: usize,
 }
 
-impl Bound {
-    pub(super) fn new(at: Unproved, most: usize) -> Bound {
-        Bound { at, most }
+impl BodyBound {
+    pub(super) fn new(at: UnprovenSender, most: usize) -> BodyBound {
+        BodyBound { at, most }
     }
 }
 
 /// The body of an agent's request to join.
-impl From<usize> for Bound {
-    fn from(most: usize) -> Bound {
-        Bound { at: Unproved::Join, most }
+impl From<usize> for BodyBound {
+    fn from(most: usize) -> BodyBound {
+        BodyBound { at: UnprovenSender::Join, most }
     }
 }
 
 /// Permits for the bytes of bodies, one for each byte that is in memory.
-pub struct Pools {
+pub struct BodyPools {
     intake: Arc<Semaphore>,
     sources: Mutex<HashMap<String, Arc<Semaphore>>>,
-    unproved: Mutex<HashMap<Unproved, Arc<Semaphore>>>,
+    unproved: Mutex<HashMap<UnprovenSender, Arc<Semaphore>>>,
     forms: Arc<Semaphore>,
 }
 
-impl Default for Pools {
-    fn default() -> Pools {
-        Pools {
+impl Default for BodyPools {
+    fn default() -> BodyPools {
+        BodyPools {
             intake: Arc::new(Semaphore::new(limits::INTAKE_BYTES)),
             sources: Mutex::default(),
             unproved: Mutex::default(),
@@ -64,7 +64,7 @@ impl Default for Pools {
     }
 }
 
-impl Pools {
+impl BodyPools {
     /// All sources together, and the share of this one. Sources are those of the configuration, so few.
     fn of_source(&self, source: &str) -> Vec<Arc<Semaphore>> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,21 +73,21 @@ impl Pools {
         vec![Arc::clone(share), Arc::clone(&self.intake)]
     }
 
-    fn of(&self, at: Unproved) -> Vec<Arc<Semaphore>> {
+    fn of(&self, at: UnprovenSender) -> Vec<Arc<Semaphore>> {
         let mut pools = self.unproved.lock().unwrap_or_else(PoisonError::into_inner);
         vec![Arc::clone(pools.entry(at).or_insert_with(|| Arc::new(Semaphore::new(limits::UNPROVED_BYTES / 4))))]
     }
 }
 
 /// The permits of one body.
-struct Taken {
+struct BodyPermits {
     pools: Vec<Arc<Semaphore>>,
     permits: Vec<OwnedSemaphorePermit>,
 }
 
-impl Taken {
-    fn from(pools: Vec<Arc<Semaphore>>) -> Taken {
-        Taken { pools, permits: Vec::new() }
+impl BodyPermits {
+    fn from(pools: Vec<Arc<Semaphore>>) -> BodyPermits {
+        BodyPermits { pools, permits: Vec::new() }
     }
 
     /// Whether there was room for so many more bytes.
@@ -107,41 +107,41 @@ impl Taken {
 }
 
 /// A body in memory and the permits for its bytes.
-pub(super) struct Held {
+pub(super) struct HeldBody {
     pub bytes: Bytes,
     _permits: Vec<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Packing {
+enum BodyEncoding {
     Plain,
     Gzip,
 }
 
 /// The bound on bytes, the time allowed, and the answer to a larger body.
-struct Room<'a> {
+struct BodyLimits<'a> {
     most: usize,
     within: Duration,
     too_large: &'a (dyn Fn() -> Problem + Sync),
 }
 
 /// Reads the whole body of a source; a problem names the bound it met.
-pub(super) async fn read(app: &App, source: &str, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
+pub(super) async fn read(app: &App, source: &str, headers: &HeaderMap, body: Body) -> Result<HeldBody, Problem> {
     let packing = packing(app, headers)?;
-    let most = if packing == Packing::Gzip { limits::BODY_COMPRESSED_BYTES } else { limits::BODY_BYTES };
-    let room = Room { most, within: app.pace.body, too_large: &|| too_large(app, packing) };
-    let mut taken = Taken::from(app.pools.of_source(source));
+    let most = if packing == BodyEncoding::Gzip { limits::BODY_COMPRESSED_BYTES } else { limits::BODY_BYTES };
+    let room = BodyLimits { most, within: app.pace.body, too_large: &|| too_large(app, packing) };
+    let mut taken = BodyPermits::from(app.pools.of_source(source));
     let bytes = within(app, headers, body, &room, &mut taken).await?;
-    if packing == Packing::Plain {
-        return Ok(Held { bytes, _permits: taken.permits });
+    if packing == BodyEncoding::Plain {
+        return Ok(HeldBody { bytes, _permits: taken.permits });
     }
     // Unpacking may take memory and time: it runs off the serving threads, and takes permits as it grows.
     let unpacked = tokio::task::spawn_blocking(move || unpack(&bytes, taken)).await;
     match unpacked {
-        Ok(Unpacked::Whole(bytes, taken)) => Ok(Held { bytes, _permits: taken.permits }),
-        Ok(Unpacked::TooLarge) => Err(too_large(app, Packing::Plain)),
-        Ok(Unpacked::NoRoom) => Err(no_room(app)),
-        Ok(Unpacked::Broken) | Err(_) => {
+        Ok(UnpackedBody::Whole(bytes, taken)) => Ok(HeldBody { bytes, _permits: taken.permits }),
+        Ok(UnpackedBody::TooLarge) => Err(too_large(app, BodyEncoding::Plain)),
+        Ok(UnpackedBody::NoRoom) => Err(no_room(app)),
+        Ok(UnpackedBody::Broken) | Err(_) => {
             app.parts.metrics.refused(Refused::Malformed);
             Err(Problem::new(
                 StatusCode::BAD_REQUEST,
@@ -158,15 +158,15 @@ pub(super) async fn unproved(
     app: &App,
     headers: &HeaderMap,
     body: Body,
-    bound: impl Into<Bound>,
-) -> Result<Held, Problem> {
-    let Bound { at, most } = bound.into();
+    bound: impl Into<BodyBound>,
+) -> Result<HeldBody, Problem> {
+    let BodyBound { at, most } = bound.into();
     let pace = app.pace.body.min(limits::UNPROVED_BODY_TIMEOUT);
     small(app, headers, body, (most, pace), app.pools.of(at)).await
 }
 
 /// A form of a page whose visitor has signed in: no stranger takes its room.
-pub(super) async fn form(app: &App, headers: &HeaderMap, body: Body) -> Result<Held, Problem> {
+pub(super) async fn form(app: &App, headers: &HeaderMap, body: Body) -> Result<HeldBody, Problem> {
     let pools = vec![Arc::clone(&app.pools.forms)];
     small(app, headers, body, (limits::API_BODY_BYTES, app.pace.body), pools).await
 }
@@ -177,8 +177,8 @@ async fn small(
     body: Body,
     (most, pace): (usize, Duration),
     pools: Vec<Arc<Semaphore>>,
-) -> Result<Held, Problem> {
-    if packing(app, headers)? != Packing::Plain {
+) -> Result<HeldBody, Problem> {
+    if packing(app, headers)? != BodyEncoding::Plain {
         app.parts.metrics.refused(Refused::MediaType);
         let error = "a packed body is not taken here";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error, "send it without Content-Encoding"));
@@ -188,10 +188,10 @@ async fn small(
         let error = format!("a body may have {} KiB at most here", most / 1024);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error, "send less at once")
     };
-    let room = Room { most, within: pace, too_large: &too_large };
-    let mut taken = Taken::from(pools);
+    let room = BodyLimits { most, within: pace, too_large: &too_large };
+    let mut taken = BodyPermits::from(pools);
     let bytes = within(app, headers, body, &room, &mut taken).await?;
-    Ok(Held { bytes, _permits: taken.permits })
+    Ok(HeldBody { bytes, _permits: taken.permits })
 }
 
 /// Reads a body in time and within its room.
@@ -199,8 +199,8 @@ async fn within(
     app: &App,
     headers: &HeaderMap,
     mut body: Body,
-    room: &Room<'_>,
-    taken: &mut Taken,
+    room: &BodyLimits<'_>,
+    taken: &mut BodyPermits,
 ) -> Result<Bytes, Problem> {
     let said = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
     if said.is_some_and(|said| said > room.most) {
@@ -240,39 +240,39 @@ fn no_room(app: &App) -> Problem {
     Problem::busy("too many bytes are in flight")
 }
 
-enum Unpacked {
-    Whole(Bytes, Taken),
+enum UnpackedBody {
+    Whole(Bytes, BodyPermits),
     TooLarge,
     NoRoom,
     Broken,
 }
 
-fn unpack(packed: &[u8], mut taken: Taken) -> Unpacked {
+fn unpack(packed: &[u8], mut taken: BodyPermits) -> UnpackedBody {
     let mut reader = flate2::read::MultiGzDecoder::new(packed);
     let mut plain = BytesMut::new();
     let mut piece = vec![0_u8; limits::BODY_FIRST_BYTES];
     loop {
         let count = match reader.read(&mut piece) {
-            Ok(0) => return Unpacked::Whole(plain.freeze(), taken),
+            Ok(0) => return UnpackedBody::Whole(plain.freeze(), taken),
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(_) => return Unpacked::Broken,
+            Err(_) => return UnpackedBody::Broken,
         };
         if plain.len() + count > limits::BODY_BYTES {
-            return Unpacked::TooLarge;
+            return UnpackedBody::TooLarge;
         }
         if !taken.more(count) {
-            return Unpacked::NoRoom;
+            return UnpackedBody::NoRoom;
         }
         plain.extend_from_slice(&piece[..count]);
     }
 }
 
-fn packing(app: &App, headers: &HeaderMap) -> Result<Packing, Problem> {
-    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(Packing::Plain) };
+fn packing(app: &App, headers: &HeaderMap) -> Result<BodyEncoding, Problem> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(BodyEncoding::Plain) };
     match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => Ok(Packing::Plain),
-        "gzip" | "x-gzip" => Ok(Packing::Gzip),
+        "" | "identity" => Ok(BodyEncoding::Plain),
+        "gzip" | "x-gzip" => Ok(BodyEncoding::Gzip),
         _ => {
             app.parts.metrics.refused(Refused::MediaType);
             Err(Problem::new(
@@ -284,11 +284,11 @@ fn packing(app: &App, headers: &HeaderMap) -> Result<Packing, Problem> {
     }
 }
 
-fn too_large(app: &App, packing: Packing) -> Problem {
+fn too_large(app: &App, packing: BodyEncoding) -> Problem {
     app.parts.metrics.refused(Refused::TooLarge);
     let (bytes, what) = match packing {
-        Packing::Plain => (limits::BODY_BYTES, "a body"),
-        Packing::Gzip => (limits::BODY_COMPRESSED_BYTES, "a compressed body"),
+        BodyEncoding::Plain => (limits::BODY_BYTES, "a body"),
+        BodyEncoding::Gzip => (limits::BODY_COMPRESSED_BYTES, "a compressed body"),
     };
     Problem::new(
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -312,16 +312,16 @@ mod tests {
 
     #[test]
     fn one_source_or_endpoint_takes_a_quarter_and_leaves_the_rest() {
-        let pools = Pools::default();
-        let mut lab = Taken::from(pools.of_source("lab"));
+        let pools = BodyPools::default();
+        let mut lab = BodyPermits::from(pools.of_source("lab"));
         assert!(lab.more(limits::INTAKE_BYTES / 4) && !lab.more(1));
-        assert!(Taken::from(pools.of_source("prod")).more(limits::BODY_BYTES));
-        let mut slack = Taken::from(pools.of(Unproved::Slack));
+        assert!(BodyPermits::from(pools.of_source("prod")).more(limits::BODY_BYTES));
+        let mut slack = BodyPermits::from(pools.of(UnprovenSender::Slack));
         assert!(slack.more(limits::UNPROVED_BYTES / 4) && !slack.more(1));
-        for other in [Unproved::PagerDuty, Unproved::SignIn, Unproved::Join] {
-            assert!(Taken::from(pools.of(other)).more(64 * 1024), "{other:?}");
+        for other in [UnprovenSender::PagerDuty, UnprovenSender::SignIn, UnprovenSender::Join] {
+            assert!(BodyPermits::from(pools.of(other)).more(64 * 1024), "{other:?}");
         }
         drop(lab);
-        assert!(Taken::from(pools.of_source("lab")).more(1), "what was held is given back");
+        assert!(BodyPermits::from(pools.of_source("lab")).more(1), "what was held is given back");
     }
 }

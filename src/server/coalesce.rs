@@ -11,13 +11,13 @@ use std::time::Duration;
 
 /// Recent events: (source, fingerprint) → (everything in the event, when).
 #[derive(Default)]
-pub(super) struct Repeats {
-    seen: Mutex<Seen>,
+pub(super) struct RepeatFilter {
+    seen: Mutex<RecentEvents>,
     hasher: RandomState,
 }
 
 #[derive(Default)]
-struct Seen {
+struct RecentEvents {
     said: HashMap<u64, (u64, Time)>,
     /// When expired events were last removed: when it is full of fresh ones, not at each request.
     cleared: Option<Time>,
@@ -26,7 +26,7 @@ struct Seen {
 /// Looking through everything costs as much as storing some hundred events.
 const CLEAR_EVERY: Duration = Duration::from_secs(10);
 
-impl Repeats {
+impl RepeatFilter {
     /// The events that are new, or were stored too long ago.
     pub fn fresh(&self, events: Vec<Event>, now: Time) -> Vec<Event> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a command is a request to `/api/v1` on behalf of an identified user, so its table of roles decides.
 
-use super::api::Inside;
+use super::api::InternalApi;
 use super::{App, Caller, Problem};
 use crate::api::{
     AssignRequest, DecisionRequest, EngineStatus, Explanation, FreezeRequest, GuardLevels, JudgeRequest, ListQuery,
@@ -10,7 +10,8 @@ use crate::api::{
 };
 use crate::limits;
 use crate::model::{
-    Approval, ApprovalState, Foretold, Freeze, Incident, PlannedCall, Reach, Scorecard, Span, StoryLine,
+    Approval, ApprovalState, Freeze, ImpactScope, Incident, PlannedCall, PreflightDecision, Scorecard, Span,
+    TimelineEntry,
 };
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -40,7 +41,7 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
-    let api = Inside::new(app, caller);
+    let api = InternalApi::new(app, caller);
     match word.to_ascii_lowercase().as_str() {
         "" | "help" => Ok(HELP.to_owned()),
         "status" => Ok(status(&api.status().await?)),
@@ -80,42 +81,53 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let incident = api.assign(one(id, "assign i3 @ada")?, request).await?.incident;
             Ok(format!("{} is {}'s", incident.id, incident.owner.unwrap_or_default()))
         }
-        "silence" => {
-            let mut words = rest.splitn(3, char::is_whitespace);
-            let (id, lasts) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            let why = words.next().unwrap_or_default().trim().trim_matches('"');
-            let id = one(id, "silence i3 2h new fan")?;
-            let request = SilenceRequest { lasts: lasts.to_owned(), why: why.to_owned() };
-            Ok(silenced(&api.silence(id, request).await?))
-        }
-        "freeze" => {
-            let (scope, why) = scope(rest);
-            let (lasts, why) = lasts(why);
-            let (scope, why, lasts) = (scope.to_owned(), why.to_owned(), lasts.map(str::to_owned));
-            let freeze = api.freeze(FreezeRequest { scope: scope.clone(), why, lasts }).await?.freeze;
-            let until = freeze.lasts();
-            Ok(format!("frozen: {scope}. No new step starts {until}; to release: unfreeze {scope} REASON"))
-        }
-        "unfreeze" => {
-            let (scope, why) = scope(rest);
-            let request = ScopeRequest { scope: scope.to_owned(), why: why.to_owned() };
-            Ok(match api.unfreeze(request).await?.asked.is_some() {
-                true => format!("{scope} is still frozen: a second person must confirm within 30 minutes"),
-                false => format!("no longer frozen: {scope}"),
-            })
-        }
+        "silence" => silence(&api, rest).await,
+        "freeze" => freeze(&api, rest).await,
+        "unfreeze" => unfreeze(&api, rest).await,
         "plan" => Ok(plan(&api.simulate(wanted(rest)?).await?)),
         "run" => start(app, caller, wanted(rest)?).await,
-        other => {
-            let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
-            let hint = match crate::config::closest(other, known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "`help` lists the commands".to_owned(),
-            };
-            let shown: String = other.chars().take(40).collect();
-            Err(Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is not a command"), hint))
-        }
+        other => Err(unknown(other)),
     }
+}
+
+fn unknown(word: &str) -> Problem {
+    let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
+    let hint = match crate::config::closest(word, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`help` lists the commands".to_owned(),
+    };
+    let shown: String = word.chars().take(40).collect();
+    Problem::new(StatusCode::BAD_REQUEST, format!("`{shown}` is not a command"), hint)
+}
+
+/// `silence i3 2h new fan`.
+async fn silence(api: &InternalApi<'_>, rest: &str) -> Result<String, Problem> {
+    let mut words = rest.splitn(3, char::is_whitespace);
+    let (id, lasts) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let why = words.next().unwrap_or_default().trim().trim_matches('"');
+    let id = one(id, "silence i3 2h new fan")?;
+    let request = SilenceRequest { lasts: lasts.to_owned(), why: why.to_owned() };
+    Ok(silenced(&api.silence(id, request).await?))
+}
+
+/// `freeze`, or `freeze cluster:prod 2h the switch`.
+async fn freeze(api: &InternalApi<'_>, rest: &str) -> Result<String, Problem> {
+    let (scope, why) = scope(rest);
+    let (lasts, why) = lasts(why);
+    let (scope, why, lasts) = (scope.to_owned(), why.to_owned(), lasts.map(str::to_owned));
+    let freeze = api.freeze(FreezeRequest { scope: scope.clone(), why, lasts }).await?.freeze;
+    let until = freeze.lasts();
+    Ok(format!("frozen: {scope}. No new step starts {until}; to release: unfreeze {scope} REASON"))
+}
+
+/// `unfreeze cluster:prod replaced`.
+async fn unfreeze(api: &InternalApi<'_>, rest: &str) -> Result<String, Problem> {
+    let (scope, why) = scope(rest);
+    let request = ScopeRequest { scope: scope.to_owned(), why: why.to_owned() };
+    Ok(match api.unfreeze(request).await?.asked.is_some() {
+        true => format!("{scope} is still frozen: a second person must confirm within 30 minutes"),
+        false => format!("no longer frozen: {scope}"),
+    })
 }
 
 /// A user's review of a run. `first`: only where there is no review yet.
@@ -128,14 +140,14 @@ pub(super) async fn judge(
     first: bool,
 ) -> Result<String, Problem> {
     let request = JudgeRequest { verdict: verdict.to_owned(), why: why.to_owned(), first };
-    let answer = Inside::new(app, caller).judge(id, request).await?;
+    let answer = InternalApi::new(app, caller).judge(id, request).await?;
     let card = scorecard(answer.scorecard.as_ref());
     Ok(format!("{}: {}, says {}\n{card}", answer.run, answer.verdict, answer.by))
 }
 
 /// Starts a runbook with its parameters.
 pub(super) async fn start(app: &App, caller: &Caller, wanted: RunRequest) -> Result<String, Problem> {
-    let run = Inside::new(app, caller).start(wanted).await?.run;
+    let run = InternalApi::new(app, caller).start(wanted).await?.run;
     Ok(format!("{} started; `show {0}` shows its progress", run.id))
 }
 
@@ -266,8 +278,8 @@ fn silenced(answer: &SilenceAnswer) -> String {
     lines.join("\n")
 }
 
-fn story(lines: &[StoryLine]) -> String {
-    let line = |line: &StoryLine| format!("{} {}", line.at.strftime("%H:%M"), line.text);
+fn story(lines: &[TimelineEntry]) -> String {
+    let line = |line: &TimelineEntry| format!("{} {}", line.at.strftime("%H:%M"), line.text);
     let older = lines.len().saturating_sub(limits::CHAT_LINES);
     let head = (older > 0).then(|| format!("… {older} earlier lines"));
     listed(head.into_iter().chain(lines.iter().skip(older).map(line)), "there is no timeline yet")
@@ -287,12 +299,12 @@ fn plan(simulation: &Simulation) -> String {
     let line = |(at, planned): (usize, &PlannedCall)| {
         let args = planned.call.args.iter().map(|(name, value)| format!("{name} {}", text(value)));
         let line = format!("{} ({})", planned.call.action, args.collect::<Vec<_>>().join(", "));
-        match simulation.guards.iter().find(|guard| guard.call == at).and_then(Foretold::words) {
+        match simulation.guards.iter().find(|guard| guard.call == at).and_then(PreflightDecision::words) {
             Some(words) => format!("{line}\n  ! {words}"),
             None => line,
         }
     };
-    let calls = simulation.plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None);
+    let calls = simulation.plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > ImpactScope::None);
     listed(calls.map(line), "no changes")
 }
 

@@ -7,7 +7,7 @@ use crate::model::{Right, Role};
 
 /// The authentication of a route that is not part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
+pub enum RoutePolicy {
     /// No authentication: the answer is public.
     Anybody,
     /// A token whose role has this right.
@@ -26,15 +26,15 @@ pub enum Gate {
     Signed(&'static str, &'static str),
 }
 
-const SLACK: Gate = Gate::Signed("Slack", "with the rights of the linked user");
+const SLACK: RoutePolicy = RoutePolicy::Signed("Slack", "with the rights of the linked user");
 
-const PAGE: Gate = Gate::Session("the same data as the API for that user");
-const FORM: Gate = Gate::Session("the same actions as the API for that user");
+const PAGE: RoutePolicy = RoutePolicy::Session("the same data as the API for that user");
+const FORM: RoutePolicy = RoutePolicy::Session("the same actions as the API for that user");
 
-const DOORS: &[(&str, &str, Gate)] = &[
-    ("get", "/healthz", Gate::Anybody),
-    ("get", "/readyz", Gate::Anybody),
-    ("get", "/metrics", Gate::Role(Right::Measure)),
+const DOORS: &[(&str, &str, RoutePolicy)] = &[
+    ("get", "/healthz", RoutePolicy::Anybody),
+    ("get", "/readyz", RoutePolicy::Anybody),
+    ("get", "/metrics", RoutePolicy::Role(Right::Measure)),
     ("get", "/", PAGE),
     ("get", "/incidents", PAGE),
     ("get", "/incidents/{id}", PAGE),
@@ -47,36 +47,36 @@ const DOORS: &[(&str, &str, Gate)] = &[
     ("post", "/web/freezes", FORM),
     ("post", "/web/unfreeze", FORM),
     ("post", "/logout", FORM),
-    ("get", "/login", Gate::SignIn),
-    ("post", "/login", Gate::SignIn),
-    ("get", "/login/provider", Gate::SignIn),
-    ("get", "/login/callback", Gate::SignIn),
-    ("get", "/login/provider/end", Gate::SignIn),
-    ("get", "/web/style.css", Gate::Anybody),
-    ("get", "/web/live.js", Gate::Anybody),
-    ("get", "/web/icon.svg", Gate::Anybody),
-    ("post", api::BREAK_GLASS, Gate::Local),
-    ("post", "/in/{kind}/{source}", Gate::Source),
-    ("put", "/in/{kind}/{source}", Gate::Source),
-    ("options", "/in/{kind}/{source}", Gate::Source),
-    ("post", "/in/alertmanager/{source}/api/v2/alerts", Gate::Source),
-    ("post", "/agent/v1/reports", Gate::Agent),
-    ("post", "/agent/v1/poll", Gate::Agent),
-    ("post", "/agent/v1/answers", Gate::Agent),
-    ("post", "/agent/v1/renew", Gate::Agent),
+    ("get", "/login", RoutePolicy::SignIn),
+    ("post", "/login", RoutePolicy::SignIn),
+    ("get", "/login/provider", RoutePolicy::SignIn),
+    ("get", "/login/callback", RoutePolicy::SignIn),
+    ("get", "/login/provider/end", RoutePolicy::SignIn),
+    ("get", "/web/style.css", RoutePolicy::Anybody),
+    ("get", "/web/live.js", RoutePolicy::Anybody),
+    ("get", "/web/icon.svg", RoutePolicy::Anybody),
+    ("post", api::BREAK_GLASS, RoutePolicy::Local),
+    ("post", "/in/{kind}/{source}", RoutePolicy::Source),
+    ("put", "/in/{kind}/{source}", RoutePolicy::Source),
+    ("options", "/in/{kind}/{source}", RoutePolicy::Source),
+    ("post", "/in/alertmanager/{source}/api/v2/alerts", RoutePolicy::Source),
+    ("post", "/agent/v1/reports", RoutePolicy::Agent),
+    ("post", "/agent/v1/poll", RoutePolicy::Agent),
+    ("post", "/agent/v1/answers", RoutePolicy::Agent),
+    ("post", "/agent/v1/renew", RoutePolicy::Agent),
     ("post", "/slack/command", SLACK),
     ("post", "/slack/interact", SLACK),
     ("post", "/slack/events", SLACK),
     (
         "post",
         "/pagerduty/webhook",
-        Gate::Signed("PagerDuty", "acknowledges with the rights of the linked user, and records"),
+        RoutePolicy::Signed("PagerDuty", "acknowledges with the rights of the linked user, and records"),
     ),
 ];
 
 /// Method, path and gate of every route that there is.
-pub fn gates() -> Vec<(&'static str, &'static str, Gate)> {
-    let api = api::rights().iter().map(|(method, path, right)| (*method, *path, Gate::Role(*right)));
+pub fn gates() -> Vec<(&'static str, &'static str, RoutePolicy)> {
+    let api = api::rights().iter().map(|(method, path, right)| (*method, *path, RoutePolicy::Role(*right)));
     api.chain(DOORS.iter().copied()).collect()
 }
 
@@ -116,22 +116,24 @@ pub fn roles_page() -> String {
     for (method, path, gate) in gates() {
         let route = format!("`{} {path}`", method.to_uppercase());
         match gate {
-            Gate::Role(right) => api += &format!("| {route} | {} |\n", marks(right)),
+            RoutePolicy::Role(right) => api += &format!("| {route} | {} |\n", marks(right)),
             other => doors += &format!("| {route} | {} |\n", words(other)),
         }
     }
     page + &api + "\n## Other endpoints\n\n| route | authentication |\n|---|---|\n" + &doors
 }
 
-pub(super) fn words(gate: Gate) -> String {
+pub(super) fn words(gate: RoutePolicy) -> String {
     match gate {
-        Gate::Anybody => "no authentication; public".to_owned(),
-        Gate::SignIn => "no authentication; the sign-in page without data, forms only from our own pages".to_owned(),
-        Gate::Session(may) => format!("a session of the pages; {may}"),
-        Gate::Role(right) => format!("the right to {}", right.words()),
-        Gate::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
-        Gate::Local => "this machine's own token only (`nightshift break-glass`)".to_owned(),
-        Gate::Agent => "an agent's certificate or ServiceAccount token".to_owned(),
-        Gate::Signed(service, may) => format!("a signature of {service}; {may}"),
+        RoutePolicy::Anybody => "no authentication; public".to_owned(),
+        RoutePolicy::SignIn => {
+            "no authentication; the sign-in page without data, forms only from our own pages".to_owned()
+        }
+        RoutePolicy::Session(may) => format!("a session of the pages; {may}"),
+        RoutePolicy::Role(right) => format!("the right to {}", right.words()),
+        RoutePolicy::Source => format!("a token of that source, or of role {}", Right::Post.holders()),
+        RoutePolicy::Local => "this machine's own token only (`nightshift break-glass`)".to_owned(),
+        RoutePolicy::Agent => "an agent's certificate or ServiceAccount token".to_owned(),
+        RoutePolicy::Signed(service, may) => format!("a signature of {service}; {may}"),
     }
 }

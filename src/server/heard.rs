@@ -7,14 +7,14 @@ use std::sync::{Mutex, PoisonError};
 
 /// The ids that a service gives to its deliveries.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct ReplayCache {
     most: usize,
     ids: Mutex<(VecDeque<String>, HashSet<String>)>,
 }
 
-impl Heard {
-    pub(super) fn new(most: usize) -> Heard {
-        Heard { most, ids: Mutex::default() }
+impl ReplayCache {
+    pub(super) fn new(most: usize) -> ReplayCache {
+        ReplayCache { most, ids: Mutex::default() }
     }
 
     /// Whether it came before. A delivery without an id is always new.
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_delivery_is_heard_once_and_memory_is_bounded() {
-        let heard = Heard::new(2);
+        let heard = ReplayCache::new(2);
         assert!(!heard.again("01A") && heard.again("01A"));
         assert!(!heard.again("") && !heard.again(""));
         assert!(!heard.again("01B") && !heard.again("01C"));

@@ -4,12 +4,12 @@
 //! 503.
 
 use super::{App, Caller, Problem, body, witness};
-use crate::config::{KUBERNETES, Source};
+use crate::config::{KUBERNETES, SourceConfig};
 use crate::limits;
 use crate::notifiers::one_line;
 use crate::planted::planted;
-use crate::sources::{self, Decoded, Refusal};
-use crate::store::{Batch, Heard, Origin, StoreError};
+use crate::sources::{self, BodyRefusal, DecodedBody};
+use crate::store::{BatchOrigin, EventBatch, IntakeResult, StoreError};
 use crate::telemetry::{Refused, Shed};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -40,7 +40,7 @@ async fn webhook(
     let (headers, held) = admit(&app, &kind, &source, &caller, request).await?;
     let bytes = held.bytes.clone();
     let started = std::time::Instant::now();
-    let decoded = decode(&app, Form::Webhook { kind, headers }, &source, bytes).await?;
+    let decoded = decode(&app, IntakeFormat::Webhook { kind, headers }, &source, bytes).await?;
     let decoded = within_reach(&app, &caller, &source, decoded)?;
     let gaps = decoded.gaps.len();
     let accepted = decoded.events.len();
@@ -59,14 +59,14 @@ async fn direct(
 ) -> Result<Response, Problem> {
     let (_, held) = admit(&app, ALERTMANAGER, &source, &caller, request).await?;
     let started = std::time::Instant::now();
-    let decoded = decode(&app, Form::Direct, &source, held.bytes.clone()).await?;
+    let decoded = decode(&app, IntakeFormat::Direct, &source, held.bytes.clone()).await?;
     let decoded = within_reach(&app, &caller, &source, decoded)?;
     let accepted = decoded.events.len();
     let now = app.parts.clock.now();
     let fresh = app.repeats.fresh(decoded.events, now);
     let marks = app.repeats.mark(&fresh);
     // The sender receives the bad ones each time it repeats them; a ledger entry a minute would add nothing.
-    let heard = store(&app, &source, &caller, Decoded { events: fresh, gaps: Vec::new() }).await?;
+    let heard = store(&app, &source, &caller, DecodedBody { events: fresh, gaps: Vec::new() }).await?;
     app.repeats.remember(&marks, now);
     app.parts.metrics.acked(accepted, started.elapsed());
     if decoded.gaps.is_empty() {
@@ -102,7 +102,7 @@ async fn admit(
     source: &str,
     caller: &Caller,
     request: Request,
-) -> Result<(HeaderMap, body::Held), Problem> {
+) -> Result<(HeaderMap, body::HeldBody), Problem> {
     caller.need_source(source, app.parts.config.sources.get(source))?;
     known(app, kind, source)?;
     let (parts, body): (_, Body) = request.into_parts();
@@ -111,7 +111,7 @@ async fn admit(
     Ok((parts.headers, held))
 }
 
-fn known<'a>(app: &'a App, kind: &str, source: &str) -> Result<&'a Source, Problem> {
+fn known<'a>(app: &'a App, kind: &str, source: &str) -> Result<&'a SourceConfig, Problem> {
     let sources = &app.parts.config.sources;
     let Some(found) = sources.get(source) else {
         let names: Vec<_> = sources.iter().map(|(name, source)| format!("{}/{name}", source.kind)).collect();
@@ -153,19 +153,19 @@ fn media_type(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-enum Form {
+enum IntakeFormat {
     Webhook { kind: String, headers: HeaderMap },
     Direct,
 }
 
-async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Decoded, Problem> {
+async fn decode(app: &App, form: IntakeFormat, source: &str, bytes: Bytes) -> Result<DecodedBody, Problem> {
     let now = app.parts.clock.now();
     let cfg = app.parts.config.sources.get(source).cloned();
     let Some(cfg) = cfg else { return Err(Problem::not_found("the source is gone", "check `sources:`")) };
     let name = source.to_owned();
     let large = bytes.len() > limits::DECODE_INLINE_BYTES;
     let decoded = match form {
-        Form::Webhook { kind, headers } if kind != ALERTMANAGER => {
+        IntakeFormat::Webhook { kind, headers } if kind != ALERTMANAGER => {
             let Some(shape) = (app.current)().decoders.get(&kind).cloned() else {
                 return Err(Problem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -180,14 +180,14 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
             let work = move || sources::shape::decode(&shape, &bytes, attributes, &name, &cfg, now);
             tokio::task::spawn_blocking(move || on_deep_stack(work)).await
         }
-        Form::Webhook { .. } if large => {
+        IntakeFormat::Webhook { .. } if large => {
             tokio::task::spawn_blocking(move || sources::alertmanager::decode(&bytes, &name, &cfg, now)).await
         }
-        Form::Webhook { .. } => Ok(sources::alertmanager::decode(&bytes, &name, &cfg, now)),
-        Form::Direct if large => {
+        IntakeFormat::Webhook { .. } => Ok(sources::alertmanager::decode(&bytes, &name, &cfg, now)),
+        IntakeFormat::Direct if large => {
             tokio::task::spawn_blocking(move || sources::alertmanager::decode_direct(&bytes, &name, &cfg, now)).await
         }
-        Form::Direct => Ok(sources::alertmanager::decode_direct(&bytes, &name, &cfg, now)),
+        IntakeFormat::Direct => Ok(sources::alertmanager::decode_direct(&bytes, &name, &cfg, now)),
     };
     let decoded = decoded.map_err(|panicked| {
         tracing::error!(%panicked, source, "a decoder failed");
@@ -201,8 +201,8 @@ async fn decode(app: &App, form: Form, source: &str, bytes: Bytes) -> Result<Dec
 }
 
 /// Runs a script where it cannot overflow: its limits are made for this much stack.
-fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Refusal> + Send) -> Result<T, Refusal> {
-    let broken = || Refusal::Malformed("the decoder broke on this body".to_owned());
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, BodyRefusal> + Send) -> Result<T, BodyRefusal> {
+    let broken = || BodyRefusal::Malformed("the decoder broke on this body".to_owned());
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(limits::SCRIPT_STACK_BYTES).spawn_scoped(scope, work);
         thread.map_err(|_| broken())?.join().map_err(|_| broken())?
@@ -210,14 +210,14 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Refusal> + Send) -> R
 }
 
 /// A refusal is loud here, because the sender will not show it to any user.
-fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
+fn refuse(app: &App, source: &str, refusal: BodyRefusal) -> Problem {
     tracing::warn!(source, why = %refusal, "request body rejected; its events are lost unless they are sent again");
     match refusal {
-        Refusal::Malformed(why) => {
+        BodyRefusal::Malformed(why) => {
             app.parts.metrics.refused(Refused::Malformed);
             Problem::new(StatusCode::BAD_REQUEST, why, "sending the same again will not help")
         }
-        Refusal::TooLarge(why) => {
+        BodyRefusal::TooLarge(why) => {
             app.parts.metrics.refused(Refused::TooLarge);
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why, "group less into one notification (group_by)")
         }
@@ -226,8 +226,8 @@ fn refuse(app: &App, source: &str, refusal: Refusal) -> Problem {
 
 /// Removes events about clusters outside the source's or the caller's scope. A removed one is a gap, in words; where
 /// nothing is left, the whole request is refused.
-fn within_reach(app: &App, caller: &Caller, source: &str, decoded: Decoded) -> Result<Decoded, Problem> {
-    let Decoded { events, mut gaps } = decoded;
+fn within_reach(app: &App, caller: &Caller, source: &str, decoded: DecodedBody) -> Result<DecodedBody, Problem> {
+    let DecodedBody { events, mut gaps } = decoded;
     let allowed = app.parts.config.sources.get(source).map(|cfg| cfg.clusters.as_slice()).unwrap_or_default();
     let whose = |cluster: Option<&str>| {
         let named = cluster.is_some_and(|cluster| allowed.iter().any(|name| name == cluster));
@@ -250,7 +250,7 @@ fn within_reach(app: &App, caller: &Caller, source: &str, decoded: Decoded) -> R
             }
         }
     }
-    let Some(first) = refused.first() else { return Ok(Decoded { events: kept, gaps }) };
+    let Some(first) = refused.first() else { return Ok(DecodedBody { events: kept, gaps }) };
     if kept.is_empty() {
         let more = if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
         let hint =
@@ -262,21 +262,21 @@ fn within_reach(app: &App, caller: &Caller, source: &str, decoded: Decoded) -> R
     if more > 0 {
         gaps.push(format!("and {more} more alerts about other clusters were refused"));
     }
-    Ok(Decoded { events: kept, gaps })
+    Ok(DecodedBody { events: kept, gaps })
 }
 
-async fn store(app: &App, source: &str, caller: &Caller, decoded: Decoded) -> Result<Heard, Problem> {
+async fn store(app: &App, source: &str, caller: &Caller, decoded: DecodedBody) -> Result<IntakeResult, Problem> {
     if decoded.events.is_empty() && decoded.gaps.is_empty() {
-        return Ok(Heard::default());
+        return Ok(IntakeResult::default());
     }
     let (said, gaps) = (decoded.events.len(), decoded.gaps.len());
-    let batch = Batch {
+    let batch = EventBatch {
         source: source.to_owned(),
         events: decoded.events,
         gaps: decoded.gaps,
         rules: (app.current)().rules.clone(),
         now: app.parts.clock.now(),
-        origin: Origin { kind: app.kind_of(source).to_owned(), via: Some(caller.as_poster()) },
+        origin: BatchOrigin { kind: app.kind_of(source).to_owned(), via: Some(caller.as_poster()) },
     };
     let heard = app.intake.intake(batch).await.map_err(|error| unstored(app, source, &error))?;
     app.parts.metrics.heard(said, heard.refreshed, heard.late);
@@ -299,7 +299,7 @@ fn unstored(app: &App, source: &str, error: &StoreError) -> Problem {
     Problem::busy("the cannot store events")
 }
 
-fn answer(status: StatusCode, accepted: usize, heard: &Heard, more: serde_json::Value) -> Response {
+fn answer(status: StatusCode, accepted: usize, heard: &IntakeResult, more: serde_json::Value) -> Response {
     let mut body = json!({
         "accepted": accepted,
         "opened": heard.opened,

@@ -3,10 +3,10 @@
 //! Invariant: no connection lives without a permit, and none waits for headers longer than the pace allows; where all places
 //! are taken, a stranger's connection gives way to a new one.
 
-use super::rejected::Peer;
-use super::seats::{Seat, Seats};
+use super::rejected::PeerAddress;
+use super::seats::{ConnectionSeats, SeatHandle};
 use super::{App, Problem};
-use crate::config::Server;
+use crate::config::ListenerConfig;
 use crate::limits;
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -23,15 +23,19 @@ use tower::ServiceExt as _;
 
 /// How long slow clients are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct ListenerTimeouts {
     pub headers: Duration,
     pub body: Duration,
     pub shutdown: Duration,
 }
 
-impl Default for Pace {
+impl Default for ListenerTimeouts {
     fn default() -> Self {
-        Pace { headers: limits::HEADER_TIMEOUT, body: limits::BODY_TIMEOUT, shutdown: limits::SHUTDOWN_GRACE }
+        ListenerTimeouts {
+            headers: limits::HEADER_TIMEOUT,
+            body: limits::BODY_TIMEOUT,
+            shutdown: limits::SHUTDOWN_GRACE,
+        }
     }
 }
 
@@ -40,7 +44,7 @@ impl Default for Pace {
 /// # Errors
 ///
 /// Fails when `server.listen` is no loopback address and `server.behind_tls` is not set.
-pub fn check_listen(server: &Server) -> Result<(), String> {
+pub fn check_listen(server: &ListenerConfig) -> Result<(), String> {
     if server.listen.ip().is_loopback() || server.behind_tls {
         return Ok(());
     }
@@ -60,7 +64,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     let pace = app.pace;
     let metrics = Arc::clone(&app.parts.metrics);
     let router = super::router(app.clone());
-    let talk = move |stream, stopped, seat: Seat| {
+    let talk = move |stream, stopped, seat: SeatHandle| {
         let (router, metrics) = (router.clone(), Arc::clone(&metrics));
         async move {
             metrics.connection_opened();
@@ -91,7 +95,7 @@ pub(super) async fn accept<T>(
 where
     T: Future<Output = ()> + Send + 'static,
 {
-    let talk = |stream, stopped, seat: Seat| {
+    let talk = |stream, stopped, seat: SeatHandle| {
         seat.stays();
         talk(stream, stopped)
     };
@@ -104,15 +108,15 @@ async fn accept_seated<T>(
     most: usize,
     patience: Duration,
     shutdown: impl Future<Output = ()> + Send,
-    talk: impl Fn(TcpStream, watch::Receiver<()>, Seat) -> T,
+    talk: impl Fn(TcpStream, watch::Receiver<()>, SeatHandle) -> T,
 ) -> bool
 where
     T: Future<Output = ()> + Send + 'static,
 {
-    let seats = Seats::new(most);
+    let seats = ConnectionSeats::new(most);
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
-    let mut unaccepted = Unaccepted::default();
+    let mut unaccepted = AcceptFailures::default();
     loop {
         // The connection first: only where there is one must another give way.
         let accepted = tokio::select! {
@@ -152,12 +156,12 @@ where
 
 /// Connections that could not be accepted: one line for the first, and then a count once in a while.
 #[derive(Default)]
-struct Unaccepted {
+struct AcceptFailures {
     count: u64,
     said: Option<Instant>,
 }
 
-impl Unaccepted {
+impl AcceptFailures {
     /// Whether a line was written.
     fn count(&mut self, error: &std::io::Error, now: Instant) -> bool {
         self.count += 1;
@@ -171,8 +175,14 @@ impl Unaccepted {
     }
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, pace: Pace, mut stopped: watch::Receiver<()>, seat: Seat) {
-    let peer = stream.peer_addr().ok().map(Peer);
+async fn connection(
+    stream: TcpStream,
+    router: axum::Router,
+    pace: ListenerTimeouts,
+    mut stopped: watch::Receiver<()>,
+    seat: SeatHandle,
+) {
+    let peer = stream.peer_addr().ok().map(PeerAddress);
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (router, seat) = (router.clone(), seat.clone());
         async move {
@@ -225,7 +235,7 @@ mod tests {
 
     #[test]
     fn out_of_descriptors_is_one_line_with_a_count_and_not_twenty_a_second() {
-        let (mut unaccepted, began) = (Unaccepted::default(), Instant::now());
+        let (mut unaccepted, began) = (AcceptFailures::default(), Instant::now());
         let error = std::io::Error::from_raw_os_error(24);
         let lines = (0..1_000).filter(|at| unaccepted.count(&error, began + Duration::from_millis(50 * at))).count();
         assert_eq!(lines, 5, "fifty seconds, one line in ten");
@@ -234,7 +244,7 @@ mod tests {
     #[test]
     fn an_address_that_others_can_reach_needs_tls_before_it() {
         let check = |listen: &str, behind_tls: bool| {
-            check_listen(&Server { listen: listen.parse().unwrap(), behind_tls, ..Server::default() })
+            check_listen(&ListenerConfig { listen: listen.parse().unwrap(), behind_tls, ..ListenerConfig::default() })
         };
         assert!(check("127.0.0.1:7676", false).is_ok());
         assert!(check("[::1]:7676", false).is_ok());

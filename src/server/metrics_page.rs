@@ -7,7 +7,7 @@ use crate::actions;
 use crate::limits;
 use crate::model::Right;
 use crate::policy::nodes_at_once;
-use crate::telemetry::{Budget, Format, Levels};
+use crate::telemetry::{Budget, ExpositionFormat, StoreGauges};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -30,7 +30,7 @@ pub(super) async fn show(State(app): State<App>, caller: Caller, headers: Header
             rules[*mode as usize] += 1;
         }
         let waiting = counts.oldest_notice.map_or(0, |since| (now.as_microsecond() - since.as_microsecond()).max(0));
-        app.parts.metrics.set_levels(&Levels {
+        app.parts.metrics.set_levels(&StoreGauges {
             episodes_open: counts.episodes_open,
             incidents_open: counts.incidents_open,
             runs_unfinished: counts.runs_unfinished,
@@ -50,7 +50,7 @@ pub(super) async fn show(State(app): State<App>, caller: Caller, headers: Header
         });
     }
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let format = Format::accepted(&accept.join(","));
+    let format = ExpositionFormat::accepted(&accept.join(","));
     let answer = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
     (answer, app.parts.metrics.page(format)).into_response()
 }

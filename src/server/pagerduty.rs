@@ -3,15 +3,15 @@
 //! Invariant: nothing is decoded before its signature holds, nothing counts twice, and our own events that come back as
 //! an echo change nothing.
 
-use super::api::Inside;
+use super::api::InternalApi;
 use super::auth::digest;
-use super::heard::Heard;
-use super::{App, Caller, Problem, Way, body, signed};
-use crate::config::Person;
+use super::heard::ReplayCache;
+use super::{App, AuthMethod, Caller, Problem, body, signed};
+use crate::config::PersonConfig;
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, IncidentId, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, IncidentId, Time};
 use crate::notifiers::one_line;
-use crate::store::{Control, Filter, StoreError};
+use crate::store::{ControlChange, Filter, StoreError};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -28,33 +28,33 @@ pub(super) fn routes() -> Router<App> {
 /// The keys that sign (two while one is rotated), and the deliveries received.
 #[derive(Debug)]
 pub struct PagerDutyDoor {
-    keys: RwLock<Keys>,
-    heard: Heard,
+    keys: RwLock<WebhookKeys>,
+    heard: ReplayCache,
 }
 
 /// The keys, and a hash of their secrets: to see whether other ones are configured.
 #[derive(Debug)]
-struct Keys {
+struct WebhookKeys {
     keys: Vec<hmac::Key>,
     of: Vec<[u8; 32]>,
 }
 
-impl Keys {
-    fn new(secrets: &[String]) -> Keys {
+impl WebhookKeys {
+    fn new(secrets: &[String]) -> WebhookKeys {
         let keys = secrets.iter().map(|secret| signed::key(secret)).collect();
-        Keys { keys, of: secrets.iter().map(|secret| digest(secret)).collect() }
+        WebhookKeys { keys, of: secrets.iter().map(|secret| digest(secret)).collect() }
     }
 }
 
 impl PagerDutyDoor {
     /// An endpoint whose requests must be signed with one of these secrets.
     pub fn new(secrets: &[String]) -> PagerDutyDoor {
-        PagerDutyDoor { keys: RwLock::new(Keys::new(secrets)), heard: Heard::new(limits::PAGERDUTY_HEARD) }
+        PagerDutyDoor { keys: RwLock::new(WebhookKeys::new(secrets)), heard: ReplayCache::new(limits::PAGERDUTY_HEARD) }
     }
 
     /// From now on these sign; whether they are others.
     pub(super) fn renew(&self, secrets: &[String]) -> bool {
-        let next = Keys::new(secrets);
+        let next = WebhookKeys::new(secrets);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let others = keys.of != next.of;
         *keys = next;
@@ -85,12 +85,12 @@ fn unsigned() -> Problem {
 }
 
 #[derive(Deserialize)]
-struct Delivery {
-    event: Event,
+struct WebhookDelivery {
+    event: WebhookEvent,
 }
 
 #[derive(Deserialize)]
-struct Event {
+struct WebhookEvent {
     #[serde(default)]
     id: String,
     event_type: String,
@@ -99,13 +99,13 @@ struct Event {
     occurred_at: Value,
     /// The user who did it; an integration, or none, is our own echo.
     #[serde(default)]
-    agent: Option<Reference>,
+    agent: Option<PagerDutyReference>,
     #[serde(default)]
     data: Value,
 }
 
 #[derive(Deserialize)]
-struct Reference {
+struct PagerDutyReference {
     #[serde(default)]
     id: String,
     #[serde(default, rename = "type")]
@@ -126,11 +126,11 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
         return Err(unsigned());
     }
     let held = {
-        let bound = body::Bound::new(body::Unproved::PagerDuty, limits::PAGERDUTY_WEBHOOK_BYTES);
+        let bound = body::BodyBound::new(body::UnprovenSender::PagerDuty, limits::PAGERDUTY_WEBHOOK_BYTES);
         body::unproved(&app, &parts.headers, body, bound).await?
     };
     door.check(&parts.headers, &held.bytes)?;
-    let delivery: Delivery = serde_json::from_slice(&held.bytes).map_err(|_| {
+    let delivery: WebhookDelivery = serde_json::from_slice(&held.bytes).map_err(|_| {
         Problem::new(StatusCode::BAD_REQUEST, "this is not a webhook of version 3", "create a V3 webhook subscription")
     })?;
     drop(held);
@@ -162,29 +162,29 @@ async fn hear(State(app): State<App>, request: Request) -> Result<StatusCode, Pr
 }
 
 /// Who has acted there.
-enum Who {
+enum PagerDutyActor {
     /// A user of the roster: their rights there are the same as here.
-    Known(Person),
+    Known(PersonConfig),
     /// A user that only PagerDuty has, by their name there.
     Vouched(String),
 }
 
-impl Who {
+impl PagerDutyActor {
     fn name(&self) -> &str {
         match self {
-            Who::Known(person) => &person.name,
-            Who::Vouched(name) => name,
+            PagerDutyActor::Known(person) => &person.name,
+            PagerDutyActor::Vouched(name) => name,
         }
     }
 }
 
 /// The incident that it is about, by number and by its whole key, and the user who acted; none where it is not ours or
 /// no user acted.
-fn ours(app: &App, event: &Event) -> Option<(IncidentId, String, Who)> {
+fn ours(app: &App, event: &WebhookEvent) -> Option<(IncidentId, String, PagerDutyActor)> {
     let agent = event.agent.as_ref().filter(|agent| agent.kind.starts_with("user"))?;
     let who = match app.roster.now().by_pagerduty(&agent.id) {
-        Some(person) => Who::Known(person.clone()),
-        None => Who::Vouched(format!("{} (PagerDuty)", one_line(&agent.summary, 60))),
+        Some(person) => PagerDutyActor::Known(person.clone()),
+        None => PagerDutyActor::Vouched(format!("{} (PagerDuty)", one_line(&agent.summary, 60))),
     };
     // A note carries its incident one level deeper.
     let key =
@@ -196,18 +196,18 @@ fn ours(app: &App, event: &Event) -> Option<(IncidentId, String, Who)> {
 
 /// An acknowledgement: of a user with an entry here it is the request to the API that they would send, in their name,
 /// so its table of roles decides and its audit records a refusal. For other users PagerDuty's signature counts.
-async fn acknowledge(app: &App, incident: IncidentId, who: &Who) -> Result<(), Problem> {
+async fn acknowledge(app: &App, incident: IncidentId, who: &PagerDutyActor) -> Result<(), Problem> {
     match who {
-        Who::Known(person) => {
-            let caller = Caller::of(person, Way::PagerDuty);
-            match Inside::new(app, &caller).acknowledge(&incident.to_string()).await {
+        PagerDutyActor::Known(person) => {
+            let caller = Caller::of(person, AuthMethod::PagerDuty);
+            match InternalApi::new(app, &caller).acknowledge(&incident.to_string()).await {
                 Err(problem) if problem.status.is_server_error() => Err(Problem::busy(problem.error)),
                 // Done; or refused, over or swept away, and then PagerDuty need not try again.
                 Ok(_) | Err(_) => Ok(()),
             }
         }
-        Who::Vouched(name) => {
-            let acknowledge = Control::Acknowledge { incident, by: name.clone() };
+        PagerDutyActor::Vouched(name) => {
+            let acknowledge = ControlChange::Acknowledge { incident, by: name.clone() };
             match app.parts.store.control(acknowledge, app.parts.clock.now()).await {
                 Ok(()) | Err(StoreError::Refused(_) | StoreError::NotFound { .. }) => Ok(()),
                 Err(error) => Err(Problem::busy(error.to_string())),
@@ -216,7 +216,7 @@ async fn acknowledge(app: &App, incident: IncidentId, who: &Who) -> Result<(), P
     }
 }
 
-async fn follow(app: &App, event: &Event, incident: IncidentId, who: &Who) -> Result<(), Problem> {
+async fn follow(app: &App, event: &WebhookEvent, incident: IncidentId, who: &PagerDutyActor) -> Result<(), Problem> {
     let by = who.name();
     let said = match event.event_type.as_str() {
         "incident.acknowledged" => return acknowledge(app, incident, who).await,
@@ -244,7 +244,7 @@ async fn follow(app: &App, event: &Event, incident: IncidentId, who: &Who) -> Re
         return Ok(());
     }
     let remark = EntryKind::Remarked { by: by.to_owned(), text: one_line(&said, limits::STORY_LINE_CHARS) };
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     let noted = app.parts.store.note(Actor::person(by), about, remark, app.parts.clock.now()).await;
     noted.map(drop).map_err(|error| Problem::busy(error.to_string()))
 }

@@ -18,23 +18,23 @@ use std::sync::{Mutex, PoisonError};
 
 /// The other end of the connection that a request came by.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub SocketAddr);
+pub(super) struct PeerAddress(pub SocketAddr);
 
 /// Refused requests by status and source, with the time of their last line in the log.
 #[derive(Default)]
-pub struct Rejected(Mutex<HashMap<(u16, String), Seen>>);
+pub struct RejectedRequests(Mutex<HashMap<(u16, String), RejectionCount>>);
 
-struct Seen {
+struct RejectionCount {
     said_at: Time,
     /// Since then.
     silent: u64,
 }
 
-impl Rejected {
+impl RejectedRequests {
     /// How many requests a line stands for that is to be written now; none: it is only counted.
     fn count(&self, status: u16, source: &str, now: Time) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |seen: &Seen| seen.said_at <= now && now < seen.said_at + REJECTED_EVERY;
+        let fresh = |seen: &RejectionCount| seen.said_at <= now && now < seen.said_at + REJECTED_EVERY;
         let key = (status, source.to_owned());
         if !all.contains_key(&key) && all.len() >= REJECTED_KINDS {
             all.retain(|_, seen| fresh(seen));
@@ -48,11 +48,11 @@ impl Rejected {
             }
             Some(seen) => {
                 let stands_for = seen.silent + 1;
-                *seen = Seen { said_at: now, silent: 0 };
+                *seen = RejectionCount { said_at: now, silent: 0 };
                 Some(stands_for)
             }
             None => {
-                all.insert(key, Seen { said_at: now, silent: 0 });
+                all.insert(key, RejectionCount { said_at: now, silent: 0 });
                 Some(1)
             }
         }
@@ -64,7 +64,7 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
     // `<kind>/<source>`, whatever follows.
     let named: Vec<&str> = path.splitn(3, '/').take(2).collect();
     let source = one_line(&named.join("/"), REJECTED_SOURCE_CHARS);
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
     let response = next.run(request).await;
     let status = response.status();
     if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
@@ -99,7 +99,7 @@ async fn elsewhere(app: App, request: Request, next: Next) -> Response {
     // The first two segments name the endpoint, and bound how many lines there are.
     let endpoint: Vec<&str> = request.uri().path().split('/').skip(1).take(2).collect();
     let endpoint = one_line(&format!("/{}", endpoint.join("/")), REJECTED_SOURCE_CHARS);
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
     let response = next.run(request).await;
     if response.status() != StatusCode::UNAUTHORIZED {
         return response;
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_wrong_token_is_one_line_a_minute_with_its_count_and_strangers_grow_nothing() {
-        let rejected = Rejected::default();
+        let rejected = RejectedRequests::default();
         let start: Time = "2026-11-23T03:00:00Z".parse().unwrap();
         assert_eq!(rejected.count(401, "alertmanager/prod", start), Some(1));
         for second in 1..60 {

@@ -7,55 +7,56 @@ mod reload;
 
 pub use reload::watch;
 
-use super::auth::{Caller, LOCAL, Tokens, Way, digest};
-use crate::config::{Person, Role, Server};
-use crate::model::{Grant, Right, identity};
+use super::auth::{AuthMethod, Caller, ConfiguredTokens, LOCAL, digest};
+use crate::config::{ListenerConfig, PersonConfig, Role};
+use crate::model::{Right, RoleGrant, identity};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The principals: users, tokens, and groups of the identity provider.
 #[derive(Clone, Default)]
-pub struct Roster {
-    people: Vec<Person>,
-    tokens: Tokens,
+pub struct PrincipalSet {
+    people: Vec<PersonConfig>,
+    tokens: ConfiguredTokens,
     /// Groups of the identity provider, and the rights of their members.
-    groups: BTreeMap<String, Grant>,
+    groups: BTreeMap<String, RoleGrant>,
 }
 
 /// The roster that is in force.
 #[derive(Default)]
-pub struct Live(RwLock<Arc<Roster>>);
+pub struct LivePrincipals(RwLock<Arc<PrincipalSet>>);
 
-impl Live {
+impl LivePrincipals {
     /// The principals in force; a reload replaces them.
-    pub fn new(roster: Roster) -> Live {
-        Live(RwLock::new(Arc::new(roster)))
+    pub fn new(roster: PrincipalSet) -> LivePrincipals {
+        LivePrincipals(RwLock::new(Arc::new(roster)))
     }
 
     /// The principals in force now.
-    pub fn now(&self) -> Arc<Roster> {
+    pub fn now(&self) -> Arc<PrincipalSet> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on this one holds, for every request that begins.
-    pub fn replace(&self, roster: Roster) {
+    pub fn replace(&self, roster: PrincipalSet) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
     }
 }
 
-impl Roster {
+impl PrincipalSet {
     /// Users and tokens, without groups.
-    pub fn new(people: Vec<Person>, tokens: Tokens) -> Roster {
-        Roster { people, tokens, groups: BTreeMap::new() }
+    pub fn new(people: Vec<PersonConfig>, tokens: ConfiguredTokens) -> PrincipalSet {
+        PrincipalSet { people, tokens, groups: BTreeMap::new() }
     }
 
     /// The same with the groups of the identity provider.
-    pub fn with_groups(self, server: &Server) -> Roster {
+    pub fn with_groups(self, server: &ListenerConfig) -> PrincipalSet {
         let groups = server.oidc.iter().flat_map(|oidc| {
-            let grant = |group: &String, role: Role| Grant { role, clusters: oidc.group_clusters.get(group).cloned() };
+            let grant =
+                |group: &String, role: Role| RoleGrant { role, clusters: oidc.group_clusters.get(group).cloned() };
             oidc.roles.iter().map(move |(group, role)| (group.clone(), grant(group, *role)))
         });
-        Roster { groups: groups.collect(), ..self }
+        PrincipalSet { groups: groups.collect(), ..self }
     }
 
     /// Whether the configuration gives rights to groups.
@@ -75,51 +76,52 @@ impl Roster {
 
     /// The rights of members of these groups: a group that is blocked blocks; else the widest role, in the clusters of
     /// the groups that give it.
-    pub fn by_groups(&self, groups: &[String]) -> Option<Grant> {
-        let given: Vec<&Grant> = groups.iter().filter_map(|group| self.groups.get(group)).collect();
+    pub fn by_groups(&self, groups: &[String]) -> Option<RoleGrant> {
+        let given: Vec<&RoleGrant> = groups.iter().filter_map(|group| self.groups.get(group)).collect();
         let role = WIDEST_FIRST.into_iter().find(|role| given.iter().any(|grant| grant.role == *role))?;
         let places: Option<Vec<&Vec<String>>> =
             given.iter().filter(|grant| grant.role == role).map(|grant| grant.clusters.as_ref()).collect();
         let clusters =
             places.map(|all| all.into_iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect());
-        Some(Grant { role, clusters })
+        Some(RoleGrant { role, clusters })
     }
 
     /// Every user of the configuration.
-    pub fn people(&self) -> &[Person] {
+    pub fn people(&self) -> &[PersonConfig] {
         &self.people
     }
 
     /// The user of this name.
-    pub fn by_name(&self, name: &str) -> Option<&Person> {
+    pub fn by_name(&self, name: &str) -> Option<&PersonConfig> {
         self.people.iter().find(|person| person.name == name)
     }
 
     /// The user of this Slack user id.
-    pub fn by_slack(&self, user: &str) -> Option<&Person> {
+    pub fn by_slack(&self, user: &str) -> Option<&PersonConfig> {
         self.people.iter().find(|person| person.slack.as_deref() == Some(user))
     }
 
     /// The user of this PagerDuty user id.
-    pub fn by_pagerduty(&self, user: &str) -> Option<&Person> {
+    pub fn by_pagerduty(&self, user: &str) -> Option<&PersonConfig> {
         self.people.iter().find(|person| person.pagerduty.as_deref() == Some(user))
     }
 
     /// The user of a subject that an identity provider gives. A subject with an `@` is a mail address: a subject that
     /// its user chose may look like one.
-    pub fn by_subject(&self, subject: &str) -> Option<&Person> {
-        let named = |person: &&Person| person.oidc.as_deref() == Some(subject);
+    pub fn by_subject(&self, subject: &str) -> Option<&PersonConfig> {
+        let named = |person: &&PersonConfig| person.oidc.as_deref() == Some(subject);
         self.people.iter().find(named).filter(|_| !subject.contains('@'))
     }
 
     /// By a mail address; the caller has seen that the provider has verified it.
-    pub fn by_mail(&self, mail: &str) -> Option<&Person> {
-        let named = |person: &&Person| person.oidc.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(mail));
+    pub fn by_mail(&self, mail: &str) -> Option<&PersonConfig> {
+        let named =
+            |person: &&PersonConfig| person.oidc.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(mail));
         self.people.iter().find(named).filter(|_| mail.contains('@'))
     }
 
     /// Whose a token of that name is.
-    pub fn of_token(&self, token: &str) -> Option<&Person> {
+    pub fn of_token(&self, token: &str) -> Option<&PersonConfig> {
         let listed = self.people.iter().find(|person| person.tokens.iter().any(|name| name == token));
         listed.or_else(|| self.by_name(token))
     }
@@ -139,15 +141,15 @@ impl Roster {
     /// Who comes with the token of this hash.
     pub(super) fn caller_by_hash(&self, hash: &[u8; 32]) -> Option<Caller> {
         let known = self.tokens.by_hash(hash)?;
-        let way = if known.name == LOCAL { Way::Local } else { Way::Token(known.name.clone()) };
+        let way = if known.name == LOCAL { AuthMethod::Local } else { AuthMethod::Token(known.name.clone()) };
         Some(self.caller_by(&known.name, known.grant.clone(), known.sources.clone(), way))
     }
 
     /// The caller of a token of that name: its owner, where one is configured.
-    pub fn caller_by(&self, token: &str, grant: Grant, sources: Vec<String>, way: Way) -> Caller {
+    pub fn caller_by(&self, token: &str, grant: RoleGrant, sources: Vec<String>, way: AuthMethod) -> Caller {
         let person = self.of_token(token).filter(|_| grant.role != Role::Source);
         let name = person.map_or(token, |person| &person.name);
-        Caller { person: person.map(Person::grant), sources, ..Caller::with(name, grant, way) }
+        Caller { person: person.map(PersonConfig::grant), sources, ..Caller::with(name, grant, way) }
     }
 
     /// Whether the configuration has a token of that name.
@@ -167,20 +169,20 @@ impl Roster {
     pub fn holders(&self, right: Right) -> BTreeSet<String> {
         let tokens = self.tokens.all().filter(|token| token.name != LOCAL);
         let by_token = tokens.map(|token| {
-            let way = Way::Token(token.name.clone());
+            let way = AuthMethod::Token(token.name.clone());
             self.caller_by(&token.name, token.grant.clone(), token.sources.clone(), way)
         });
         let by_chat = self.people.iter().filter(|person| person.slack.is_some() || person.oidc.is_some());
         by_token
-            .chain(by_chat.map(|person| Caller::of(person, Way::Slack)))
+            .chain(by_chat.map(|person| Caller::of(person, AuthMethod::Slack)))
             .filter(|caller| caller.may(right))
             .map(|caller| caller.name)
             .collect()
     }
 
     /// The differences to another roster, in words, without a secret.
-    fn changes(&self, next: &Roster) -> Vec<String> {
-        let said = |roster: &Roster| -> BTreeSet<(String, String)> {
+    fn changes(&self, next: &PrincipalSet) -> Vec<String> {
+        let said = |roster: &PrincipalSet| -> BTreeSet<(String, String)> {
             let people = roster.people.iter().map(|person| {
                 let known = [("slack", &person.slack), ("pagerduty", &person.pagerduty), ("oidc", &person.oidc)];
                 let known = known.into_iter().filter_map(|(key, id)| id.as_ref().map(|id| format!(" {key} {id}")));
@@ -225,7 +227,7 @@ const WIDEST_FIRST: [Role; 8] = [
 ];
 
 /// `approver`, `operator in eu-1, eu-2`.
-fn grant_words(grant: &Grant) -> String {
+fn grant_words(grant: &RoleGrant) -> String {
     match &grant.clusters {
         None => grant.role.to_string(),
         Some(clusters) => format!("{} in {}", grant.role, clusters.join(", ")),

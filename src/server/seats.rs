@@ -21,48 +21,48 @@ const PROVED: u8 = 3;
 const PINNED: u8 = 4;
 
 /// All places of one listener.
-pub(super) struct Seats {
+pub(super) struct ConnectionSeats {
     places: Arc<Semaphore>,
-    taken: Mutex<Taken>,
+    taken: Mutex<OccupiedSeats>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct OccupiedSeats {
     next: u64,
-    seats: BTreeMap<u64, (Option<IpAddr>, Arc<State>)>,
+    seats: BTreeMap<u64, (Option<IpAddr>, Arc<SeatState>)>,
 }
 
-struct State {
+struct SeatState {
     class: AtomicU8,
     leave: Notify,
 }
 
 /// The place of one connection, for as long as this lives.
-pub(super) struct Held {
-    seats: Arc<Seats>,
+pub(super) struct HeldSeat {
+    seats: Arc<ConnectionSeats>,
     no: u64,
-    pub seat: Seat,
+    pub seat: SeatHandle,
     _place: OwnedSemaphorePermit,
 }
 
 /// A request's hold on its connection's state.
 #[derive(Clone)]
-pub(super) struct Seat(Arc<State>);
+pub(super) struct SeatHandle(Arc<SeatState>);
 
 /// The request has a valid token, signature or session, so its connection is no stranger's.
 pub(super) fn proven(extensions: &http::Extensions) {
-    if let Some(seat) = extensions.get::<Seat>() {
+    if let Some(seat) = extensions.get::<SeatHandle>() {
         seat.proves();
     }
 }
 
-impl Seats {
+impl ConnectionSeats {
     /// Room for `most` connections.
-    pub fn new(most: usize) -> Arc<Seats> {
-        Arc::new(Seats { places: Arc::new(Semaphore::new(most)), taken: Mutex::default() })
+    pub fn new(most: usize) -> Arc<ConnectionSeats> {
+        Arc::new(ConnectionSeats { places: Arc::new(Semaphore::new(most)), taken: Mutex::default() })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, OccupiedSeats> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -77,13 +77,13 @@ impl Seats {
     }
 
     /// Writes down who has the place.
-    pub fn sit(self: &Arc<Seats>, place: OwnedSemaphorePermit, peer: Option<IpAddr>) -> Held {
-        let state = Arc::new(State { class: AtomicU8::new(STRANGER), leave: Notify::new() });
+    pub fn sit(self: &Arc<ConnectionSeats>, place: OwnedSemaphorePermit, peer: Option<IpAddr>) -> HeldSeat {
+        let state = Arc::new(SeatState { class: AtomicU8::new(STRANGER), leave: Notify::new() });
         let mut taken = self.taken();
         let no = taken.next;
         taken.next += 1;
         taken.seats.insert(no, (peer, Arc::clone(&state)));
-        Held { seats: Arc::clone(self), no, seat: Seat(state), _place: place }
+        HeldSeat { seats: Arc::clone(self), no, seat: SeatHandle(state), _place: place }
     }
 
     fn evict(&self) {
@@ -97,7 +97,7 @@ impl Seats {
             of(class).for_each(|(_, peer, _)| *counts.entry(peer).or_default() += 1);
             let Some(most) = counts.values().copied().max() else { continue };
             // One signal is enough: the next one that gives way is another. One that has proven itself meanwhile stays.
-            let gives_way = |state: &Arc<State>| {
+            let gives_way = |state: &Arc<SeatState>| {
                 state.class.compare_exchange(class, PINNED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             };
             let mut oldest = of(class).filter(|(_, peer, _)| counts.get(peer) == Some(&most));
@@ -109,13 +109,13 @@ impl Seats {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSeat {
     fn drop(&mut self) {
         self.seats.taken().seats.remove(&self.no);
     }
 }
 
-impl Seat {
+impl SeatHandle {
     /// A request has begun, and its sender is not proven yet.
     pub fn begins(&self) {
         self.turn(&[STRANGER, IDLE], UNPROVED);
@@ -155,18 +155,18 @@ impl Seat {
 mod tests {
     use super::*;
 
-    async fn sit(seats: &Arc<Seats>, peer: u8) -> Held {
+    async fn sit(seats: &Arc<ConnectionSeats>, peer: u8) -> HeldSeat {
         let place = seats.place().await.unwrap();
         seats.sit(place, Some(IpAddr::from([10, 0, 0, peer])))
     }
 
-    async fn left(held: &Held) -> bool {
+    async fn left(held: &HeldSeat) -> bool {
         tokio::time::timeout(std::time::Duration::from_millis(1), held.seat.must_leave()).await.is_ok()
     }
 
     #[tokio::test]
     async fn the_oldest_stranger_of_the_peer_with_most_gives_way_and_a_proven_request_never() {
-        let seats = Seats::new(5);
+        let seats = ConnectionSeats::new(5);
         let (alone, first, second) = (sit(&seats, 1).await, sit(&seats, 2).await, sit(&seats, 2).await);
         let (proven, idle) = (sit(&seats, 3).await, sit(&seats, 3).await);
         proven.seat.begins();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     /// Requests a place in another task, and gives it once it is there.
-    fn asks_for_place(seats: &Arc<Seats>) -> tokio::sync::mpsc::Receiver<OwnedSemaphorePermit> {
+    fn asks_for_place(seats: &Arc<ConnectionSeats>) -> tokio::sync::mpsc::Receiver<OwnedSemaphorePermit> {
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let seats = Arc::clone(seats);
         tokio::spawn(async move {

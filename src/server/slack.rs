@@ -18,17 +18,17 @@ mod submit;
 pub(super) use http::routes;
 pub use socket::listen as listen_to_slack;
 
-use super::heard::Heard;
+use super::heard::ReplayCache;
 use super::{App, Caller, Problem, command};
 use crate::limits;
-use crate::notifiers::slack::{Seal, Web, private};
+use crate::notifiers::slack::{ButtonSeal, SlackWebClient, private};
 use crate::world::HttpRequest;
-use forms::Forms;
-use home::Homes;
-use said::Slash;
+use forms::OpenForms;
+use home::SlackHomes;
+use said::SlashCommand;
 use serde_json::Value;
-use signature::Signature;
-use socket::Standing;
+use signature::SlackSignature;
+use socket::SocketStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -36,44 +36,44 @@ use url::Url;
 
 /// The secrets and settings of Slack's endpoints, as configured.
 #[derive(Clone)]
-pub struct Door {
+pub struct SlackEndpoint {
     /// Left out: nothing comes in over HTTP.
     pub signing_secret: Option<String>,
     /// Where answers may go: `https://hooks.slack.com/`.
     pub hooks: Url,
     /// With the bot's token, for forms and pages. Left out: there are none.
-    pub web: Option<Web>,
+    pub web: Option<SlackWebClient>,
     /// Opens the values of our buttons.
-    pub seal: Arc<Seal>,
+    pub seal: Arc<ButtonSeal>,
 }
 
 /// The endpoints, with the state kept between two requests of Slack.
 pub struct SlackDoor {
-    signature: Option<Signature>,
+    signature: Option<SlackSignature>,
     hooks: Url,
-    web: Option<Web>,
-    seal: Arc<Seal>,
-    forms: Forms,
-    homes: Homes,
-    heard: Heard,
+    web: Option<SlackWebClient>,
+    seal: Arc<ButtonSeal>,
+    forms: OpenForms,
+    homes: SlackHomes,
+    heard: ReplayCache,
     /// One permit for each thing that is being done.
     places: Arc<Semaphore>,
-    pub(super) standing: Standing,
+    pub(super) standing: SocketStatus,
 }
 
 impl SlackDoor {
     /// Endpoints with these settings, and nothing remembered.
-    pub fn new(door: Door) -> SlackDoor {
+    pub fn new(door: SlackEndpoint) -> SlackDoor {
         SlackDoor {
-            signature: door.signing_secret.as_deref().map(Signature::new),
+            signature: door.signing_secret.as_deref().map(SlackSignature::new),
             hooks: door.hooks,
             web: door.web,
             seal: door.seal,
-            forms: Forms::default(),
-            homes: Homes::default(),
-            heard: Heard::new(limits::SLACK_ENVELOPES),
+            forms: OpenForms::default(),
+            homes: SlackHomes::default(),
+            heard: ReplayCache::new(limits::SLACK_ENVELOPES),
             places: Arc::new(Semaphore::new(limits::SLACK_AT_ONCE)),
-            standing: Standing::default(),
+            standing: SocketStatus::default(),
         }
     }
 
@@ -92,22 +92,22 @@ impl SlackDoor {
 
 /// An engine with its endpoints of Slack: both transports lead here.
 #[derive(Clone)]
-struct Chat {
+struct SlackService {
     app: App,
     door: Arc<SlackDoor>,
 }
 
-impl Chat {
-    fn of(app: &App) -> Result<Chat, Problem> {
+impl SlackService {
+    fn of(app: &App) -> Result<SlackService, Problem> {
         let door = app.slack.clone().ok_or_else(|| {
             Problem::not_found("Slack is not set up here", "add `slack: { signing_secret: … }` to nightshift.yaml")
         })?;
-        Ok(Chat { app: app.clone(), door })
+        Ok(SlackService { app: app.clone(), door })
     }
 
     /// Performs the command. An answer that takes longer than Slack waits is sent later, to the address that came with
     /// it. Null: there is no answer, a form has opened.
-    async fn command(&self, slash: Slash) -> Value {
+    async fn command(&self, slash: SlashCommand) -> Value {
         let Ok(place) = Arc::clone(&self.door.places).try_acquire_owned() else { return too_much() };
         let (chat, to) = (self.clone(), slash.response_url.clone());
         let mut work = tokio::spawn(async move {
@@ -130,7 +130,7 @@ impl Chat {
     }
 
     /// The same where Slack has its acknowledgement already: every answer goes to the address that came with it.
-    fn command_later(&self, slash: Slash) {
+    fn command_later(&self, slash: SlashCommand) {
         let chat = self.clone();
         tokio::spawn(async move {
             let answer = match Arc::clone(&chat.door.places).try_acquire_owned() {
@@ -141,7 +141,7 @@ impl Chat {
         });
     }
 
-    async fn perform(&self, slash: &Slash) -> Value {
+    async fn perform(&self, slash: &SlashCommand) -> Value {
         let caller = match self.person(&slash.team_id, &slash.api_app_id, &slash.user_id).await {
             Ok(caller) => caller,
             Err(problem) => return said(&problem),
@@ -154,7 +154,7 @@ impl Chat {
     }
 
     /// None: a form requests the omitted parts of the line.
-    async fn obey(&self, caller: &Caller, slash: &Slash) -> Result<Option<String>, Problem> {
+    async fn obey(&self, caller: &Caller, slash: &SlashCommand) -> Result<Option<String>, Problem> {
         if let Some(purpose) = self.left_open(&slash.text)
             && self.ask(caller, &slash.user_id, &slash.trigger_id, &slash.response_url, purpose).await?
         {
@@ -210,8 +210,12 @@ mod tests {
     #[test]
     fn answers_go_to_slack_and_nowhere_else() {
         let hooks = Url::parse("https://hooks.slack.com/").unwrap();
-        let door =
-            SlackDoor::new(Door { signing_secret: None, hooks, web: None, seal: Arc::new(Seal::new(&[7; 32], "x")) });
+        let door = SlackDoor::new(SlackEndpoint {
+            signing_secret: None,
+            hooks,
+            web: None,
+            seal: Arc::new(ButtonSeal::new(&[7; 32], "x")),
+        });
         assert!(door.may_reply_to("https://hooks.slack.com/commands/T1/2/x"));
         for wrong in [
             "http://hooks.slack.com/x",

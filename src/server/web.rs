@@ -12,10 +12,10 @@ mod session;
 mod sign;
 mod visitor;
 
-pub use oidc::{Provider, look as look_at_provider};
+pub use oidc::{OidcProvider, look as look_at_provider};
 
 use super::App;
-use crate::config::Server;
+use crate::config::ListenerConfig;
 use crate::limits;
 use crate::model::Time;
 use axum::Router;
@@ -27,16 +27,16 @@ use axum::routing::{get, post};
 
 /// The pages' state between two requests: their address, and the sessions. The latter in memory alone, so that a
 /// restart ends every session and none can be read from the database.
-pub struct Front {
-    place: origin::Place,
-    sessions: session::Sessions,
-    provider: Option<Provider>,
+pub struct WebFrontend {
+    place: origin::PageOrigins,
+    sessions: session::SessionStore,
+    provider: Option<OidcProvider>,
 }
 
-impl Front {
+impl WebFrontend {
     /// The pages at the configured address, without a session.
-    pub fn new(server: &Server, provider: Option<Provider>) -> Front {
-        Front { place: origin::Place::of(server), sessions: session::Sessions::default(), provider }
+    pub fn new(server: &ListenerConfig, provider: Option<OidcProvider>) -> WebFrontend {
+        WebFrontend { place: origin::PageOrigins::of(server), sessions: session::SessionStore::default(), provider }
     }
 
     /// Who is signed in now.

@@ -3,9 +3,9 @@
 //! Invariant: no request passes by break-glass access before it is in the ledger; and a request refused a thousand
 //! times is an entry with a number, not a thousand entries.
 
-use super::{App, Caller, Problem, Way, api};
+use super::{App, AuthMethod, Caller, Problem, api};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, IncidentId, RunId, TokenId};
+use crate::model::{Actor, EntryKind, EntryLinks, IncidentId, RunId, TokenId};
 use crate::notifiers::one_line;
 use crate::planted::planted;
 use crate::store::StoreError;
@@ -18,18 +18,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Counts refusals and uses of break-glass access, and writes them to the ledger.
 #[derive(Default)]
-pub struct Witness {
-    window: Mutex<Window>,
+pub struct AccessAuditor {
+    window: Mutex<CountWindow>,
     /// One request at a time writes a new use of a break-glass token, and the next waits until it is written.
     glass: tokio::sync::Mutex<()>,
 }
 
 /// The counts since the window opened.
 #[derive(Default)]
-struct Window {
+struct CountWindow {
     open: bool,
     /// Kinds with an entry, and how often each came again.
-    seen: HashMap<Kind, u64>,
+    seen: HashMap<AuditKey, u64>,
     /// Refusals that have no entry of their own, by caller; under `SEVERAL` those of callers beyond the bound.
     others: HashMap<String, u64>,
 }
@@ -39,21 +39,21 @@ const SEVERAL: &str = "several";
 
 /// A caller and a request, as they are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Kind {
+struct AuditKey {
     who: String,
     /// Method and route, without the names in it: so few that each has its place.
     what: String,
     glass: Option<(TokenId, IncidentId)>,
 }
 
-impl Window {
+impl CountWindow {
     /// Whether this has its entry already; then it is counted.
-    fn again(&mut self, kind: &Kind) -> bool {
+    fn again(&mut self, kind: &AuditKey) -> bool {
         self.seen.get_mut(kind).map(|times| *times += 1).is_some()
     }
 
     /// Whether a refusal gets an entry now. Uses of a glass take no place from refusals, nor the other way round.
-    fn first_refusal(&mut self, kind: &Kind) -> bool {
+    fn first_refusal(&mut self, kind: &AuditKey) -> bool {
         if self.again(kind) {
             return false;
         }
@@ -77,8 +77,8 @@ impl Window {
     }
 }
 
-impl Witness {
-    fn window(&self) -> MutexGuard<'_, Window> {
+impl AccessAuditor {
+    fn window(&self) -> MutexGuard<'_, CountWindow> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,10 +108,10 @@ impl Witness {
             let mut window = self.window();
             (std::mem::take(&mut window.seen), std::mem::take(&mut window.others))
         };
-        let mut again: Vec<(Kind, u64)> = seen.into_iter().filter(|(_, times)| *times > 0).collect();
+        let mut again: Vec<(AuditKey, u64)> = seen.into_iter().filter(|(_, times)| *times > 0).collect();
         again.sort_by(|one, other| (&one.0.who, &one.0.what).cmp(&(&other.0.who, &other.0.what)));
         for (kind, times) in again {
-            if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
+            if let Err(error) = write(app, &kind, &kind.what, EntryLinks::default(), "", times).await {
                 tracing::error!(%error, who = kind.who, what = kind.what, times, "cannot record a read in the ledger");
                 *self.window().seen.entry(kind).or_default() += times;
             }
@@ -119,8 +119,8 @@ impl Witness {
         let mut others: Vec<(String, u64)> = others.into_iter().collect();
         others.sort();
         for (who, times) in others {
-            let kind = Kind { who, what: "other requests".to_owned(), glass: None };
-            if let Err(error) = write(app, &kind, &kind.what, About::default(), "", times).await {
+            let kind = AuditKey { who, what: "other requests".to_owned(), glass: None };
+            if let Err(error) = write(app, &kind, &kind.what, EntryLinks::default(), "", times).await {
                 tracing::error!(%error, who = kind.who, times, "cannot record denied requests in the ledger");
                 *self.window().others.entry(kind.who).or_default() += times;
             }
@@ -132,7 +132,7 @@ impl Witness {
     /// `what` is the kind under which it is counted, `path` its object, `why` the answer.
     pub async fn refused(&self, app: &App, who: &str, what: &str, path: &str, why: &str) {
         app.parts.metrics.forbidden();
-        let kind = Kind { who: one_line(who, limits::WITNESS_CHARS), what: what.to_owned(), glass: None };
+        let kind = AuditKey { who: one_line(who, limits::WITNESS_CHARS), what: what.to_owned(), glass: None };
         let about = about(app, path).await;
         self.open(app);
         // Its place is taken before it is written, so that a thousand at once are one entry.
@@ -155,9 +155,9 @@ impl Witness {
 
     /// Records a use of break-glass access before it happens. Each act has an entry of its own; reads have one, with
     /// the names in it, and then a number.
-    async fn used(&self, app: &App, kind: Kind, shown: &str, acts: bool) -> Result<(), StoreError> {
+    async fn used(&self, app: &App, kind: AuditKey, shown: &str, acts: bool) -> Result<(), StoreError> {
         if acts {
-            return write(app, &kind, shown, About::default(), "", 1).await;
+            return write(app, &kind, shown, EntryLinks::default(), "", 1).await;
         }
         if self.window().again(&kind) {
             return Ok(());
@@ -166,18 +166,25 @@ impl Witness {
         if self.window().again(&kind) {
             return Ok(());
         }
-        write(app, &kind, shown, About::default(), "", 1).await?;
+        write(app, &kind, shown, EntryLinks::default(), "", 1).await?;
         self.window().seen.insert(kind, 0);
         self.open(app);
         Ok(())
     }
 }
 
-async fn write(app: &App, kind: &Kind, what: &str, about: About, why: &str, times: u64) -> Result<(), StoreError> {
+async fn write(
+    app: &App,
+    kind: &AuditKey,
+    what: &str,
+    about: EntryLinks,
+    why: &str,
+    times: u64,
+) -> Result<(), StoreError> {
     let (who, what) = (kind.who.clone(), what.to_owned());
     let (about, entry) = match kind.glass {
         Some((token, incident)) => {
-            let about = About { incident: Some(incident), run: None };
+            let about = EntryLinks { incident: Some(incident), run: None };
             (about, EntryKind::BreakGlassUsed { token, by: who.clone(), what, times })
         }
         None => {
@@ -189,27 +196,27 @@ async fn write(app: &App, kind: &Kind, what: &str, about: About, why: &str, time
 }
 
 /// The incident or run that a path names, so that its timeline includes it.
-async fn about(app: &App, path: &str) -> About {
+async fn about(app: &App, path: &str) -> EntryLinks {
     let mut parts = path.split('/').skip_while(|part| *part != "v1").skip(1);
     let (list, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().to_ascii_lowercase());
     let store = &app.parts.store;
     match list {
-        "incidents" => About { incident: id.parse().ok(), run: None },
-        "runs" => About { incident: None, run: id.parse::<RunId>().ok() },
+        "incidents" => EntryLinks { incident: id.parse().ok(), run: None },
+        "runs" => EntryLinks { incident: None, run: id.parse::<RunId>().ok() },
         "approvals" => {
-            let Ok(id) = id.parse::<crate::model::ApprovalId>() else { return About::default() };
+            let Ok(id) = id.parse::<crate::model::ApprovalId>() else { return EntryLinks::default() };
             let filter = crate::store::Filter { after: Some(id.0 - 1), limit: 1, ..Default::default() };
             let found = store.approvals(filter).await.unwrap_or_default();
-            About { incident: None, run: found.first().filter(|found| found.id == id).map(|found| found.run) }
+            EntryLinks { incident: None, run: found.first().filter(|found| found.id == id).map(|found| found.run) }
         }
-        _ => About::default(),
+        _ => EntryLinks::default(),
     }
 }
 
 /// What a caller with a broken glass is about to do is written down first, or it is refused.
 async fn before(app: &App, caller: &Caller, route: &str, shown: &str, acts: bool) -> Result<(), Problem> {
-    let Way::BreakGlass(token, incident) = caller.way else { return Ok(()) };
-    let kind = Kind { who: caller.name.clone(), what: route.to_owned(), glass: Some((token, incident)) };
+    let AuthMethod::BreakGlass(token, incident) = caller.way else { return Ok(()) };
+    let kind = AuditKey { who: caller.name.clone(), what: route.to_owned(), glass: Some((token, incident)) };
     app.witness.used(app, kind, shown, acts).await.map_err(|error| {
         tracing::error!(%error, "cannot record the use of break-glass access, so the request is denied");
         Problem::busy("the use of break-glass access must be recorded in the ledger first, and that failed")

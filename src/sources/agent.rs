@@ -3,10 +3,12 @@
 //! Invariant: an agent reports on its node and in a closed vocabulary: an alert that is not in it is left out, and so
 //! is a label. A finding that breaks a bound costs itself and is a gap; its number counts as received.
 
-use super::draft::{Draft, Gaps, quote};
-use crate::config::Source;
+use super::draft::{DecodeGaps, EventDraft, quote};
+use crate::config::SourceConfig;
 use crate::limits;
-use crate::model::{AGENT_ALERTS, AGENT_LABELS, AgentName, Event, Finding, Labels, Report, Reports, Status};
+use crate::model::{
+    AGENT_ALERTS, AGENT_LABELS, AgentName, Event, EventStatus, Finding, FindingBatch, Labels, NumberedFinding,
+};
 use crate::planted::planted;
 use std::collections::BTreeMap;
 
@@ -21,7 +23,7 @@ const SET_HERE: [&str; 6] = ["node", "cluster", "Hostname", "hostname", "kuberne
 
 /// The content of a delivery.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Heard {
+pub struct AgentDelivery {
     pub events: Vec<Event>,
     /// The number of each event's report.
     pub of_events: Vec<u64>,
@@ -30,11 +32,11 @@ pub struct Heard {
 }
 
 /// Decodes an agent's delivery. A finding that the agent may not report is a gap, and its number counts as taken.
-pub fn decode(reports: Reports, agent: &AgentName) -> Heard {
+pub fn decode(reports: FindingBatch, agent: &AgentName) -> AgentDelivery {
     let cfg = source();
-    let mut heard = Heard::default();
-    let mut gaps = Gaps::default();
-    for Report { no, finding } in reports.reports {
+    let mut heard = AgentDelivery::default();
+    let mut gaps = DecodeGaps::default();
+    for NumberedFinding { no, finding } in reports.reports {
         heard.numbers.push(no);
         match spoken(finding, no, agent, &mut gaps).and_then(|finding| event(finding, agent, &cfg, &mut gaps)) {
             Ok(event) => {
@@ -49,7 +51,7 @@ pub fn decode(reports: Reports, agent: &AgentName) -> Heard {
 }
 
 /// The finding with the fields that an agent may set, or why it has none.
-fn spoken(mut finding: Finding, no: u64, agent: &AgentName, gaps: &mut Gaps) -> Result<Finding, String> {
+fn spoken(mut finding: Finding, no: u64, agent: &AgentName, gaps: &mut DecodeGaps) -> Result<Finding, String> {
     if planted("agent-speaks-for-other-nodes") {
         return Ok(finding);
     }
@@ -74,10 +76,10 @@ fn spoken(mut finding: Finding, no: u64, agent: &AgentName, gaps: &mut Gaps) -> 
 
 /// An event about an agent itself: that it is silent, or connected again.
 pub fn about(finding: Finding, agent: &AgentName) -> Option<Event> {
-    event(finding, agent, &source(), &mut Gaps::default()).ok()
+    event(finding, agent, &source(), &mut DecodeGaps::default()).ok()
 }
 
-fn event(finding: Finding, agent: &AgentName, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
+fn event(finding: Finding, agent: &AgentName, cfg: &SourceConfig, gaps: &mut DecodeGaps) -> Result<Event, String> {
     let mut labels: Labels = finding.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     // Set last: a report cannot name another node or cluster.
     labels.set("node", agent.node.as_str());
@@ -93,11 +95,11 @@ fn event(finding: Finding, agent: &AgentName, cfg: &Source, gaps: &mut Gaps) -> 
     let mut annotations = Labels::default();
     annotations.set("summary", finding.summary.as_str());
     annotations.set("detail", finding.detail.as_str());
-    let draft = Draft {
+    let draft = EventDraft {
         key: Some(format!("{} {}", agent.key(), finding.complaint)),
         status: finding.status,
         starts_at: finding.at,
-        ends_at: (finding.status == Status::Resolved).then_some(finding.at),
+        ends_at: (finding.status == EventStatus::Resolved).then_some(finding.at),
         labels,
         annotations,
         severity: Some(finding.severity),
@@ -107,8 +109,8 @@ fn event(finding: Finding, agent: &AgentName, cfg: &Source, gaps: &mut Gaps) -> 
     draft.finish(SOURCE, cfg, gaps)
 }
 
-fn source() -> Source {
-    Source {
+fn source() -> SourceConfig {
+    SourceConfig {
         kind: SOURCE.to_owned(),
         api: None,
         api_token: None,
@@ -126,12 +128,12 @@ fn source() -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{GpuName, Severity, Standing, Time};
+    use crate::model::{AgentStatus, GpuName, Severity, Time};
 
     fn finding(labels: &[(&str, &str)]) -> Finding {
         Finding {
             complaint: "xid-79 0000:65:00.0".to_owned(),
-            status: Status::Firing,
+            status: EventStatus::Firing,
             at: Time::UNIX_EPOCH,
             severity: Severity::Critical,
             gpu: Some(GpuName { index: Some(3), uuid: "GPU-1".to_owned(), pci: "0000:65:00.0".to_owned() }),
@@ -145,9 +147,9 @@ mod tests {
         }
     }
 
-    fn hear(findings: Vec<Finding>) -> Heard {
-        let reports = (7..).zip(findings).map(|(no, finding)| Report { no, finding }).collect();
-        decode(Reports { standing: Standing::default(), reports }, &AgentName::new("eu-1", "gpu-1"))
+    fn hear(findings: Vec<Finding>) -> AgentDelivery {
+        let reports = (7..).zip(findings).map(|(no, finding)| NumberedFinding { no, finding }).collect();
+        decode(FindingBatch { standing: AgentStatus::default(), reports }, &AgentName::new("eu-1", "gpu-1"))
     }
 
     #[test]

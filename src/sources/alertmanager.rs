@@ -3,11 +3,11 @@
 //! Invariant: each alert stands for itself: its own status, its own times, and its label set as identity; the group's
 //! status and common labels decide nothing, because truncation makes them lie.
 
-use super::draft::{Draft, Gaps, json_error, quote, time, too_deep};
-use super::{Decoded, Refusal};
-use crate::config::Source;
+use super::draft::{DecodeGaps, EventDraft, json_error, quote, time, too_deep};
+use super::{BodyRefusal, DecodedBody};
+use crate::config::SourceConfig;
 use crate::limits;
-use crate::model::{Labels, Status, Time};
+use crate::model::{EventStatus, Labels, Time};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -20,16 +20,16 @@ use std::fmt;
 /// # Errors
 ///
 /// Fails when the body is no notification, has too many alerts, or none of them can be read.
-pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
+pub fn decode(body: &[u8], source: &str, cfg: &SourceConfig, now: Time) -> Result<DecodedBody, BodyRefusal> {
     let text = json_text(body)?;
     // Otherwise a list would be read as the fields in order.
     if !text.trim_start().starts_with('{') {
-        return Err(Refusal::Malformed("not an Alertmanager notification: it is no JSON object".to_owned()));
+        return Err(BodyRefusal::Malformed("not an Alertmanager notification: it is no JSON object".to_owned()));
     }
-    let body: Body = serde_json::from_str(text)
-        .map_err(|e| Refusal::Malformed(format!("not an Alertmanager notification: {}", json_error(&e))))?;
+    let body: AlertmanagerBody = serde_json::from_str(text)
+        .map_err(|e| BodyRefusal::Malformed(format!("not an Alertmanager notification: {}", json_error(&e))))?;
     let alerts = check_shape(&body)?;
-    let mut gaps = Gaps::default();
+    let mut gaps = DecodeGaps::default();
     if let Some(hidden) = body.truncated() {
         gaps.push(format!(
             "Alertmanager cut {hidden} alerts from a notification to {}, so their state is unknown: \
@@ -37,7 +37,7 @@ pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Deco
             quote(&body.receiver())
         ));
     }
-    collect(alerts, source, cfg, now, Form::Webhook, gaps)
+    collect(alerts, source, cfg, now, AlertBodyForm::Webhook, gaps)
 }
 
 /// Decodes the body of a Prometheus' request to `/api/v2/alerts`: a bare array. The gaps name the alerts that are not
@@ -46,11 +46,11 @@ pub fn decode(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Deco
 /// # Errors
 ///
 /// Fails when the body is no list of alerts, or none of them can be read.
-pub fn decode_direct(body: &[u8], source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
+pub fn decode_direct(body: &[u8], source: &str, cfg: &SourceConfig, now: Time) -> Result<DecodedBody, BodyRefusal> {
     let text = json_text(body)?;
-    let alerts: Alerts = serde_json::from_str(text)
-        .map_err(|e| Refusal::Malformed(format!("not a list of alerts: {}", json_error(&e))))?;
-    collect(&alerts, source, cfg, now, Form::Direct, Gaps::default())
+    let alerts: RawAlerts = serde_json::from_str(text)
+        .map_err(|e| BodyRefusal::Malformed(format!("not a list of alerts: {}", json_error(&e))))?;
+    collect(&alerts, source, cfg, now, AlertBodyForm::Direct, DecodeGaps::default())
 }
 
 /// A receiver's name as it is written in Alertmanager's configuration: it arrives quoted for a regular expression.
@@ -68,24 +68,25 @@ pub fn receiver_name(quoted: &str) -> String {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum AlertBodyForm {
     /// An alert has a status.
     Webhook,
     /// An alert is over once its end has passed.
     Direct,
 }
 
-fn json_text(body: &[u8]) -> Result<&str, Refusal> {
-    let text = std::str::from_utf8(body)
-        .map_err(|e| Refusal::Malformed(format!("the body is not UTF-8 (first wrong byte at {})", e.valid_up_to())))?;
+fn json_text(body: &[u8]) -> Result<&str, BodyRefusal> {
+    let text = std::str::from_utf8(body).map_err(|e| {
+        BodyRefusal::Malformed(format!("the body is not UTF-8 (first wrong byte at {})", e.valid_up_to()))
+    })?;
     if too_deep(text) {
-        return Err(Refusal::Malformed(format!("the JSON is nested deeper than {}", limits::JSON_DEPTH)));
+        return Err(BodyRefusal::Malformed(format!("the JSON is nested deeper than {}", limits::JSON_DEPTH)));
     }
     Ok(text)
 }
 
-fn check_shape<'b, 'a>(body: &'b Body<'a>) -> Result<&'b Alerts<'a>, Refusal> {
-    let wrong = |why: &str| Err(Refusal::Malformed(why.to_owned()));
+fn check_shape<'b, 'a>(body: &'b AlertmanagerBody<'a>) -> Result<&'b RawAlerts<'a>, BodyRefusal> {
+    let wrong = |why: &str| Err(BodyRefusal::Malformed(why.to_owned()));
     match body.version.map(RawValue::get) {
         Some("\"4\"") => {}
         Some("\"1\"") => {
@@ -108,15 +109,15 @@ fn check_shape<'b, 'a>(body: &'b Body<'a>) -> Result<&'b Alerts<'a>, Refusal> {
 }
 
 fn collect(
-    alerts: &Alerts,
+    alerts: &RawAlerts,
     source: &str,
-    cfg: &Source,
+    cfg: &SourceConfig,
     now: Time,
-    form: Form,
-    mut gaps: Gaps,
-) -> Result<Decoded, Refusal> {
+    form: AlertBodyForm,
+    mut gaps: DecodeGaps,
+) -> Result<DecodedBody, BodyRefusal> {
     if alerts.count > limits::ALERTS_PER_BODY {
-        return Err(Refusal::TooLarge(format!(
+        return Err(BodyRefusal::TooLarge(format!(
             "{} alerts in one body, {} are allowed",
             alerts.count,
             limits::ALERTS_PER_BODY
@@ -136,50 +137,50 @@ fn collect(
         }
     }
     match first_bad {
-        Some(why) if events.is_empty() => Err(Refusal::Malformed(why)),
-        _ => Ok(Decoded { events, gaps: gaps.finish() }),
+        Some(why) if events.is_empty() => Err(BodyRefusal::Malformed(why)),
+        _ => Ok(DecodedBody { events, gaps: gaps.finish() }),
     }
 }
 
-fn draft(raw: &RawValue, now: Time, form: Form) -> Result<Draft, String> {
+fn draft(raw: &RawValue, now: Time, form: AlertBodyForm) -> Result<EventDraft, String> {
     if !raw.get().starts_with('{') {
         return Err("it is no JSON object".to_owned());
     }
-    let alert: Alert = serde_json::from_str(raw.get()).map_err(|e| json_error(&e))?;
+    let alert: RawAlert = serde_json::from_str(raw.get()).map_err(|e| json_error(&e))?;
     let labels = alert.labels.ok_or("it has no labels")?;
     labels.check("labels")?;
     let starts = optional_time(alert.starts_at.as_ref(), "startsAt")?;
     let ends = optional_time(alert.ends_at.as_ref(), "endsAt")?;
     let over = ends.is_some_and(|end| end <= now);
-    let status = match (form, alert.status.as_ref().map(Text::get)) {
-        (Form::Webhook, Some("firing")) => Status::Firing,
-        (Form::Webhook, Some("resolved")) => Status::Resolved,
-        (Form::Webhook, Some(other)) => {
+    let status = match (form, alert.status.as_ref().map(BorrowedText::get)) {
+        (AlertBodyForm::Webhook, Some("firing")) => EventStatus::Firing,
+        (AlertBodyForm::Webhook, Some("resolved")) => EventStatus::Resolved,
+        (AlertBodyForm::Webhook, Some(other)) => {
             return Err(format!("its status {} is neither firing nor resolved", quote(other)));
         }
-        (Form::Webhook, None) | (Form::Direct, _) if over => Status::Resolved,
-        (Form::Webhook, None) | (Form::Direct, _) => Status::Firing,
+        (AlertBodyForm::Webhook, None) | (AlertBodyForm::Direct, _) if over => EventStatus::Resolved,
+        (AlertBodyForm::Webhook, None) | (AlertBodyForm::Direct, _) => EventStatus::Firing,
     };
-    if form == Form::Direct && starts.zip(ends).is_some_and(|(starts, ends)| starts > ends) {
+    if form == AlertBodyForm::Direct && starts.zip(ends).is_some_and(|(starts, ends)| starts > ends) {
         return Err("it ends before it starts".to_owned());
     }
     // A firing alert's end, where there is one, is only when Alertmanager will forget it.
-    let ends_at = ends.filter(|_| status == Status::Resolved);
-    Ok(Draft {
+    let ends_at = ends.filter(|_| status == EventStatus::Resolved);
+    Ok(EventDraft {
         // The labels are the identity, whatever `fingerprint` is: the same labels are the same alert.
         key: None,
         status,
         starts_at: starts.or(ends_at).unwrap_or(now),
         ends_at,
         labels: labels.into_labels(),
-        annotations: alert.annotations.map(Pairs::into_labels).unwrap_or_default(),
+        annotations: alert.annotations.map(RawLabels::into_labels).unwrap_or_default(),
         severity: None,
         summary: None,
-        url: alert.generator_url.map(Text::into_string).unwrap_or_default(),
+        url: alert.generator_url.map(BorrowedText::into_string).unwrap_or_default(),
     })
 }
 
-fn optional_time(text: Option<&Text>, field: &str) -> Result<Option<Time>, String> {
+fn optional_time(text: Option<&BorrowedText>, field: &str) -> Result<Option<Time>, String> {
     text.map_or(Ok(None), |text| time(text.get())).map_err(|why| format!("{field}: {why}"))
 }
 
@@ -187,18 +188,18 @@ fn optional_time(text: Option<&Text>, field: &str) -> Result<Option<Time>, Strin
 
 /// Fields that decide nothing are kept raw, so that no odd value in them can cost a body.
 #[derive(Deserialize)]
-struct Body<'a> {
+struct AlertmanagerBody<'a> {
     #[serde(borrow, default)]
     version: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    alerts: Option<Alerts<'a>>,
+    alerts: Option<RawAlerts<'a>>,
     #[serde(borrow, default, rename = "truncatedAlerts")]
     truncated_alerts: Option<&'a RawValue>,
     #[serde(borrow, default)]
     receiver: Option<&'a RawValue>,
 }
 
-impl Body<'_> {
+impl AlertmanagerBody<'_> {
     /// How many alerts are hidden, in words that may be odd; none if the list is whole.
     fn truncated(&self) -> Option<String> {
         let raw = self.truncated_alerts?.get();
@@ -217,37 +218,37 @@ impl Body<'_> {
 }
 
 #[derive(Deserialize)]
-struct Alert<'a> {
+struct RawAlert<'a> {
     #[serde(borrow, default)]
-    status: Option<Text<'a>>,
+    status: Option<BorrowedText<'a>>,
     #[serde(borrow, default)]
-    labels: Option<Pairs<'a>>,
+    labels: Option<RawLabels<'a>>,
     #[serde(borrow, default)]
-    annotations: Option<Pairs<'a>>,
+    annotations: Option<RawLabels<'a>>,
     #[serde(borrow, default, rename = "startsAt")]
-    starts_at: Option<Text<'a>>,
+    starts_at: Option<BorrowedText<'a>>,
     #[serde(borrow, default, rename = "endsAt")]
-    ends_at: Option<Text<'a>>,
+    ends_at: Option<BorrowedText<'a>>,
     #[serde(borrow, default, rename = "generatorURL")]
-    generator_url: Option<Text<'a>>,
+    generator_url: Option<BorrowedText<'a>>,
 }
 
 /// A list that stops keeping, but not counting, at the bound.
-struct Alerts<'a> {
+struct RawAlerts<'a> {
     list: Vec<&'a RawValue>,
     count: usize,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Alerts<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RawAlerts<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct List;
         impl<'de> Visitor<'de> for List {
-            type Value = Alerts<'de>;
+            type Value = RawAlerts<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of alerts")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Alerts<'de>, A::Error> {
-                let mut alerts = Alerts { list: Vec::new(), count: 0 };
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RawAlerts<'de>, A::Error> {
+                let mut alerts = RawAlerts { list: Vec::new(), count: 0 };
                 while alerts.list.len() < limits::ALERTS_PER_BODY {
                     let Some(raw) = seq.next_element::<&RawValue>()? else {
                         alerts.count = alerts.list.len();
@@ -267,9 +268,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Alerts<'a> {
 }
 
 /// A text that borrows where it can; serde's own `Option<Cow<str>>` never does.
-struct Text<'a>(Cow<'a, str>);
+struct BorrowedText<'a>(Cow<'a, str>);
 
-impl<'a> Text<'a> {
+impl<'a> BorrowedText<'a> {
     fn get(&self) -> &str {
         &self.0
     }
@@ -279,19 +280,19 @@ impl<'a> Text<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for BorrowedText<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Words;
         impl<'de> Visitor<'de> for Words {
-            type Value = Text<'de>;
+            type Value = BorrowedText<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text")
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<BorrowedText<'de>, E> {
+                Ok(BorrowedText(Cow::Borrowed(text)))
             }
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+            fn visit_str<E>(self, text: &str) -> Result<BorrowedText<'de>, E> {
+                Ok(BorrowedText(Cow::Owned(text.to_owned())))
             }
         }
         deserializer.deserialize_str(Words)
@@ -299,12 +300,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 /// Names and values; stops keeping, but not counting, past the bound.
-struct Pairs<'a> {
-    list: Vec<(Text<'a>, Text<'a>)>,
+struct RawLabels<'a> {
+    list: Vec<(BorrowedText<'a>, BorrowedText<'a>)>,
     count: usize,
 }
 
-impl Pairs<'_> {
+impl RawLabels<'_> {
     fn check(&self, what: &str) -> Result<(), String> {
         if self.count > self.list.len() {
             return Err(format!("it has {} {what}, {} are allowed", self.count, limits::LABELS_PER_ALERT));
@@ -317,20 +318,20 @@ impl Pairs<'_> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RawLabels<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Map;
         impl<'de> Visitor<'de> for Map {
-            type Value = Pairs<'de>;
+            type Value = RawLabels<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object whose values are texts")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawLabels<'de>, A::Error> {
                 // Twice the bound, because empty values do not count as labels.
                 let most = 2 * limits::LABELS_PER_ALERT;
-                let mut pairs = Pairs { list: Vec::with_capacity(12), count: 0 };
+                let mut pairs = RawLabels { list: Vec::with_capacity(12), count: 0 };
                 while pairs.list.len() < most {
-                    let Some(pair) = map.next_entry::<Text<'de>, Text<'de>>()? else {
+                    let Some(pair) = map.next_entry::<BorrowedText<'de>, BorrowedText<'de>>()? else {
                         pairs.count = pairs.list.len();
                         return Ok(pairs);
                     };

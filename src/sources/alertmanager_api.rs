@@ -4,14 +4,14 @@
 
 use crate::limits;
 use crate::model::{Episode, EpisodeId, EpisodeState, Labels, Span, Time};
-use crate::world::{Http, HttpRequest, WorldError};
+use crate::world::{HttpClient, HttpRequest, WorldError};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 
 /// How an alert stands at Alertmanager.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum AlertmanagerState {
     Active,
     /// Ids of the silences.
     Silenced(Vec<String>),
@@ -21,23 +21,23 @@ pub enum Standing {
 
 /// The API's answers at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Snapshot {
+pub struct AlertSnapshot {
     /// By fingerprint, computed over the labels as everywhere.
-    pub alerts: HashMap<String, (Labels, Standing)>,
+    pub alerts: HashMap<String, (Labels, AlertmanagerState)>,
     /// Since when this Alertmanager runs: it keeps no alerts over a restart.
     pub up_since: Option<Time>,
 }
 
 /// A finding about an open episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct EpisodeFinding {
     pub episode: EpisodeId,
-    pub found: Found,
+    pub found: EpisodeAlertState,
 }
 
 /// The state of an open episode's alert at its Alertmanager.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum EpisodeAlertState {
     StillActive,
     /// It holds, and notifications of it are suppressed.
     Silenced {
@@ -55,12 +55,12 @@ pub enum Found {
 /// # Errors
 ///
 /// Fails when Alertmanager is not reached, refuses, or its answer cannot be read.
-pub async fn fetch(http: &Http, base: &str, token: Option<&str>) -> Result<Snapshot, WorldError> {
+pub async fn fetch(http: &HttpClient, base: &str, token: Option<&str>) -> Result<AlertSnapshot, WorldError> {
     let base = base.trim_end_matches('/');
     let all = format!("{base}/api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true");
     let alerts = parse_alerts(&get(http, &all, token).await?).map_err(WorldError::Invalid)?;
     let status = get(http, &format!("{base}/api/v2/status"), token).await?;
-    Ok(Snapshot { alerts, up_since: parse_up_since(&status) })
+    Ok(AlertSnapshot { alerts, up_since: parse_up_since(&status) })
 }
 
 /// A silence that holds.
@@ -79,7 +79,7 @@ pub struct Silence {
 ///
 /// Fails when Alertmanager is not reached, refuses, or an answer cannot be read.
 pub async fn fetch_silenced(
-    http: &Http,
+    http: &HttpClient,
     base: &str,
     token: Option<&str>,
 ) -> Result<HashMap<String, Silence>, WorldError> {
@@ -93,7 +93,7 @@ pub async fn fetch_silenced(
     let silences = silences.map_err(WorldError::Invalid)?;
     let mut found = HashMap::new();
     for (fingerprint, (_, standing)) in alerts {
-        let Standing::Silenced(ids) = standing else { continue };
+        let AlertmanagerState::Silenced(ids) = standing else { continue };
         let last = silences.iter().filter(|silence| ids.contains(&silence.id)).max_by_key(|silence| silence.until);
         // It ended between the two answers.
         if let Some(last) = last {
@@ -128,7 +128,7 @@ pub fn parse_silences(body: &str) -> Result<Vec<Silence>, String> {
 ///
 /// Fails when there are no labels, or Alertmanager is not reached, refuses, or returns no id.
 pub async fn create_silence(
-    http: &Http,
+    http: &HttpClient,
     base: &str,
     token: Option<&str>,
     labels: &Labels,
@@ -156,20 +156,20 @@ pub async fn create_silence(
 
 /// Compares open episodes of one source with its Alertmanager's answers. An episode without a finding is one without a
 /// certain result yet.
-pub fn reconcile(open: &[Episode], snapshot: &Snapshot, now: Time) -> Vec<Finding> {
+pub fn reconcile(open: &[Episode], snapshot: &AlertSnapshot, now: Time) -> Vec<EpisodeFinding> {
     // After a restart Alertmanager has no alerts until every Prometheus has sent them again.
     let knows = snapshot.up_since.is_some_and(|since| older(since, now, limits::RECONCILE_GRACE));
     let mut findings = Vec::with_capacity(open.len());
     for episode in open.iter().filter(|episode| episode.state == EpisodeState::Open) {
         let found = match snapshot.alerts.get(&episode.event.fingerprint) {
-            Some((_, Standing::Active)) => Found::StillActive,
-            Some((_, Standing::Silenced(by))) => Found::Silenced { by: by.clone() },
-            Some((_, Standing::Inhibited(by))) => Found::Inhibited { by: by.clone() },
+            Some((_, AlertmanagerState::Active)) => EpisodeAlertState::StillActive,
+            Some((_, AlertmanagerState::Silenced(by))) => EpisodeAlertState::Silenced { by: by.clone() },
+            Some((_, AlertmanagerState::Inhibited(by))) => EpisodeAlertState::Inhibited { by: by.clone() },
             // Received just now: its end, if it is one, is still on its way to us.
-            None if knows && older(episode.last_seen, now, limits::RECONCILE_GRACE) => Found::Gone,
+            None if knows && older(episode.last_seen, now, limits::RECONCILE_GRACE) => EpisodeAlertState::Gone,
             None => continue,
         };
-        findings.push(Finding { episode: episode.id, found });
+        findings.push(EpisodeFinding { episode: episode.id, found });
     }
     findings
 }
@@ -179,18 +179,18 @@ pub fn reconcile(open: &[Episode], snapshot: &Snapshot, now: Time) -> Vec<Findin
 /// # Errors
 ///
 /// Fails when the body is no such list.
-pub fn parse_alerts(body: &str) -> Result<HashMap<String, (Labels, Standing)>, String> {
+pub fn parse_alerts(body: &str) -> Result<HashMap<String, (Labels, AlertmanagerState)>, String> {
     let list: Vec<ApiAlert> = serde_json::from_str(body)
         .map_err(|e| format!("Alertmanager's list of alerts cannot be read: {}", super::draft::json_error(&e)))?;
     let known = list.into_iter().map(|alert| {
         let status = alert.status;
         let standing = if !status.silenced_by.is_empty() {
-            Standing::Silenced(status.silenced_by)
+            AlertmanagerState::Silenced(status.silenced_by)
         } else if !status.inhibited_by.is_empty() {
-            Standing::Inhibited(status.inhibited_by)
+            AlertmanagerState::Inhibited(status.inhibited_by)
         } else {
             // `suppressed` by nothing we can name (a mute time of a newer version) still holds.
-            Standing::Active
+            AlertmanagerState::Active
         };
         let labels: Labels = alert.labels.into_iter().collect();
         (format!("{:016x}", labels.fingerprint()), (labels, standing))
@@ -204,12 +204,12 @@ pub fn parse_up_since(body: &str) -> Option<Time> {
     super::draft::time(status.get("uptime")?.as_str()?).ok()?
 }
 
-async fn get(http: &Http, url: &str, token: Option<&str>) -> Result<String, WorldError> {
+async fn get(http: &HttpClient, url: &str, token: Option<&str>) -> Result<String, WorldError> {
     send(http, "GET", url, token, serde_json::Value::Null).await
 }
 
 async fn send(
-    http: &Http,
+    http: &HttpClient,
     method: &str,
     url: &str,
     token: Option<&str>,
@@ -275,7 +275,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Event, Severity, Status, Subject};
+    use crate::model::{Event, EventStatus, Severity, Subject};
 
     const NOW: &str = "2026-11-02T03:00:00Z";
 
@@ -293,7 +293,7 @@ mod tests {
             event: Event {
                 source: "prod".into(),
                 fingerprint: format!("{:016x}", labels.fingerprint()),
-                status: Status::Firing,
+                status: EventStatus::Firing,
                 starts_at: seen,
                 ends_at: None,
                 labels,
@@ -326,21 +326,21 @@ mod tests {
             episode(5, "JustHeard", "2026-11-02T02:59:00Z"),
         ];
         let up_since = parse_up_since(r#"{"uptime":"2026-11-01T00:00:00.000Z","cluster":{}}"#);
-        let found = reconcile(&open, &Snapshot { alerts: alerts.clone(), up_since }, NOW.parse().unwrap());
+        let found = reconcile(&open, &AlertSnapshot { alerts: alerts.clone(), up_since }, NOW.parse().unwrap());
         let found: Vec<_> = found.into_iter().map(|f| (f.episode.0, f.found)).collect();
         assert_eq!(
             found,
             [
-                (1, Found::StillActive),
-                (2, Found::Silenced { by: vec!["s-1".into(), "s-2".into()] }),
-                (3, Found::Inhibited { by: vec!["f404ecabc8dd5cd7".into()] }),
-                (4, Found::Gone),
+                (1, EpisodeAlertState::StillActive),
+                (2, EpisodeAlertState::Silenced { by: vec!["s-1".into(), "s-2".into()] }),
+                (3, EpisodeAlertState::Inhibited { by: vec!["f404ecabc8dd5cd7".into()] }),
+                (4, EpisodeAlertState::Gone),
             ]
         );
         // One that has just begun, or without a start time, ends nothing.
         for up_since in [None, Some("2026-11-02T02:58:00Z".parse().unwrap())] {
-            let found = reconcile(&open, &Snapshot { alerts: alerts.clone(), up_since }, NOW.parse().unwrap());
-            assert!(found.iter().all(|f| f.found != Found::Gone), "{found:?}");
+            let found = reconcile(&open, &AlertSnapshot { alerts: alerts.clone(), up_since }, NOW.parse().unwrap());
+            assert!(found.iter().all(|f| f.found != EpisodeAlertState::Gone), "{found:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 /// The ticks of a schedule.
 #[derive(Debug, Clone)]
-pub struct Ticks {
+pub struct CronSchedule {
     /// One, or two that are joined: crontab's "this day of the month, or that day of the week".
     lines: Vec<cron::Schedule>,
     zone: TimeZone,
@@ -21,14 +21,14 @@ pub struct Ticks {
 /// # Errors
 ///
 /// Fails when the zone is unknown, the line is no schedule, or it never comes true; the message has a correction.
-pub fn parse(schedule: &Schedule) -> Result<Ticks, String> {
+pub fn parse(schedule: &Schedule) -> Result<CronSchedule, String> {
     let zone = TimeZone::get(&schedule.zone).map_err(|_| {
         format!("`{}` is not a time zone of this machine; write for instance `Europe/Berlin` or `UTC`", schedule.zone)
     })?;
     let lines = lines(schedule.cron.trim())
         .and_then(|lines| lines.iter().map(|line| compile(line)).collect::<Result<Vec<_>, _>>())
         .map_err(|why| format!("`{}` is no schedule: {why}", schedule.cron))?;
-    let ticks = Ticks { lines, zone };
+    let ticks = CronSchedule { lines, zone };
     // Any day will do, as every calendar comes round within 28 years of it.
     let some_day = Time::from_second(1_704_067_200).map_err(|e| e.to_string())?;
     if ticks.next_after(some_day).is_none() {
@@ -37,7 +37,7 @@ pub fn parse(schedule: &Schedule) -> Result<Ticks, String> {
     Ok(ticks)
 }
 
-impl Ticks {
+impl CronSchedule {
     /// The first tick after `time`; none if there is none left in this century.
     pub fn next_after(&self, time: Time) -> Option<Time> {
         self.after(time).next()
@@ -196,7 +196,7 @@ fn weekday_names(field: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn ticks(cron: &str, zone: &str) -> Result<Ticks, String> {
+    fn ticks(cron: &str, zone: &str) -> Result<CronSchedule, String> {
         parse(&Schedule { cron: cron.to_owned(), zone: zone.to_owned() })
     }
 

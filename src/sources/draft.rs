@@ -2,18 +2,18 @@
 //!
 //! Invariant: a label that breaks a bound costs its alert (it is identity); an annotation that does is cut, and both are gaps.
 
-use crate::config::Source;
+use crate::config::SourceConfig;
 use crate::limits;
-use crate::model::{Event, Labels, Severity, Status, Subject, Time};
+use crate::model::{Event, EventStatus, Labels, Severity, Subject, Time};
 
 /// Gaps of one body, bounded in number.
 #[derive(Debug, Default)]
-pub(super) struct Gaps {
+pub(super) struct DecodeGaps {
     list: Vec<String>,
     more: usize,
 }
 
-impl Gaps {
+impl DecodeGaps {
     /// Adds a gap; beyond `GAPS_PER_BODY` only their number is kept.
     pub fn push(&mut self, text: String) {
         if self.list.len() < limits::GAPS_PER_BODY {
@@ -33,10 +33,10 @@ impl Gaps {
 }
 
 /// An event before its bounds were checked.
-pub(super) struct Draft {
+pub(super) struct EventDraft {
     /// The source's own identity; none: the labels are the identity.
     pub key: Option<String>,
-    pub status: Status,
+    pub status: EventStatus,
     pub starts_at: Time,
     pub ends_at: Option<Time>,
     pub labels: Labels,
@@ -46,13 +46,13 @@ pub(super) struct Draft {
     pub url: String,
 }
 
-impl Draft {
+impl EventDraft {
     /// The event, or why there is none.
     ///
     /// # Errors
     ///
     /// Fails when there are no labels, or one breaks a bound; the message names it.
-    pub fn finish(self, source: &str, cfg: &Source, gaps: &mut Gaps) -> Result<Event, String> {
+    pub fn finish(self, source: &str, cfg: &SourceConfig, gaps: &mut DecodeGaps) -> Result<Event, String> {
         check_labels(&self.labels)?;
         if self.labels.is_empty() {
             return Err("it has no labels".to_owned());
@@ -165,7 +165,7 @@ fn check_labels(labels: &Labels) -> Result<(), String> {
     Ok(())
 }
 
-fn bounded_annotations(given: Labels, labels: &Labels, gaps: &mut Gaps) -> Labels {
+fn bounded_annotations(given: Labels, labels: &Labels, gaps: &mut DecodeGaps) -> Labels {
     let fits = given.len() <= limits::LABELS_PER_ALERT
         && given.iter().all(|(n, v)| n.len() <= limits::LABEL_NAME_BYTES && v.len() <= limits::LABEL_VALUE_BYTES);
     if fits {

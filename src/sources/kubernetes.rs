@@ -6,9 +6,9 @@
 
 mod board;
 
-pub use board::{Board, Kind};
+pub use board::{ConditionTracker, WatchedKind};
 
-use crate::config::Source;
+use crate::config::SourceConfig;
 use crate::limits;
 use crate::model::{Severity, Time};
 use crate::world::{EventSeen, NIGHTSHIFT_CONDITION, NodeSeen, PodSeen};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// One thing that is wrong with one object now.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Complaint {
+pub struct ObjectCondition {
     /// The `alertname`.
     pub name: &'static str,
     /// Labels that identify this alert, beside the name.
@@ -95,12 +95,12 @@ const TAINTS: [(&str, &str); 8] = [
 ];
 
 /// Everything that is wrong with a node.
-pub fn node(seen: &NodeSeen) -> Vec<Complaint> {
+pub fn node(seen: &NodeSeen) -> Vec<ObjectCondition> {
     let name = &seen.node.name;
     let mut found = Vec::new();
     for condition in seen.conditions.iter().filter(|condition| condition.kind != NIGHTSHIFT_CONDITION) {
         let kind = condition.kind.as_str();
-        let told = |name_of: &'static str, by: &str, severity: Severity| Complaint {
+        let told = |name_of: &'static str, by: &str, severity: Severity| ObjectCondition {
             labels: vec![("node", name.clone()), ("condition", kind.to_owned()), ("reported_by", by.to_owned())],
             summary: format!("node {name}: {kind} is {} ({})", condition.status, condition.reason),
             message: condition.message.clone(),
@@ -123,7 +123,7 @@ pub fn node(seen: &NodeSeen) -> Vec<Complaint> {
     }
     for (key, value, effect) in &seen.node.taints {
         let Some((_, by)) = TAINTS.iter().find(|(begin, _)| key.starts_with(begin)) else { continue };
-        found.push(Complaint {
+        found.push(ObjectCondition {
             labels: vec![("node", name.clone()), ("taint", key.clone()), ("reported_by", (*by).to_owned())],
             summary: format!("node {name} bears the taint {key} of {by}"),
             message: format!("{key}={value}:{effect}"),
@@ -134,16 +134,16 @@ pub fn node(seen: &NodeSeen) -> Vec<Complaint> {
     found
 }
 
-fn lost_devices(seen: &NodeSeen) -> Vec<Complaint> {
+fn lost_devices(seen: &NodeSeen) -> Vec<ObjectCondition> {
     let name = &seen.node.name;
-    let lost = |resource: &str, all: u32, left: u32| Complaint {
+    let lost = |resource: &str, all: u32, left: u32| ObjectCondition {
         labels: vec![("node", name.clone()), ("resource", resource.to_owned())],
         summary: format!("node {name} offers {left} of its {all} {resource}"),
         // A device plugin that restarts offers nothing for some seconds.
         linger: Duration::ZERO,
         ..complaint("GpuCapacityLost", Severity::Error)
     };
-    let mut found: Vec<Complaint> = seen
+    let mut found: Vec<ObjectCondition> = seen
         .devices
         .iter()
         .filter(|(_, all, left)| left < all)
@@ -158,8 +158,8 @@ fn lost_devices(seen: &NodeSeen) -> Vec<Complaint> {
 }
 
 /// A kubelet whose Lease has not changed for so long, by our own clock.
-pub fn silent_kubelet(node: &str, silent: Duration) -> Complaint {
-    Complaint {
+pub fn silent_kubelet(node: &str, silent: Duration) -> ObjectCondition {
+    ObjectCondition {
         labels: vec![("node", node.to_owned())],
         summary: format!("the kubelet of node {node} has not renewed its Lease for {} s", silent.as_secs()),
         ..complaint("NodeLeaseStale", Severity::Error)
@@ -167,7 +167,7 @@ pub fn silent_kubelet(node: &str, silent: Duration) -> Complaint {
 }
 
 /// Whether this pod's troubles are ours: it holds GPUs, or the configuration names it.
-pub fn is_ours(seen: &PodSeen, source: &Source) -> bool {
+pub fn is_ours(seen: &PodSeen, source: &SourceConfig) -> bool {
     let pod = &seen.pod;
     let labelled = !source.pod_labels.is_empty()
         && source.pod_labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value));
@@ -175,7 +175,7 @@ pub fn is_ours(seen: &PodSeen, source: &Source) -> bool {
 }
 
 /// Everything that is wrong with a pod. `now`: by the cluster's clock.
-pub fn pod(seen: &PodSeen, now: Time) -> Vec<Complaint> {
+pub fn pod(seen: &PodSeen, now: Time) -> Vec<ObjectCondition> {
     let pod = &seen.pod;
     let mut found = Vec::new();
     for container in &seen.containers {
@@ -191,7 +191,7 @@ pub fn pod(seen: &PodSeen, now: Time) -> Vec<Complaint> {
             labels.push(("workload", workload));
         }
         let what = format!("{}/{} container {}", pod.namespace, pod.name, container.name);
-        let told = |name: &'static str, summary: String| Complaint {
+        let told = |name: &'static str, summary: String| ObjectCondition {
             labels: labels.clone(),
             summary,
             message: container.message.clone(),
@@ -224,7 +224,7 @@ fn workload(seen: &PodSeen) -> Option<String> {
 /// A Warning of Kubernetes about a node, or about a pod that `is_ours`. None for one that is old, ours, or about
 /// others.
 /// `now`: by the cluster's clock.
-pub fn warning(seen: &EventSeen, is_our_pod: impl Fn(&str, &str) -> bool, now: Time) -> Option<Complaint> {
+pub fn warning(seen: &EventSeen, is_our_pod: impl Fn(&str, &str) -> bool, now: Time) -> Option<ObjectCondition> {
     if !is_recent(seen.at, now) || seen.reporter.contains("nightshift") {
         return None;
     }
@@ -237,7 +237,7 @@ pub fn warning(seen: &EventSeen, is_our_pod: impl Fn(&str, &str) -> bool, now: T
     };
     labels.push(("reason", seen.reason.clone()));
     let severity = if seen.kind == "Node" { Severity::Warning } else { Severity::Info };
-    Some(Complaint {
+    Some(ObjectCondition {
         labels,
         summary: format!("{} {}: {}", seen.kind, seen.object, seen.reason),
         message: seen.message.clone(),
@@ -252,8 +252,8 @@ fn is_recent(at: Option<Time>, now: Time) -> bool {
     at.is_none_or(|at| at + limits::WARNING_QUIET >= now)
 }
 
-fn complaint(name: &'static str, severity: Severity) -> Complaint {
-    Complaint {
+fn complaint(name: &'static str, severity: Severity) -> ObjectCondition {
+    ObjectCondition {
         name,
         labels: Vec::new(),
         severity,

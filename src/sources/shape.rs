@@ -3,12 +3,12 @@
 //! Invariant: the value that a shape returns is checked field by field; a field that is unknown or of the wrong type is
 //! reported, never guessed.
 
-use super::draft::{Draft, Gaps, json_error, quote, time, too_deep};
-use super::{Decoded, Refusal, cloudevents};
-use crate::config::Source;
+use super::draft::{DecodeGaps, EventDraft, json_error, quote, time, too_deep};
+use super::{BodyRefusal, DecodedBody, cloudevents};
+use crate::config::SourceConfig;
 use crate::limits;
-use crate::model::{Labels, Severity, Status, Time};
-use crate::script::Shape;
+use crate::model::{EventStatus, Labels, Severity, Time};
+use crate::script::ShapeScript;
 use serde_json::{Map, Value};
 
 const FIELDS: [&str; 10] =
@@ -21,26 +21,26 @@ const FIELDS: [&str; 10] =
 ///
 /// Fails when the body is too deep, not UTF-8 or no JSON, or the shape fails or returns no events.
 pub fn decode(
-    shape: &Shape,
+    shape: &ShapeScript,
     body: &[u8],
     attributes: Map<String, Value>,
     source: &str,
-    cfg: &Source,
+    cfg: &SourceConfig,
     now: Time,
-) -> Result<Decoded, Refusal> {
+) -> Result<DecodedBody, BodyRefusal> {
     let text = std::str::from_utf8(body);
     if text.as_ref().is_ok_and(|text| too_deep(text)) {
-        return Err(Refusal::Malformed(format!("the JSON is nested deeper than {}", limits::JSON_DEPTH)));
+        return Err(BodyRefusal::Malformed(format!("the JSON is nested deeper than {}", limits::JSON_DEPTH)));
     }
     let input = if attributes.is_empty() {
         let text = text.map_err(|e| {
-            Refusal::Malformed(format!("the body is not UTF-8 (first wrong byte at {})", e.valid_up_to()))
+            BodyRefusal::Malformed(format!("the body is not UTF-8 (first wrong byte at {})", e.valid_up_to()))
         })?;
-        serde_json::from_str(text).map_err(|e| Refusal::Malformed(format!("not JSON: {}", json_error(&e))))?
+        serde_json::from_str(text).map_err(|e| BodyRefusal::Malformed(format!("not JSON: {}", json_error(&e))))?
     } else {
         cloudevents::structured(attributes, body)
     };
-    let output = shape.call(&input).map_err(|e| Refusal::Malformed(e.to_string()))?;
+    let output = shape.call(&input).map_err(|e| BodyRefusal::Malformed(e.to_string()))?;
     events(output, source, cfg, now)
 }
 
@@ -49,8 +49,8 @@ pub fn decode(
 /// # Errors
 ///
 /// Fails when the value is no event or list of events, or has more than `ALERTS_PER_BODY`.
-pub fn events(output: Value, source: &str, cfg: &Source, now: Time) -> Result<Decoded, Refusal> {
-    let mut gaps = Gaps::default();
+pub fn events(output: Value, source: &str, cfg: &SourceConfig, now: Time) -> Result<DecodedBody, BodyRefusal> {
+    let mut gaps = DecodeGaps::default();
     let list = match output {
         Value::Array(list) => list,
         Value::Object(mut map) if map.contains_key("events") || map.contains_key("gaps") => {
@@ -69,7 +69,7 @@ pub fn events(output: Value, source: &str, cfg: &Source, now: Time) -> Result<De
         other => return malformed(format!("the shape returned {}, not an event or a list of events", kind(&other))),
     };
     if list.len() > limits::ALERTS_PER_BODY {
-        return Err(Refusal::TooLarge(format!(
+        return Err(BodyRefusal::TooLarge(format!(
             "{} events in one body, {} are allowed",
             list.len(),
             limits::ALERTS_PER_BODY
@@ -89,19 +89,19 @@ pub fn events(output: Value, source: &str, cfg: &Source, now: Time) -> Result<De
         }
     }
     match first_bad {
-        Some(why) if events.is_empty() => Err(Refusal::Malformed(why)),
-        _ => Ok(Decoded { events, gaps: gaps.finish() }),
+        Some(why) if events.is_empty() => Err(BodyRefusal::Malformed(why)),
+        _ => Ok(DecodedBody { events, gaps: gaps.finish() }),
     }
 }
 
-fn draft(event: Value, now: Time) -> Result<Draft, String> {
+fn draft(event: Value, now: Time) -> Result<EventDraft, String> {
     let Value::Object(mut map) = event else { return Err(format!("it is {}, not a map", kind(&event))) };
     if let Some(unknown) = map.keys().find(|name| !FIELDS.contains(&name.as_str())) {
         return Err(format!("`{unknown}` is no field of an event; the fields are {}", FIELDS.join(", ")));
     }
     let status = match text(&mut map, "status")?.as_deref() {
-        Some("firing") => Status::Firing,
-        Some("resolved") => Status::Resolved,
+        Some("firing") => EventStatus::Firing,
+        Some("resolved") => EventStatus::Resolved,
         Some(other) => return Err(format!("`status` is {}; write \"firing\" or \"resolved\"", quote(other))),
         None => return Err("`status` is missing; write \"firing\" or \"resolved\"".to_owned()),
     };
@@ -119,8 +119,8 @@ fn draft(event: Value, now: Time) -> Result<Draft, String> {
         }
     };
     let fingerprint = text(&mut map, "fingerprint")?;
-    let ends_at = moment(&mut map, "ends_at")?.filter(|_| status == Status::Resolved);
-    Ok(Draft {
+    let ends_at = moment(&mut map, "ends_at")?.filter(|_| status == EventStatus::Resolved);
+    Ok(EventDraft {
         key: fingerprint.or(text(&mut map, "key")?).filter(|key| !key.is_empty()),
         status,
         starts_at: moment(&mut map, "starts_at")?.or(ends_at).unwrap_or(now),
@@ -180,7 +180,7 @@ fn labels(map: &mut Map<String, Value>, field: &str) -> Result<Labels, String> {
     Ok(pairs.into_iter().collect())
 }
 
-fn strings(value: Option<Value>) -> Result<Vec<String>, Refusal> {
+fn strings(value: Option<Value>) -> Result<Vec<String>, BodyRefusal> {
     match value {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(list)) => list
@@ -194,8 +194,8 @@ fn strings(value: Option<Value>) -> Result<Vec<String>, Refusal> {
     }
 }
 
-fn malformed<T>(why: String) -> Result<T, Refusal> {
-    Err(Refusal::Malformed(why))
+fn malformed<T>(why: String) -> Result<T, BodyRefusal> {
+    Err(BodyRefusal::Malformed(why))
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -214,11 +214,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn cfg() -> Source {
+    fn cfg() -> SourceConfig {
         serde_json::from_value(json!({ "kind": "acme" })).unwrap()
     }
 
-    fn check(output: Value) -> Result<Decoded, Refusal> {
+    fn check(output: Value) -> Result<DecodedBody, BodyRefusal> {
         events(output, "acme", &cfg(), "2026-11-02T03:00:00Z".parse().unwrap())
     }
 
@@ -237,7 +237,7 @@ mod tests {
             let mut event = json!({ "status": "firing", "labels": { "alertname": "A" } });
             event.as_object_mut().unwrap().extend(patch.as_object().unwrap().clone());
             match check(event) {
-                Err(Refusal::Malformed(why)) => why,
+                Err(BodyRefusal::Malformed(why)) => why,
                 other => panic!("{other:?}"),
             }
         };
@@ -248,7 +248,7 @@ mod tests {
         assert!(wrong(json!({ "starts_at": 1.5 })).contains("`starts_at`"));
         assert!(wrong(json!({ "sumary": "x" })).contains("`sumary` is no field"));
         assert!(wrong(json!({ "summary": 7 })).contains(".to_string()"));
-        assert!(matches!(check(json!("x")), Err(Refusal::Malformed(_))));
+        assert!(matches!(check(json!("x")), Err(BodyRefusal::Malformed(_))));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 
 use super::ledger::LeafHash;
 use crate::model::{
-    AgentName, Approval, Entry, EntryNo, EpisodeId, Event, Foretold, Freeze, Grant, IncidentId, Input, Mode, Pin, Plan,
-    Poster, Promote, Reach, Reason, Receipt, Run, RunId, Severity, Standing, Step, Subject, Terms, Time, TokenId,
+    AgentName, AgentStatus, Approval, DeliveryReceipt, Entry, EntryNo, EpisodeId, Event, EventSender, Freeze,
+    ImpactScope, IncidentId, Mode, Plan, PreflightDecision, PromotionCriteria, Reason, RoleGrant, RuleSnapshot, Run,
+    RunId, RunInput, RunbookPin, Severity, Step, Subject, Time, TokenId,
 };
-use crate::policy::{Proposal, RuleSet};
+use crate::policy::{RuleSet, StepProposal};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -15,40 +16,40 @@ use std::time::Duration;
 
 /// Events of one request, decided and stored in one transaction.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub struct EventBatch {
     pub source: String,
     pub events: Vec<Event>,
     /// Parts that the source left out, in words; each becomes a `Gap` entry.
     pub gaps: Vec<String>,
     pub rules: Arc<RuleSet>,
     pub now: Time,
-    pub origin: Origin,
+    pub origin: BatchOrigin,
 }
 
 /// Where a batch comes from, besides the source's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct BatchOrigin {
     /// The kind of the source, which rules match as `__source_kind__`.
     pub kind: String,
     /// Who posted it; none: this engine found it itself.
-    pub via: Option<Poster>,
+    pub via: Option<EventSender>,
 }
 
-impl Origin {
+impl BatchOrigin {
     /// A source of this kind, without an agent.
-    pub fn of_kind(kind: &str) -> Origin {
-        Origin { kind: kind.to_owned(), via: None }
+    pub fn of_kind(kind: &str) -> BatchOrigin {
+        BatchOrigin { kind: kind.to_owned(), via: None }
     }
 
     /// Findings of an agent, by its proof of identity.
-    pub fn agent(agent: &NewAgent) -> Origin {
+    pub fn agent(agent: &NewAgent) -> BatchOrigin {
         let with = match agent.how {
             AgentProof::Token => "a ServiceAccount token",
             AgentProof::Certificate => "a certificate",
             AgentProof::Inside => "the engine's own process",
         };
-        let via = Poster { by: format!("agent {}", agent.name), with: with.to_owned(), person: false };
-        Origin { kind: Origin::AGENT.to_owned(), via: Some(via) }
+        let via = EventSender { by: format!("agent {}", agent.name), with: with.to_owned(), person: false };
+        BatchOrigin { kind: BatchOrigin::AGENT.to_owned(), via: Some(via) }
     }
 
     /// The kind of the agents' own source.
@@ -57,8 +58,8 @@ impl Origin {
 
 /// Findings of one agent, numbered by it.
 #[derive(Debug, Clone)]
-pub struct Numbered {
-    pub batch: Batch,
+pub struct NumberedBatch {
+    pub batch: EventBatch,
     pub agent: AgentName,
     pub boot: String,
     pub spool: String,
@@ -118,7 +119,7 @@ pub struct AgentRow {
     pub family: String,
     pub since: Time,
     pub seen_at: Time,
-    pub standing: Standing,
+    pub standing: AgentStatus,
 }
 
 /// A token by which one agent may join; only its hash is kept.
@@ -138,7 +139,7 @@ pub struct JoinToken {
 #[derive(Debug, Clone)]
 pub struct NewToken {
     pub name: String,
-    pub grant: Grant,
+    pub grant: RoleGrant,
     pub sources: Vec<String>,
     pub hash: String,
     pub by: String,
@@ -165,7 +166,7 @@ pub struct SubjectLink {
 
 /// Whether a subject is the user now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Linked {
+pub enum LinkOutcome {
     Yes,
     /// Another subject signed in as that user before.
     Taken,
@@ -173,7 +174,7 @@ pub enum Linked {
 
 /// The result of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct IntakeResult {
     pub opened: usize,
     pub reopened: usize,
     pub refreshed: usize,
@@ -189,14 +190,14 @@ pub struct Heard {
 /// A run by hand or by schedule.
 #[derive(Debug, Clone)]
 pub struct NewRun {
-    pub pin: Pin,
-    pub input: Input,
+    pub pin: RunbookPin,
+    pub input: RunInput,
     pub subject: Subject,
     /// Where a rule with terms is behind it, those decide how far it goes.
     pub mode: Mode,
     pub rule: Option<String>,
     /// The rule's terms for its mode; none where no rule is behind it.
-    pub terms: Option<Terms>,
+    pub terms: Option<RuleSnapshot>,
     pub requested_by: String,
     /// A schedule's tick: a second start with the same one is the same run.
     pub once: Option<String>,
@@ -205,7 +206,7 @@ pub struct NewRun {
 
 /// Work that is due now, for the loops.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Due {
+pub struct DueWork {
     pub runs: Vec<RunId>,
     /// Of each run, the cluster that it is about; empty where it names none.
     pub clusters: Vec<String>,
@@ -223,7 +224,7 @@ pub struct DueNotice {
     pub want: EntryNo,
     /// The entry up to which it shows it; none before the first delivery.
     pub shown: Option<EntryNo>,
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<DeliveryReceipt>,
     pub attempts: u32,
     /// A delivery was begun and never recorded: it may have arrived.
     pub maybe_sent: bool,
@@ -238,7 +239,7 @@ pub struct DueNotice {
 
 /// A run as its owner sees it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Claimed {
+pub struct ClaimedRun {
     pub run: Run,
     /// All steps in order of their number, undo steps too; only the last can be open.
     pub journal: Vec<Step>,
@@ -252,16 +253,16 @@ pub struct Claimed {
 
 /// A run that was not started, and the steps that it would make.
 #[derive(Debug, Clone)]
-pub struct Prospect {
+pub struct PreflightRun {
     pub run: Run,
     /// The scope that the header of its runbook declares.
-    pub reach: Reach,
-    pub proposals: Vec<Proposal>,
+    pub reach: ImpactScope,
+    pub proposals: Vec<StepProposal>,
 }
 
 /// The result of an attempt to begin a step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Begun {
+pub enum BeginOutcome {
     Step(Step),
     /// Recorded as an entry; the run is parked until then.
     Held {
@@ -280,7 +281,7 @@ pub struct NewApproval {
     pub question: String,
     pub plan: Option<Plan>,
     /// The guards' predicted decisions on the plan's calls.
-    pub foretold: Vec<Foretold>,
+    pub foretold: Vec<PreflightDecision>,
     pub plan_hash: String,
     pub step: Option<u32>,
     pub approvers: Vec<String>,
@@ -291,7 +292,7 @@ pub struct NewApproval {
 
 /// The result of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Decided {
+pub enum DecisionOutcome {
     Now(Approval),
     /// A yes was counted, and more users are needed.
     Seconded(Approval),
@@ -301,7 +302,7 @@ pub enum Decided {
 
 /// Changes by users and reconcilers besides runs.
 #[derive(Debug, Clone)]
-pub enum Control {
+pub enum ControlChange {
     /// The second part: channels that are notified of it, and of its end.
     Freeze(Freeze, Vec<String>),
     /// Released once so many different users requested it, the first and the last within `RELEASE_WINDOW`.
@@ -352,9 +353,9 @@ pub enum Control {
         in_force: Option<String>,
     },
     /// One level up, if the rule's required evidence is on record.
-    Promote(Climb),
+    Promote(PromotionRequest),
     /// One level down, or as far as `to`.
-    Demote(Climb),
+    Demote(PromotionRequest),
     /// A user ends the open episodes of an incident, all of them or those of one source. An alert that is sent again is
     /// new.
     Resolve {
@@ -382,11 +383,11 @@ pub enum Control {
 
 /// A user's request to raise or lower a rule's mode.
 #[derive(Debug, Clone)]
-pub struct Climb {
+pub struct PromotionRequest {
     pub rule: String,
     /// The terms of the rule in force, and the evidence that it requires.
-    pub terms: Terms,
-    pub promote: Promote,
+    pub terms: RuleSnapshot,
+    pub promote: PromotionCriteria,
     /// None: the next mode.
     pub to: Option<Mode>,
     pub by: String,
@@ -395,18 +396,18 @@ pub struct Climb {
 
 /// The result of one attempt to deliver.
 #[derive(Debug, Clone)]
-pub enum Receipted {
+pub enum DeliveryOutcome {
     /// About to send: a crash after this means "may have arrived".
     Sending,
     /// A request was answered: it becomes an entry.
     Delivered {
         upto: EntryNo,
-        receipt: Receipt,
+        receipt: DeliveryReceipt,
     },
     /// There was nothing to send up to there: no entry. The receipt, where there is one, replaces the one before.
     Nothing {
         upto: EntryNo,
-        receipt: Option<Receipt>,
+        receipt: Option<DeliveryReceipt>,
     },
     Retry {
         why: String,
@@ -463,7 +464,7 @@ pub struct Filter {
 
 /// How much is there, for `/metrics`, `/readyz` and the idle loop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StoreCounts {
     pub episodes_open: u64,
     pub incidents_open: u64,
     pub runs_unfinished: u64,
@@ -478,7 +479,7 @@ pub struct Counts {
 
 /// The present counts of the guards that count over a window.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pressure {
+pub struct GuardCounts {
     /// Distinct nodes, by cluster (empty for a fleet without a name) and name.
     pub taken_hour: Vec<(String, String)>,
     pub taken_day: Vec<(String, String)>,
@@ -488,7 +489,7 @@ pub struct Pressure {
 
 /// A node that a run holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
+pub struct HeldNode {
     /// Empty for a run that names none and a fleet without a name.
     pub cluster: String,
     pub node: String,
@@ -510,7 +511,7 @@ pub struct RawEntry {
 
 /// The content of one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commit {
+pub struct CommitRecord {
     /// Operations that shared it.
     pub operations: usize,
     /// How long the disk took.
@@ -521,16 +522,16 @@ pub struct Commit {
 
 /// Called on the writer's thread after each commit and before any answer: it must not wait.
 #[derive(Clone)]
-pub struct Follower(Arc<dyn Fn(Commit) + Send + Sync>);
+pub struct CommitFollower(Arc<dyn Fn(CommitRecord) + Send + Sync>);
 
-impl Follower {
+impl CommitFollower {
     /// A follower that calls `follow` after each commit.
-    pub fn new(follow: impl Fn(Commit) + Send + Sync + 'static) -> Follower {
-        Follower(Arc::new(follow))
+    pub fn new(follow: impl Fn(CommitRecord) + Send + Sync + 'static) -> CommitFollower {
+        CommitFollower(Arc::new(follow))
     }
 
     /// Passes a commit on.
-    pub fn follow(&self, commit: Commit) {
+    pub fn follow(&self, commit: CommitRecord) {
         (self.0)(commit);
     }
 }
@@ -557,7 +558,7 @@ impl fmt::Debug for OnFatal {
     }
 }
 
-impl fmt::Debug for Follower {
+impl fmt::Debug for CommitFollower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Follower")
     }

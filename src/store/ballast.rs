@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug, Default)]
-pub(super) struct Ballast {
+pub(super) struct DiskBallast {
     /// None: there is no such file, and nothing is refused for its sake.
     path: Option<PathBuf>,
     let_go: AtomicBool,
@@ -19,10 +19,10 @@ pub(super) struct Ballast {
     told: AtomicBool,
 }
 
-impl Ballast {
+impl DiskBallast {
     /// The ballast at this path, which is not let go yet; none: there is no ballast.
-    pub fn new(path: Option<PathBuf>) -> Ballast {
-        Ballast { path, ..Ballast::default() }
+    pub fn new(path: Option<PathBuf>) -> DiskBallast {
+        DiskBallast { path, ..DiskBallast::default() }
     }
 
     /// Whether its room was given up.
@@ -107,17 +107,17 @@ mod tests {
     fn a_ballast_takes_its_room_gives_it_once_and_takes_it_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ballast");
-        let ballast = Ballast::new(Some(path.clone()));
+        let ballast = DiskBallast::new(Some(path.clone()));
         assert!(ballast.make() && !ballast.is_let_go());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), limits::BALLAST_BYTES);
         ballast.let_go();
         assert!(ballast.is_let_go() && ballast.is_news());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
-        assert!(Ballast::new(Some(path.clone())).make(), "there is room here, so a file that was let go is filled");
+        assert!(DiskBallast::new(Some(path.clone())).make(), "there is room here, so a file that was let go is filled");
         std::fs::File::create(&path).unwrap();
         ballast.was_told();
         assert!(!ballast.is_news() && ballast.make() && !ballast.is_let_go() && path.exists());
-        let none = Ballast::new(None);
+        let none = DiskBallast::new(None);
         none.let_go();
         assert!(!none.is_let_go(), "without a file nothing is refused");
     }

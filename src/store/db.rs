@@ -28,16 +28,16 @@ pub(crate) trait Db {
         &self,
         sql: &str,
         values: &[&dyn Param],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<bool, StoreError>,
+        each: &mut dyn FnMut(&DbRow<'_>) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError>;
 
     /// The words in which databases differ.
-    fn dialect(&self) -> &'static Dialect;
+    fn dialect(&self) -> &'static SqlDialect;
 }
 
 /// Parts of statements for which databases have no common word.
 #[derive(Debug)]
-pub(crate) struct Dialect {
+pub(crate) struct SqlDialect {
     /// The function for the greatest of several values of one row; it returns NULL if one of them is.
     pub greatest: &'static str,
     /// The same for the least.
@@ -82,7 +82,7 @@ impl Datum<'_> {
 }
 
 /// A row while a query stands on it.
-pub(crate) trait Columns {
+pub(crate) trait RowColumns {
     /// The value of a column, from 0.
     ///
     /// # Errors
@@ -93,9 +93,9 @@ pub(crate) trait Columns {
     fn name(&self, at: usize) -> String;
 }
 
-pub(crate) type Row<'r> = dyn Columns + 'r;
+pub(crate) type DbRow<'r> = dyn RowColumns + 'r;
 
-impl dyn Columns + '_ {
+impl dyn RowColumns + '_ {
     /// The value of a column as a type of the program.
     ///
     /// # Errors
@@ -300,10 +300,10 @@ pub(crate) fn one<T, D: Db + ?Sized>(
     db: &D,
     sql: &str,
     params: impl Params,
-    map: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
+    map: impl FnOnce(&DbRow<'_>) -> Result<T, StoreError>,
 ) -> Result<Option<T>, StoreError> {
     let (mut map, mut found) = (Some(map), None);
-    let mut each = |row: &Row<'_>| {
+    let mut each = |row: &DbRow<'_>| {
         found = map.take().map(|map| map(row)).transpose()?;
         Ok::<bool, StoreError>(false)
     };
@@ -316,10 +316,10 @@ pub(crate) fn all<T, D: Db + ?Sized>(
     db: &D,
     sql: &str,
     params: impl Params,
-    mut map: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+    mut map: impl FnMut(&DbRow<'_>) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
-    let mut each = |row: &Row<'_>| {
+    let mut each = |row: &DbRow<'_>| {
         found.push(map(row)?);
         Ok::<bool, StoreError>(true)
     };
@@ -345,15 +345,15 @@ pub(crate) fn micros(time: Time) -> i64 {
     time.as_microsecond()
 }
 
-pub(crate) fn time(row: &Row<'_>, column: usize) -> Result<Time, StoreError> {
+pub(crate) fn time(row: &DbRow<'_>, column: usize) -> Result<Time, StoreError> {
     at(row, row.get(column)?, column)
 }
 
-pub(crate) fn time_opt(row: &Row<'_>, column: usize) -> Result<Option<Time>, StoreError> {
+pub(crate) fn time_opt(row: &DbRow<'_>, column: usize) -> Result<Option<Time>, StoreError> {
     row.get::<Option<i64>>(column)?.map(|micros| at(row, micros, column)).transpose()
 }
 
-fn at(row: &Row<'_>, micros: i64, column: usize) -> Result<Time, StoreError> {
+fn at(row: &DbRow<'_>, micros: i64, column: usize) -> Result<Time, StoreError> {
     Time::from_microsecond(micros).map_err(|error| row.damaged(column, error))
 }
 
@@ -362,11 +362,11 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Refused(format!("not a JSON value: {error}")))
 }
 
-pub(crate) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, StoreError> {
+pub(crate) fn json<T: DeserializeOwned>(row: &DbRow<'_>, column: usize) -> Result<T, StoreError> {
     serde_json::from_str(row.text(column)?).map_err(|error| row.damaged(column, error))
 }
 
-pub(crate) fn json_opt<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, StoreError> {
+pub(crate) fn json_opt<T: DeserializeOwned>(row: &DbRow<'_>, column: usize) -> Result<Option<T>, StoreError> {
     match row.datum(column)? {
         Datum::Null => Ok(None),
         _ => json(row, column).map(Some),
@@ -378,7 +378,7 @@ pub(crate) fn to_word<T: Serialize>(value: &T) -> Result<String, StoreError> {
     Ok(to_json(value)?.trim_matches('"').to_owned())
 }
 
-pub(crate) fn word<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, StoreError> {
+pub(crate) fn word<T: DeserializeOwned>(row: &DbRow<'_>, column: usize) -> Result<T, StoreError> {
     use serde::de::IntoDeserializer;
     use serde::de::value::{Error as Plain, StrDeserializer};
     let text: StrDeserializer<'_, Plain> = row.text(column)?.into_deserializer();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// On which side of the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum CommitSide {
     Before,
     After,
 }
@@ -16,7 +16,7 @@ pub enum Side {
 /// Die just before or just after the commit with this number, counted from 1 since the store was opened.
 #[derive(Debug, Clone)]
 pub struct Failpoint {
-    side: Side,
+    side: CommitSide,
     at: u64,
     seen: Arc<AtomicU64>,
 }
@@ -29,8 +29,8 @@ impl FromStr for Failpoint {
         let wrong = || format!("`{text}` is no failpoint: write `before-commit:3` or `after-commit:3`");
         let (side, at) = text.split_once("-commit:").ok_or_else(wrong)?;
         let side = match side {
-            "before" => Side::Before,
-            "after" => Side::After,
+            "before" => CommitSide::Before,
+            "after" => CommitSide::After,
             _ => return Err(wrong()),
         };
         let at = at.parse().map_err(|_| wrong())?;
@@ -40,10 +40,10 @@ impl FromStr for Failpoint {
 
 impl Failpoint {
     /// The writer is at this side of a commit.
-    pub(super) fn reached(&self, side: Side) {
+    pub(super) fn reached(&self, side: CommitSide) {
         let number = match side {
-            Side::Before => self.seen.fetch_add(1, Ordering::AcqRel) + 1,
-            Side::After => self.seen.load(Ordering::Acquire),
+            CommitSide::Before => self.seen.fetch_add(1, Ordering::AcqRel) + 1,
+            CommitSide::After => self.seen.load(Ordering::Acquire),
         };
         if side == self.side && number == self.at {
             // SIGKILL, not exit: no destructor runs and nothing is flushed, as when the plug is pulled.
@@ -65,8 +65,8 @@ mod tests {
         assert!("during-commit:1".parse::<Failpoint>().is_err());
         let point: Failpoint = "after-commit:3".parse().unwrap();
         for _ in 0..2 {
-            point.reached(Side::Before);
-            point.reached(Side::After);
+            point.reached(CommitSide::Before);
+            point.reached(CommitSide::After);
         }
         assert_eq!(point.seen.load(Ordering::Acquire), 2);
     }

@@ -6,10 +6,10 @@ mod export;
 mod note;
 mod tree;
 
-pub use export::{Report, VerifyError, verify_export, write_export};
-pub use note::{KeyError, NoteError, PublicKey, SigningKey, Statement, verify_note};
+pub use export::{ExportReport, VerifyError, verify_export, write_export};
+pub use note::{KeyError, NoteError, NoteStatement, PublicKey, SigningKey, verify_note};
 pub use tree::{
-    Frontier, NodeSource, TILE, Tile, consistency_proof, hash_leaf, inclusion_proof, subtree_hash, tree_hash,
+    MerkleTile, NodeSource, TILE, TreeFrontier, consistency_proof, hash_leaf, inclusion_proof, subtree_hash, tree_hash,
     verify_consistency, verify_inclusion,
 };
 

@@ -13,19 +13,19 @@ use std::path::Path;
 
 /// The newest signed checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct CheckpointMark {
     pub size: u64,
     pub root: LeafHash,
 }
 
-impl Mark {
+impl CheckpointMark {
     /// From the text of a checkpoint: its second and third line. The signature is not looked at: a mark only ever makes a
     /// start stricter, and must do so without the key, too.
-    pub fn of(note: &str) -> Option<Mark> {
+    pub fn of(note: &str) -> Option<CheckpointMark> {
         let mut lines = note.lines().skip(1);
         let size = lines.next()?.parse().ok()?;
         let root = STANDARD.decode(lines.next()?).ok()?.try_into().ok()?;
-        Some(Mark { size, root: LeafHash(root) })
+        Some(CheckpointMark { size, root: LeafHash(root) })
     }
 
     /// Reads the mark. `None`: nothing was ever signed here.
@@ -33,9 +33,9 @@ impl Mark {
     /// # Errors
     ///
     /// Fails when the file cannot be read, or holds no checkpoint.
-    pub fn read(path: &Path) -> Result<Option<Mark>, StoreError> {
+    pub fn read(path: &Path) -> Result<Option<CheckpointMark>, StoreError> {
         match std::fs::read_to_string(path) {
-            Ok(note) => match Mark::of(&note) {
+            Ok(note) => match CheckpointMark::of(&note) {
                 Some(mark) => Ok(Some(mark)),
                 None => Err(StoreError::Refused(format!(
                     "{} holds no checkpoint: it was altered or cut off; restore it from a backup, or delete it if the \
@@ -68,11 +68,11 @@ mod tests {
     fn a_mark_is_what_the_checkpoint_says_and_a_torn_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("signing.mark");
-        assert_eq!(Mark::read(&path).unwrap(), None);
+        assert_eq!(CheckpointMark::read(&path).unwrap(), None);
         let note = format!("nightshift\n17\n{}\n\n\u{2014} nightshift AAAA\n", STANDARD.encode([9; 32]));
-        Mark::write(&path, &Checkpoint { size: 17, note }).unwrap();
-        assert_eq!(Mark::read(&path).unwrap(), Some(Mark { size: 17, root: LeafHash([9; 32]) }));
+        CheckpointMark::write(&path, &Checkpoint { size: 17, note }).unwrap();
+        assert_eq!(CheckpointMark::read(&path).unwrap(), Some(CheckpointMark { size: 17, root: LeafHash([9; 32]) }));
         std::fs::write(&path, "nightshift\n1").unwrap();
-        assert!(matches!(Mark::read(&path), Err(StoreError::Refused(text)) if text.contains("signing.mark")));
+        assert!(matches!(CheckpointMark::read(&path), Err(StoreError::Refused(text)) if text.contains("signing.mark")));
     }
 }

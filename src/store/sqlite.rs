@@ -13,23 +13,22 @@ mod schema;
 mod seam;
 mod writer;
 
-use super::ballast::Ballast;
+use super::ballast::DiskBallast;
 use super::db::{exec, micros, params};
-use super::mark::Mark;
+use super::mark::CheckpointMark;
 use super::ops::parked;
 use super::ops::tx::Tx;
-use super::{Failpoint, Follower, OnFatal, StoreError};
+use super::{CommitFollower, Failpoint, OnFatal, StoreError};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, Mode, Severity, Span, Time};
-use readers::Readers;
+use crate::model::{Actor, EntryKind, EntryLinks, Mode, Severity, Span, Time};
+use readers::ReaderPool;
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use writer::{Queue, WhenFull};
+use writer::{WhenFull, WriterQueue};
 
 pub use backup::{
-    Contents as BackupContents, Place as StorePlace, Restored, restore, signed_entries, take as backup,
-    verify as verify_backup,
+    BackupContents, RestoreReport, StoreFiles, restore, signed_entries, take as backup, verify as verify_backup,
 };
 
 /// Where and how.
@@ -52,7 +51,7 @@ pub struct SqliteOptions {
     /// Where this process shall die, in tests of that.
     pub failpoint: Option<Failpoint>,
     /// Who is called after each commit.
-    pub follower: Option<Follower>,
+    pub follower: Option<CommitFollower>,
     /// Ends the process once the store cannot be trusted any more; none: everything is refused from then on.
     pub on_fatal: Option<OnFatal>,
     /// The file that keeps the newest signed checkpoint; a ledger that is smaller than that is refused. None: not looked at.
@@ -87,18 +86,18 @@ impl SqliteOptions {
 /// The store in one SQLite database: one writer, a few readers.
 pub struct SqliteStore {
     epoch: i64,
-    readers: Readers,
+    readers: ReaderPool,
     on_fatal: Option<OnFatal>,
     mark: Option<PathBuf>,
-    ballast: Arc<Ballast>,
+    ballast: Arc<DiskBallast>,
     /// Whether the log could not be folded the last time, as users were notified of it; none: not yet in this life.
     fold_failed: Mutex<Option<bool>>,
     /// None once closed.
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Option<WriterHandle>>,
 }
 
-struct Writer {
-    queue: Queue,
+struct WriterHandle {
+    queue: WriterQueue,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -109,7 +108,7 @@ impl SqliteStore {
     /// `Locked` while another process has it; `Refused` for a newer schema, a network file system, and a ledger that is
     /// smaller than the one that was signed last.
     pub fn open(options: SqliteOptions, now: Time) -> Result<SqliteStore, StoreError> {
-        let ballast = Arc::new(Ballast::new(options.ballast.clone()));
+        let ballast = Arc::new(DiskBallast::new(options.ballast.clone()));
         match SqliteStore::open_with(options.clone(), ballast.clone(), now) {
             Err(StoreError::Database(text)) if text.contains("is full") && options.ballast.is_some() => {
                 ballast.let_go();
@@ -119,10 +118,10 @@ impl SqliteStore {
         }
     }
 
-    fn open_with(options: SqliteOptions, ballast: Arc<Ballast>, now: Time) -> Result<SqliteStore, StoreError> {
+    fn open_with(options: SqliteOptions, ballast: Arc<DiskBallast>, now: Time) -> Result<SqliteStore, StoreError> {
         let lock = schema::lock(&options.path)?;
-        let mark = options.mark.as_deref().map(Mark::read).transpose()?.flatten();
-        let accepted = |loss: loss::Loss| match &options.accept_loss {
+        let mark = options.mark.as_deref().map(CheckpointMark::read).transpose()?.flatten();
+        let accepted = |loss: loss::LedgerLoss| match &options.accept_loss {
             Some(by) => Ok(loss.accepted(by)),
             None => Err(loss.refuse()),
         };
@@ -157,7 +156,7 @@ impl SqliteStore {
         tx.incarnation = incarnation;
         tx.follower = options.follower;
         let started = EntryKind::Started { version: env!("CARGO_PKG_VERSION").to_owned(), epoch };
-        tx.ops().append(&Actor::engine(), About::default(), &started, now)?;
+        tx.ops().append(&Actor::engine(), EntryLinks::default(), &started, now)?;
         if let Some(text) = &loss {
             tracing::error!(%text, "ledger entries are missing");
             tx.unmatched_tell.clone_from(&options.unmatched_tell);
@@ -182,8 +181,8 @@ impl SqliteStore {
             drop(tx);
             drop(lock);
         };
-        let (queue, thread) = Queue::start(tx, last)?;
-        let readers = Readers::new(options.path);
+        let (queue, thread) = WriterQueue::start(tx, last)?;
+        let readers = ReaderPool::new(options.path);
         Ok(SqliteStore {
             epoch,
             readers,
@@ -191,7 +190,7 @@ impl SqliteStore {
             mark: options.mark,
             ballast,
             fold_failed: Mutex::default(),
-            writer: Mutex::new(Some(Writer { queue, thread })),
+            writer: Mutex::new(Some(WriterHandle { queue, thread })),
         })
     }
 
@@ -216,7 +215,7 @@ impl SqliteStore {
         drawn
     }
 
-    fn queue(&self) -> Result<Queue, StoreError> {
+    fn queue(&self) -> Result<WriterQueue, StoreError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = || StoreError::Database("the store is closed".to_owned());
         writer.as_ref().map(|writer| writer.queue.clone()).ok_or_else(closed)

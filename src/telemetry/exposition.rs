@@ -2,18 +2,18 @@
 //!
 //! Invariant: both name the same series with the same values; OpenMetrics is sent only to a client that accepts it.
 
-use super::table::{Kind, TABLE};
+use super::table::{MetricKind, TABLE};
 
 /// A format of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     Text,
     OpenMetrics,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// The format for an `Accept` header: OpenMetrics where it is named and not liked less than plain text.
-    pub fn accepted(accept: &str) -> Format {
+    pub fn accepted(accept: &str) -> ExpositionFormat {
         let (mut open, mut text) = (0, 0);
         for range in accept.split(',').take(crate::limits::ACCEPT_RANGES) {
             let mut parts = range.split(';').map(str::trim);
@@ -25,14 +25,14 @@ impl Format {
                 _ => {}
             }
         }
-        if open > 0 && open >= text { Format::OpenMetrics } else { Format::Text }
+        if open > 0 && open >= text { ExpositionFormat::OpenMetrics } else { ExpositionFormat::Text }
     }
 
     /// The value of the header `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
-            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ExpositionFormat::Text => "text/plain; version=0.0.4; charset=utf-8",
+            ExpositionFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn to_text(open: &str) -> String {
 
 fn is_counter(name: &str) -> bool {
     let name = name.strip_prefix("nightshift_").unwrap_or(name);
-    TABLE.iter().any(|metric| metric.name == name && metric.kind == Kind::Counter)
+    TABLE.iter().any(|metric| metric.name == name && metric.kind == MetricKind::Counter)
 }
 
 #[cfg(test)]
@@ -78,17 +78,17 @@ mod tests {
                           application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;q=0.3,\
                           text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
         for (accept, format) in [
-            (prometheus, Format::OpenMetrics),
-            ("application/openmetrics-text", Format::OpenMetrics),
-            ("application/openmetrics-text; q=0.2, text/plain; q=0.9", Format::Text),
-            ("application/openmetrics-text;q=0", Format::Text),
-            ("application/openmetrics-text;q=nan", Format::Text),
-            ("text/plain;version=0.0.4", Format::Text),
-            ("text/html,application/xhtml+xml,*/*;q=0.8", Format::Text),
-            ("*/*", Format::Text),
-            ("", Format::Text),
+            (prometheus, ExpositionFormat::OpenMetrics),
+            ("application/openmetrics-text", ExpositionFormat::OpenMetrics),
+            ("application/openmetrics-text; q=0.2, text/plain; q=0.9", ExpositionFormat::Text),
+            ("application/openmetrics-text;q=0", ExpositionFormat::Text),
+            ("application/openmetrics-text;q=nan", ExpositionFormat::Text),
+            ("text/plain;version=0.0.4", ExpositionFormat::Text),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", ExpositionFormat::Text),
+            ("*/*", ExpositionFormat::Text),
+            ("", ExpositionFormat::Text),
         ] {
-            assert_eq!(Format::accepted(accept), format, "{accept}");
+            assert_eq!(ExpositionFormat::accepted(accept), format, "{accept}");
         }
     }
 

@@ -17,7 +17,8 @@ pub fn init(level: &str, json: bool) -> Result<(), String> {
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
     let filter = EnvFilter::try_new(&directives)
         .map_err(|e| format!("`{directives}` is no log level: {e}; write for instance `info` or `nightshift=debug`"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Escaped(io::stderr));
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(EscapedOutput(io::stderr));
     let done = if json { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
     done.map_err(|e| format!("logging was started before: {e}"))
 }
@@ -46,11 +47,11 @@ fn is_hostile(c: char) -> bool {
 }
 
 /// Makes writers that escape. The formatter hands over one event in one write, with one newline at its end.
-struct Escaped<M>(M);
+struct EscapedOutput<M>(M);
 
 struct EscapedWriter<W>(W);
 
-impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for Escaped<M> {
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EscapedOutput<M> {
     type Writer = EscapedWriter<M::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
@@ -97,7 +98,7 @@ mod tests {
         for json in [true, false] {
             let page = Page::default();
             let out = page.clone();
-            let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(Escaped(move || out.clone()));
+            let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(EscapedOutput(move || out.clone()));
             let hostile = "x\n{\"level\":\"INFO\"}\r\u{1b}[2J\u{202e}\u{9b}0m\0";
             let say = || tracing::info!(label = %hostile, "message {hostile}");
             if json {

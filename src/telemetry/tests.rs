@@ -3,7 +3,7 @@
 //! Invariant: what one names the other has, and nothing more.
 
 use super::*;
-use crate::policy::Unread;
+use crate::policy::EngineReadError;
 
 #[test]
 fn the_table_and_the_page_name_the_same_metrics() {
@@ -16,20 +16,20 @@ fn the_table_and_the_page_name_the_same_metrics() {
     metrics.unmatched("prod", 2);
     metrics.unmatched("made-up-by-a-sender", 1);
     metrics.step(Phase::Begin, Duration::from_millis(2));
-    metrics.effect(Effect::Keyed, Ended::Ok);
-    metrics.ambiguous(Effect::Blind, Settled::Asked);
+    metrics.effect(EffectClass::Keyed, Ended::Ok);
+    metrics.ambiguous(EffectClass::Blind, Settled::Asked);
     metrics.fenced(Fence::Store);
     metrics.invariant_violated();
     metrics.action_refused(ReasonCode::BlastRadius);
     metrics.run_ended("done");
     metrics.judged(Verdict::Right);
-    metrics.set_levels(&Levels::default());
+    metrics.set_levels(&StoreGauges::default());
     metrics.set_agents(3, 1);
     metrics.budget(Budget::AtOnce, 1.0, 2.0);
     metrics.delivery(ChannelKind::Slack, Delivered::Retry);
     metrics.slack_answered(SlackDoor::Command, Duration::from_millis(3));
     metrics.slack_opened(false);
-    metrics.probed(EngineKind::Vllm, Probed::Unread(Unread::Garbage));
+    metrics.probed(EngineKind::Vllm, ProbeResult::Unread(EngineReadError::Garbage));
     metrics.set_probes(EngineKind::Vllm, &ProbeLevels { targets: 2, up: 1, oldest_seconds: 3.0 });
     metrics.warmed(Via::Job, Ended::Ok, 30.0, 1 << 30, Some(1.0));
     let page = metrics.render();

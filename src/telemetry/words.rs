@@ -2,7 +2,7 @@
 //!
 //! Invariant: every label is one of these; none comes from outside the program.
 
-use crate::policy::Unread;
+use crate::policy::EngineReadError;
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $word:literal),+ $(,)? }) => {
@@ -71,18 +71,18 @@ words!(
 
 /// The result of one probe of an inference engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probed {
+pub enum ProbeResult {
     Up,
     NotReady,
-    Unread(Unread),
+    Unread(EngineReadError),
 }
 
-impl Probed {
+impl ProbeResult {
     pub(super) const fn word(self) -> &'static str {
         match self {
-            Probed::Up => "up",
-            Probed::NotReady => "not-ready",
-            Probed::Unread(why) => why.word(),
+            ProbeResult::Up => "up",
+            ProbeResult::NotReady => "not-ready",
+            ProbeResult::Unread(why) => why.word(),
         }
     }
 }
@@ -99,7 +99,7 @@ pub struct ProbeLevels {
 
 /// The current state, read from the store for each scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Levels {
+pub struct StoreGauges {
     pub episodes_open: u64,
     pub incidents_open: u64,
     pub runs_unfinished: u64,

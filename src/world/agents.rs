@@ -6,7 +6,7 @@
 
 use super::WorldError;
 use crate::limits;
-use crate::model::{AgentName, Answer, Command, RunId, Standing, Time};
+use crate::model::{AgentCommand, AgentName, AgentStatus, CommandStatus, RunId, Time};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -16,32 +16,32 @@ use tokio::sync::watch;
 
 /// All agents. Clones are the same box.
 #[derive(Clone, Default)]
-pub struct Agents {
-    post: Arc<Post>,
+pub struct AgentMailbox {
+    post: Arc<MailboxState>,
     /// The cluster whose nodes are meant where only a node is named.
     cluster: String,
     /// Of the step that this client is for; see `World::gated`.
-    gate: Option<super::Gate>,
+    gate: Option<super::KillSwitchGate>,
 }
 
 #[derive(Default)]
-struct Post {
+struct MailboxState {
     epoch: AtomicI64,
     reads: AtomicU32,
-    desks: Mutex<BTreeMap<AgentName, Desk>>,
+    desks: Mutex<BTreeMap<AgentName, CommandQueue>>,
     /// Work for a node without its agent (a Job), by the step's key: when it was last checked, the node, the verb, the
     /// progress.
     elsewhere: Mutex<BTreeMap<String, (Instant, String, String, Value)>>,
 }
 
 /// One node's part of the box.
-struct Desk {
+struct CommandQueue {
     seen: Instant,
     /// Polls that wait here now.
     polls: usize,
-    standing: Standing,
+    standing: AgentStatus,
     /// By `Command::key`.
-    letters: BTreeMap<String, Letter>,
+    letters: BTreeMap<String, PendingCommand>,
     /// Keys of commands whose run users have cancelled, oldest first.
     unwanted: VecDeque<String>,
     /// Moves when a command is ready to be taken.
@@ -50,14 +50,14 @@ struct Desk {
     mail: watch::Sender<u64>,
 }
 
-struct Letter {
-    command: Command,
+struct PendingCommand {
+    command: AgentCommand,
     /// Of the step that gave it.
-    gate: Option<super::Gate>,
+    gate: Option<super::KillSwitchGate>,
     asked: Instant,
     /// When an agent last took it; none: it waits.
     taken: Option<Instant>,
-    answer: Option<Answer>,
+    answer: Option<CommandStatus>,
 }
 
 /// An agent as users see it.
@@ -66,20 +66,20 @@ pub struct AgentSeen {
     pub name: AgentName,
     pub here: bool,
     pub silent_for: Duration,
-    pub standing: Standing,
+    pub standing: AgentStatus,
     /// Commands that it was given and has not ended.
     pub commands: usize,
 }
 
-impl Agents {
+impl AgentMailbox {
     /// The same box, for steps about this cluster.
-    pub fn within(&self, cluster: &str) -> Agents {
-        Agents { cluster: cluster.to_owned(), ..self.clone() }
+    pub fn within(&self, cluster: &str) -> AgentMailbox {
+        AgentMailbox { cluster: cluster.to_owned(), ..self.clone() }
     }
 
     /// The same box; what is put into it is handed over only while this gate is open.
-    pub(super) fn gated(&self, gate: &super::Gate) -> Agents {
-        Agents { gate: Some(gate.clone()), ..self.clone() }
+    pub(super) fn gated(&self, gate: &super::KillSwitchGate) -> AgentMailbox {
+        AgentMailbox { gate: Some(gate.clone()), ..self.clone() }
     }
 
     /// The epoch that commands carry: an agent refuses those of an older one.
@@ -93,9 +93,9 @@ impl Agents {
     }
 
     /// A command that only reads and belongs to no step: its key is never used twice in this process.
-    pub fn question(&self, verb: &str, args: Map<String, Value>, deadline: Time) -> Command {
+    pub fn question(&self, verb: &str, args: Map<String, Value>, deadline: Time) -> AgentCommand {
         let step = self.post.reads.fetch_add(1, Ordering::Relaxed);
-        Command {
+        AgentCommand {
             run: RunId(0),
             step,
             epoch: self.epoch(),
@@ -109,7 +109,7 @@ impl Agents {
     /// Whether the node's agent has connected lately.
     pub fn is_here(&self, node: &str) -> bool {
         let desks = self.desks();
-        self.find(&desks, node).is_ok_and(|name| desks.get(&name).is_some_and(Desk::is_here))
+        self.find(&desks, node).is_ok_and(|name| desks.get(&name).is_some_and(CommandQueue::is_here))
     }
 
     /// The state of the node's agent.
@@ -117,7 +117,7 @@ impl Agents {
     /// # Errors
     ///
     /// Fails when no agent of the node is connected.
-    pub fn standing(&self, node: &str) -> Result<Standing, WorldError> {
+    pub fn standing(&self, node: &str) -> Result<AgentStatus, WorldError> {
         let desks = self.desks();
         let name = self.find(&desks, node)?;
         let desk = desks.get(&name).filter(|desk| desk.is_here()).ok_or_else(|| unreached(&name))?;
@@ -131,10 +131,10 @@ impl Agents {
     ///
     /// Fails with `Unreached` when no agent of that node is connected, so the command was given to none, and when the
     /// agent's queue is full.
-    pub async fn ask(&self, node: &str, command: &Command) -> Result<Answer, WorldError> {
+    pub async fn ask(&self, node: &str, command: &AgentCommand) -> Result<CommandStatus, WorldError> {
         let key = command.key();
         let name = self.find(&self.desks(), node)?;
-        self.gate.as_ref().map_or(Ok(()), super::Gate::pass)?;
+        self.gate.as_ref().map_or(Ok(()), super::KillSwitchGate::pass)?;
         let mut mail = self.put(&name, &key, command)?;
         let ended = async {
             loop {
@@ -153,17 +153,17 @@ impl Agents {
         }
         let desks = self.desks();
         let letter = desks.get(&name).and_then(|desk| desk.letters.get(&key));
-        Ok(letter.and_then(|letter| letter.answer.clone()).unwrap_or_else(|| Answer::Working {
+        Ok(letter.and_then(|letter| letter.answer.clone()).unwrap_or_else(|| CommandStatus::Working {
             why: format!("the agent of {name} has not answered yet"),
             progress: Value::Null,
         }))
     }
 
     /// An agent polls for its commands: those that wait, or none after `wait`. Proves that it is here.
-    pub async fn take(&self, agent: impl Into<AgentName>, standing: Standing, wait: Duration) -> Vec<Command> {
+    pub async fn take(&self, agent: impl Into<AgentName>, standing: AgentStatus, wait: Duration) -> Vec<AgentCommand> {
         let name = agent.into();
         let mut post = self.greet(&name, standing).post.subscribe();
-        let _here = Waiting::begin(self, &name);
+        let _here = WaitingPoll::begin(self, &name);
         let some = async {
             loop {
                 post.borrow_and_update();
@@ -181,7 +181,7 @@ impl Agents {
 
     /// Takes an agent's answer to a command; returns whether a step waits for more. A command without a waiting step is
     /// dropped.
-    pub fn answered(&self, agent: impl Into<AgentName>, key: &str, answer: Answer) -> bool {
+    pub fn answered(&self, agent: impl Into<AgentName>, key: &str, answer: CommandStatus) -> bool {
         let mut desks = self.desks();
         let Some(desk) = desks.get_mut(&agent.into()) else { return true };
         desk.seen = Instant::now();
@@ -199,7 +199,7 @@ impl Agents {
             let (gone, kept) =
                 std::mem::take(&mut desk.letters).into_iter().partition(|(_, one)| one.command.run == run);
             desk.letters = kept;
-            let gone: BTreeMap<String, Letter> = gone;
+            let gone: BTreeMap<String, PendingCommand> = gone;
             gone.into_keys().for_each(|key| desk.unwant(key));
         }
     }
@@ -239,7 +239,7 @@ impl Agents {
         let letters = desks.iter().flat_map(|(node, desk)| desk.letters.values().map(move |letter| (node, letter)));
         let waited_for = letters.filter(|(_, letter)| letter.asked.elapsed() < limits::AGENT_ASKED_ABOUT);
         let working = waited_for.filter_map(|(node, letter)| match &letter.answer {
-            Some(Answer::Working { progress, .. }) => {
+            Some(CommandStatus::Working { progress, .. }) => {
                 Some((node.node.clone(), letter.command.verb.clone(), progress.clone()))
             }
             _ => None,
@@ -248,7 +248,7 @@ impl Agents {
     }
 
     /// An agent has connected: it is here, with this state.
-    pub fn heard(&self, agent: impl Into<AgentName>, standing: Standing) {
+    pub fn heard(&self, agent: impl Into<AgentName>, standing: AgentStatus) {
         drop(self.greet(&agent.into(), standing));
     }
 
@@ -272,7 +272,7 @@ impl Agents {
 
     /// The agent that is meant by a node's name: that of our cluster; else one that names no cluster, if there is no other
     /// of that name that could be meant as well.
-    fn find(&self, desks: &BTreeMap<AgentName, Desk>, node: &str) -> Result<AgentName, WorldError> {
+    fn find(&self, desks: &BTreeMap<AgentName, CommandQueue>, node: &str) -> Result<AgentName, WorldError> {
         let own = AgentName::new(&self.cluster, node);
         if !own.cluster.is_empty() && desks.contains_key(&own) {
             return Ok(own);
@@ -298,7 +298,7 @@ impl Agents {
         }
     }
 
-    fn put(&self, name: &AgentName, key: &str, command: &Command) -> Result<watch::Receiver<u64>, WorldError> {
+    fn put(&self, name: &AgentName, key: &str, command: &AgentCommand) -> Result<watch::Receiver<u64>, WorldError> {
         let mut desks = self.desks();
         let desk = desks.get_mut(name).filter(|desk| desk.is_here()).ok_or_else(|| unreached(name))?;
         desk.letters.retain(|_, letter| letter.asked.elapsed() < limits::AGENT_LETTER_KEPT);
@@ -307,7 +307,7 @@ impl Agents {
             return Err(WorldError::TooMany { why, after: None });
         }
         let now = Instant::now();
-        let letter = desk.letters.entry(key.to_owned()).or_insert_with(|| Letter {
+        let letter = desk.letters.entry(key.to_owned()).or_insert_with(|| PendingCommand {
             command: command.clone(),
             gate: None,
             asked: now,
@@ -327,17 +327,17 @@ impl Agents {
     }
 
     /// The final answer, once.
-    fn collect(&self, name: &AgentName, key: &str) -> Option<Answer> {
+    fn collect(&self, name: &AgentName, key: &str) -> Option<CommandStatus> {
         let mut desks = self.desks();
         let desk = desks.get_mut(name)?;
-        let ended = matches!(desk.letters.get(key)?.answer, Some(Answer::Ended { .. }));
+        let ended = matches!(desk.letters.get(key)?.answer, Some(CommandStatus::Ended { .. }));
         if ended { desk.letters.remove(key)?.answer } else { None }
     }
 
-    fn waiting(&self, name: &AgentName) -> Vec<Command> {
+    fn waiting(&self, name: &AgentName) -> Vec<AgentCommand> {
         let mut desks = self.desks();
         let Some(desk) = desks.get_mut(name) else { return Vec::new() };
-        let open = |letter: &Letter| letter.gate.as_ref().is_none_or(|gate| gate.pass().is_ok());
+        let open = |letter: &PendingCommand| letter.gate.as_ref().is_none_or(|gate| gate.pass().is_ok());
         let letters = desk.letters.values_mut().filter(|letter| letter.taken.is_none() && open(letter));
         letters
             .map(|letter| {
@@ -348,12 +348,12 @@ impl Agents {
     }
 
     /// The desk of an agent, made if need be. The guard must not be held over an await.
-    fn greet(&self, name: &AgentName, standing: Standing) -> Greeted {
+    fn greet(&self, name: &AgentName, standing: AgentStatus) -> GreetedAgent {
         let mut desks = self.desks();
-        let desk = desks.entry(name.clone()).or_insert_with(|| Desk {
+        let desk = desks.entry(name.clone()).or_insert_with(|| CommandQueue {
             seen: Instant::now(),
             polls: 0,
-            standing: Standing::default(),
+            standing: AgentStatus::default(),
             letters: BTreeMap::new(),
             unwanted: VecDeque::new(),
             post: watch::Sender::new(0),
@@ -365,10 +365,10 @@ impl Agents {
         }
         desk.seen = Instant::now();
         desk.standing = standing;
-        Greeted { post: desk.post.clone() }
+        GreetedAgent { post: desk.post.clone() }
     }
 
-    fn desks(&self) -> MutexGuard<'_, BTreeMap<AgentName, Desk>> {
+    fn desks(&self) -> MutexGuard<'_, BTreeMap<AgentName, CommandQueue>> {
         self.post.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -383,26 +383,26 @@ fn unreached(name: &AgentName) -> WorldError {
     ))
 }
 
-struct Greeted {
+struct GreetedAgent {
     post: watch::Sender<u64>,
 }
 
 /// A poll that waits; also when its connection breaks it is counted off.
-struct Waiting<'a> {
-    agents: &'a Agents,
+struct WaitingPoll<'a> {
+    agents: &'a AgentMailbox,
     name: &'a AgentName,
 }
 
-impl<'a> Waiting<'a> {
-    fn begin(agents: &'a Agents, name: &'a AgentName) -> Waiting<'a> {
+impl<'a> WaitingPoll<'a> {
+    fn begin(agents: &'a AgentMailbox, name: &'a AgentName) -> WaitingPoll<'a> {
         if let Some(desk) = agents.desks().get_mut(name) {
             desk.polls += 1;
         }
-        Waiting { agents, name }
+        WaitingPoll { agents, name }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingPoll<'_> {
     fn drop(&mut self) {
         if let Some(desk) = self.agents.desks().get_mut(self.name) {
             desk.polls = desk.polls.saturating_sub(1);
@@ -411,7 +411,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Desk {
+impl CommandQueue {
     fn unwant(&mut self, key: String) {
         if !self.unwanted.contains(&key) {
             self.unwanted.push_back(key);
@@ -431,30 +431,30 @@ mod tests {
     use super::*;
     use crate::model::Outcome;
 
-    fn command(agents: &Agents, step: u32) -> Command {
-        Command { run: RunId(7), step, ..agents.question("gpu::reset", Map::new(), Time::UNIX_EPOCH) }
+    fn command(agents: &AgentMailbox, step: u32) -> AgentCommand {
+        AgentCommand { run: RunId(7), step, ..agents.question("gpu::reset", Map::new(), Time::UNIX_EPOCH) }
     }
 
-    fn ended(value: Value) -> Answer {
-        Answer::Ended { outcome: Outcome::Ok(value) }
+    fn ended(value: Value) -> CommandStatus {
+        CommandStatus::Ended { outcome: Outcome::Ok(value) }
     }
 
     #[tokio::test]
     async fn a_node_without_an_agent_is_not_reached_and_nothing_is_kept_for_it() {
-        let agents = Agents::default();
+        let agents = AgentMailbox::default();
         let asked = agents.ask("gpu-1", &command(&agents, 0)).await;
         assert!(matches!(&asked, Err(WorldError::Unreached(why)) if why.contains("gpu-1")), "{asked:?}");
-        assert_eq!(agents.take("gpu-1", Standing::default(), Duration::ZERO).await, []);
+        assert_eq!(agents.take("gpu-1", AgentStatus::default(), Duration::ZERO).await, []);
     }
 
     #[tokio::test]
     async fn a_command_is_taken_once_and_its_answer_reaches_who_asked() {
-        let agents = Agents::default();
-        agents.heard("gpu-1", Standing::default());
+        let agents = AgentMailbox::default();
+        agents.heard("gpu-1", AgentStatus::default());
         let asked = command(&agents, 3);
         let (answer, taken) = tokio::join!(agents.ask("gpu-1", &asked), async {
-            let taken = agents.take("gpu-1", Standing::default(), Duration::from_secs(20)).await;
-            assert_eq!(agents.take("gpu-1", Standing::default(), Duration::ZERO).await, []);
+            let taken = agents.take("gpu-1", AgentStatus::default(), Duration::from_secs(20)).await;
+            assert_eq!(agents.take("gpu-1", AgentStatus::default(), Duration::ZERO).await, []);
             agents.answered("gpu-1", "r7/2", ended(Value::from("of another step")));
             agents.answered("gpu-1", &taken[0].key(), ended(Value::from(1)));
             taken
@@ -466,10 +466,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_command_is_told_to_its_agent_and_no_other() {
-        let agents = Agents::default();
-        agents.heard("gpu-1", Standing::default());
-        let (ours, theirs) = (command(&agents, 3), Command { run: RunId(8), ..command(&agents, 3) });
-        let working = || Answer::Working { why: "reading".to_owned(), progress: serde_json::json!({ "percent": 40 }) };
+        let agents = AgentMailbox::default();
+        agents.heard("gpu-1", AgentStatus::default());
+        let (ours, theirs) = (command(&agents, 3), AgentCommand { run: RunId(8), ..command(&agents, 3) });
+        let working =
+            || CommandStatus::Working { why: "reading".to_owned(), progress: serde_json::json!({ "percent": 40 }) };
         for asked in [&ours, &theirs] {
             let left = tokio::time::timeout(Duration::from_millis(5), agents.ask("gpu-1", asked)).await;
             assert!(left.is_err() && agents.answered("gpu-1", &asked.key(), working()));
@@ -484,8 +485,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_at_work_is_asked_again_and_one_that_started_anew_is_handed_it_again() {
-        let agents = Agents::default();
-        let standing = |boot: &str| Standing { boot: boot.to_owned(), ..Standing::default() };
+        let agents = AgentMailbox::default();
+        let standing = |boot: &str| AgentStatus { boot: boot.to_owned(), ..AgentStatus::default() };
         agents.heard("gpu-1", standing("a"));
         let asked = command(&agents, 3);
         // The caller may go away at any moment: the command stays.
@@ -497,15 +498,15 @@ mod tests {
 
     #[tokio::test]
     async fn two_clusters_may_have_a_node_of_one_name_and_a_command_never_goes_to_the_wrong_one() {
-        let agents = Agents::default();
+        let agents = AgentMailbox::default();
         let (eu, us) = (AgentName::new("eu-1", "gpu-1"), AgentName::new("us-1", "gpu-1"));
-        agents.heard(&eu, Standing::default());
-        agents.heard(&us, Standing::default());
+        agents.heard(&eu, AgentStatus::default());
+        agents.heard(&us, AgentStatus::default());
         let asked = command(&agents, 3);
         let within = agents.within("us-1");
         let (answer, taken) = tokio::join!(within.ask("gpu-1", &asked), async {
-            let taken = agents.take(&us, Standing::default(), Duration::from_secs(20)).await;
-            assert_eq!(agents.take(&eu, Standing::default(), Duration::ZERO).await, []);
+            let taken = agents.take(&us, AgentStatus::default(), Duration::from_secs(20)).await;
+            assert_eq!(agents.take(&eu, AgentStatus::default(), Duration::ZERO).await, []);
             // The other one cannot answer for it.
             agents.answered(&eu, &asked.key(), ended(Value::from("wrong")));
             agents.answered(&us, &asked.key(), ended(Value::from("right")));
@@ -520,7 +521,7 @@ mod tests {
         let unnamed = refused("");
         assert!(matches!(&unnamed, WorldError::Invalid(why) if why.contains("eu-1, us-1")), "{unnamed:?}");
         // One that names no cluster could be of either.
-        agents.heard("gpu-1", Standing::default());
+        agents.heard("gpu-1", AgentStatus::default());
         assert!(agents.within("eu-1").standing("gpu-1").is_ok());
         let doubtful = refused("ap-1");
         assert!(matches!(&doubtful, WorldError::Invalid(why) if why.contains("none, eu-1, us-1")), "{doubtful:?}");

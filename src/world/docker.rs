@@ -32,7 +32,7 @@ impl Default for DockerConfig {
 
 /// The fields of a container that we use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Container {
+pub struct DockerContainer {
     pub name: String,
     pub id: String,
     pub image: String,
@@ -45,7 +45,7 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
 }
 
-impl Container {
+impl DockerContainer {
     /// The model in the container's label; empty where it has none.
     pub fn model(&self) -> &str {
         self.labels.get(MODEL).map(String::as_str).unwrap_or_default()
@@ -63,21 +63,21 @@ impl Container {
 
 /// The client. Connects anew for each question, so that an engine that was restarted is no trouble.
 #[derive(Clone, Debug)]
-pub struct Docker {
+pub struct DockerClient {
     socket: PathBuf,
     /// Of the step that this client is for; see `World::gated`.
-    gate: Option<super::Gate>,
+    gate: Option<super::KillSwitchGate>,
 }
 
-impl Docker {
+impl DockerClient {
     /// A client of this socket. Connects to nothing yet.
-    pub fn new(config: &DockerConfig) -> Docker {
-        Docker { socket: config.socket.clone(), gate: None }
+    pub fn new(config: &DockerConfig) -> DockerClient {
+        DockerClient { socket: config.socket.clone(), gate: None }
     }
 
     /// The same client, which restarts nothing while this gate is closed.
-    pub(super) fn gated(&self, gate: &super::Gate) -> Docker {
-        Docker { gate: Some(gate.clone()), ..self.clone() }
+    pub(super) fn gated(&self, gate: &super::KillSwitchGate) -> DockerClient {
+        DockerClient { gate: Some(gate.clone()), ..self.clone() }
     }
 
     /// All containers with our label, by name; those that do not run, too.
@@ -85,7 +85,7 @@ impl Docker {
     /// # Errors
     ///
     /// Fails when the engine is not reached or refuses, or more than `CONTAINERS` containers bear the label.
-    pub async fn containers(&self) -> Result<Vec<Container>, WorldError> {
+    pub async fn containers(&self) -> Result<Vec<DockerContainer>, WorldError> {
         let client = self.client(limits::DOCKER_TIMEOUT)?;
         let filters = HashMap::from([("label".to_owned(), vec![MODEL.to_owned()])]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
@@ -112,14 +112,14 @@ impl Docker {
     /// # Errors
     ///
     /// Fails when the name is not valid, no such container exists, or the engine is not reached or refuses.
-    pub async fn container(&self, name: &str) -> Result<Container, WorldError> {
+    pub async fn container(&self, name: &str) -> Result<DockerContainer, WorldError> {
         check(name)?;
         let client = self.client(limits::DOCKER_TIMEOUT)?;
         let found = client.inspect_container(name, None).await.map_err(|error| self.trouble(name, &error))?;
         let state = found.state.unwrap_or_default();
         let config = found.config.unwrap_or_default();
         let health = state.health.and_then(|health| health.status).map(|status| status.to_string());
-        Ok(Container {
+        Ok(DockerContainer {
             name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
             id: found.id.unwrap_or_default(),
             image: config.image.unwrap_or_default(),
@@ -140,7 +140,7 @@ impl Docker {
         let client = self.client(grace + limits::CONTAINER_RESTART_SLACK)?;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = RestartContainerOptions { t: Some(seconds), ..RestartContainerOptions::default() };
-        self.gate.as_ref().map_or(Ok(()), super::Gate::pass)?;
+        self.gate.as_ref().map_or(Ok(()), super::KillSwitchGate::pass)?;
         client.restart_container(id, Some(options)).await.map_err(|error| self.trouble(id, &error))
     }
 
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn only_what_bears_our_label_is_ours() {
-        let container = |labels: &[(&str, &str)]| Container {
+        let container = |labels: &[(&str, &str)]| DockerContainer {
             name: "llm".to_owned(),
             id: "1".to_owned(),
             image: "i".to_owned(),

@@ -2,11 +2,11 @@
 //!
 //! Invariant: an unreadable fact is unknown (`None`), never a default that allows.
 
-use super::kube::{About, Level, belongs_to_kubernetes};
-use super::{Kube, Node, World, WorldError};
+use super::kube::{FleetCount, FleetScope, belongs_to_kubernetes};
+use super::{KubeClient, Node, World, WorldError};
 use crate::limits;
 use crate::model::Subject;
-use crate::policy::{Facts, Group};
+use crate::policy::{NodeGroup, WorldFacts};
 use std::sync::OnceLock;
 
 /// The annotation with a cordon's owner: `<identity> <run> <why>`, written in the same patch as the cordon.
@@ -18,7 +18,7 @@ pub const NO_OWNER: &str = "another user or tool";
 
 /// Whether a node is cordoned, and whose that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cordon {
+pub enum CordonState {
     Open,
     /// By this installation, in that run.
     Ours {
@@ -36,29 +36,29 @@ pub fn cordon_mark(identity: &str, run: &str, why: &str) -> String {
 }
 
 /// Whose cordon a node bears.
-pub fn cordon(node: &Node, identity: &str) -> Cordon {
+pub fn cordon(node: &Node, identity: &str) -> CordonState {
     if !node.unschedulable {
-        return Cordon::Open;
+        return CordonState::Open;
     }
     match node.annotations.get(CORDONED_BY).map(|mark| mark.split_once(' ').unwrap_or((mark, ""))) {
         Some((by, rest)) if by == identity => {
-            Cordon::Ours { run: rest.split(' ').next().unwrap_or_default().to_owned() }
+            CordonState::Ours { run: rest.split(' ').next().unwrap_or_default().to_owned() }
         }
-        Some((by, _)) => Cordon::Foreign { who: by.to_owned() },
-        None => Cordon::Foreign { who: foreign_owner(node).to_owned() },
+        Some((by, _)) => CordonState::Foreign { who: by.to_owned() },
+        None => CordonState::Foreign { who: foreign_owner(node).to_owned() },
     }
 }
 
-pub(super) async fn read(world: &World, target: &Subject) -> Facts {
+pub(super) async fn read(world: &World, target: &Subject) -> WorldFacts {
     if let Some(name) = &target.container {
         return of_container(world, name).await;
     }
     let elsewhere = target.node.is_none() && target.pod.is_none() && target.namespace.is_none();
     let Ok(kube) = world.kube(target.cluster.as_deref()) else { return without_cluster(world) };
     if elsewhere {
-        return Facts::default();
+        return WorldFacts::default();
     }
-    let about = target.node.as_deref().map_or(About::Fleet, About::Node);
+    let about = target.node.as_deref().map_or(FleetScope::Fleet, FleetScope::Node);
     let (node, level) = tokio::join!(node_of(kube, target), kube.level(&*world.clock, about));
     let mut facts = counted(level);
     facts.protected = target.namespace.as_deref().and_then(protected_namespace);
@@ -68,8 +68,8 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
             // A pod may be moved off a node that another owner cordoned; the node itself is theirs.
             if target.node.is_some() {
                 let cordon = cordon(node, &world.identity);
-                facts.our_cordon = Some(matches!(cordon, Cordon::Ours { .. }));
-                if let Cordon::Foreign { who } = cordon {
+                facts.our_cordon = Some(matches!(cordon, CordonState::Ours { .. }));
+                if let CordonState::Foreign { who } = cordon {
                     facts.foreign_cordon = Some(who);
                 }
             }
@@ -93,8 +93,8 @@ pub(super) async fn read(world: &World, target: &Subject) -> Facts {
 }
 
 /// A container is alone on its machine: no fleet whose level could be exceeded, but its own labels count.
-async fn of_container(world: &World, name: &str) -> Facts {
-    let mut facts = Facts { read_at: Some(world.clock.now()), nodes_total: Some(1), ..Facts::default() };
+async fn of_container(world: &World, name: &str) -> WorldFacts {
+    let mut facts = WorldFacts { read_at: Some(world.clock.now()), nodes_total: Some(1), ..WorldFacts::default() };
     let read = async { world.docker()?.container(name).await };
     match read.await {
         Ok(container) => facts.protected = container.protected(),
@@ -108,39 +108,43 @@ async fn of_container(world: &World, name: &str) -> Facts {
     facts
 }
 
-pub(super) async fn fleet(world: &World) -> Facts {
+pub(super) async fn fleet(world: &World) -> WorldFacts {
     let Ok(kube) = world.kube(None) else { return without_cluster(world) };
-    counted(kube.level(&*world.clock, About::Fleet).await)
+    counted(kube.level(&*world.clock, FleetScope::Fleet).await)
 }
 
 /// Every group of nodes that the guards look at, of the first cluster; none where they could not be read.
-pub(super) async fn groups(world: &World) -> Vec<Group> {
+pub(super) async fn groups(world: &World) -> Vec<NodeGroup> {
     let Ok(kube) = world.kube(None) else { return Vec::new() };
-    kube.level(&*world.clock, About::Groups).await.map(|level| level.groups).unwrap_or_default()
+    kube.level(&*world.clock, FleetScope::Groups).await.map(|level| level.groups).unwrap_or_default()
 }
 
 /// Where no cluster is configured the fleet is the nodes whose agents have connected; silent ones are out.
-fn without_cluster(world: &World) -> Facts {
+fn without_cluster(world: &World) -> WorldFacts {
     let agents = if world.clusters.is_empty() { world.agents.list() } else { Vec::new() };
     if agents.is_empty() {
-        return Facts::default();
+        return WorldFacts::default();
     }
     let out = agents.iter().filter(|agent| !agent.here).map(|agent| agent.name.node.clone());
-    Facts { nodes_total: Some(agents.len() as u32), nodes_out: out.collect(), ..Facts::default() }
+    WorldFacts { nodes_total: Some(agents.len() as u32), nodes_out: out.collect(), ..WorldFacts::default() }
 }
 
 /// A level that could not be listed is unknown.
-fn counted(level: Result<Level, WorldError>) -> Facts {
+fn counted(level: Result<FleetCount, WorldError>) -> WorldFacts {
     match level {
-        Ok(Level { total, out, groups, read_at }) => {
-            Facts { nodes_total: Some(total), nodes_out: out, groups, read_at: Some(read_at), ..Facts::default() }
-        }
-        Err(_) => Facts::default(),
+        Ok(FleetCount { total, out, groups, read_at }) => WorldFacts {
+            nodes_total: Some(total),
+            nodes_out: out,
+            groups,
+            read_at: Some(read_at),
+            ..WorldFacts::default()
+        },
+        Err(_) => WorldFacts::default(),
     }
 }
 
 /// The node that the target is or runs on; a workload runs on several, and none of them is meant.
-async fn node_of(kube: &Kube, target: &Subject) -> Result<Option<Node>, WorldError> {
+async fn node_of(kube: &KubeClient, target: &Subject) -> Result<Option<Node>, WorldError> {
     if let Some(name) = &target.node {
         return kube.node(name).await.map(Some);
     }
@@ -223,12 +227,12 @@ mod tests {
     #[test]
     fn a_cordon_is_ours_only_with_our_mark() {
         let mut node = node();
-        assert_eq!(cordon(&node, "nightshift/a"), Cordon::Foreign { who: NO_OWNER.to_owned() });
+        assert_eq!(cordon(&node, "nightshift/a"), CordonState::Foreign { who: NO_OWNER.to_owned() });
         node.annotations.insert(CORDONED_BY.to_owned(), cordon_mark("nightshift/a", "r7", "XID 79\non gpu 3"));
-        assert_eq!(cordon(&node, "nightshift/a"), Cordon::Ours { run: "r7".to_owned() });
-        assert_eq!(cordon(&node, "nightshift/ab"), Cordon::Foreign { who: "nightshift/a".to_owned() });
+        assert_eq!(cordon(&node, "nightshift/a"), CordonState::Ours { run: "r7".to_owned() });
+        assert_eq!(cordon(&node, "nightshift/ab"), CordonState::Foreign { who: "nightshift/a".to_owned() });
         node.unschedulable = false;
-        assert_eq!(cordon(&node, "nightshift/a"), Cordon::Open);
+        assert_eq!(cordon(&node, "nightshift/a"), CordonState::Open);
     }
 
     #[test]

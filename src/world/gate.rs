@@ -14,15 +14,15 @@ use tower::BoxError;
 /// Asked before each request that changes something. Between the record of a step and its request a target is read, and
 /// that takes as long as the target or a machine without CPU time likes.
 #[derive(Clone)]
-pub struct Gate {
+pub struct KillSwitchGate {
     stopped: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     closed: Arc<AtomicBool>,
 }
 
-impl Gate {
+impl KillSwitchGate {
     /// `stopped` returns why everything is stopped, if it is.
-    pub fn new(stopped: impl Fn() -> Option<String> + Send + Sync + 'static) -> Gate {
-        Gate { stopped: Arc::new(stopped), closed: Arc::default() }
+    pub fn new(stopped: impl Fn() -> Option<String> + Send + Sync + 'static) -> KillSwitchGate {
+        KillSwitchGate { stopped: Arc::new(stopped), closed: Arc::default() }
     }
 
     /// # Errors
@@ -54,11 +54,11 @@ impl Gate {
 pub(in crate::world) struct GatedBody<B> {
     body: B,
     /// Until it was asked.
-    gate: Option<Gate>,
+    gate: Option<KillSwitchGate>,
 }
 
 impl<B> GatedBody<B> {
-    pub fn new(body: B, gate: Option<Gate>) -> GatedBody<B> {
+    pub fn new(body: B, gate: Option<KillSwitchGate>) -> GatedBody<B> {
         GatedBody { body, gate }
     }
 }
@@ -83,7 +83,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for GatedBody<B>
     }
 }
 
-impl std::fmt::Debug for Gate {
+impl std::fmt::Debug for KillSwitchGate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gate").field("closed", &self.was_closed()).finish_non_exhaustive()
     }
@@ -98,7 +98,7 @@ mod tests {
     fn a_closed_gate_lets_nothing_through_and_remembers_it() {
         let why = Arc::new(Mutex::new(None));
         let read = why.clone();
-        let gate = Gate::new(move || read.lock().unwrap().clone());
+        let gate = KillSwitchGate::new(move || read.lock().unwrap().clone());
         assert!(gate.pass().is_ok() && !gate.was_closed());
         *why.lock().unwrap() = Some("the file /etc/stop exists".to_owned());
         let refused = gate.clone().pass();
@@ -124,9 +124,11 @@ mod tests {
     }
 
     /// The switch that is thrown after it was first asked: while the connection was being opened.
-    fn thrown_meanwhile() -> Gate {
+    fn thrown_meanwhile() -> KillSwitchGate {
         let asked = std::sync::atomic::AtomicUsize::new(0);
-        Gate::new(move || (asked.fetch_add(1, Ordering::Relaxed) > 0).then(|| "the file /etc/stop exists".to_owned()))
+        KillSwitchGate::new(move || {
+            (asked.fetch_add(1, Ordering::Relaxed) > 0).then(|| "the file /etc/stop exists".to_owned())
+        })
     }
 
     #[tokio::test]
@@ -134,7 +136,7 @@ mod tests {
         crate::world::install_tls();
         let (url, mut sent) = silent().await;
         let gate = thrown_meanwhile();
-        let http = crate::world::Http::new("nightshift/test", &[format!("private+{url}")]).unwrap().gated(&gate);
+        let http = crate::world::HttpClient::new("nightshift/test", &[format!("private+{url}")]).unwrap().gated(&gate);
         let request = crate::world::HttpRequest {
             method: "POST".to_owned(),
             url: format!("{url}/hook"),
@@ -148,7 +150,7 @@ mod tests {
 
         let gate = thrown_meanwhile();
         let config = crate::world::KubeConfig { url, ..Default::default() };
-        let kube = crate::world::Kube::connect(&config, "nightshift/test").await.unwrap().gated(&gate);
+        let kube = crate::world::KubeClient::connect(&config, "nightshift/test").await.unwrap().gated(&gate);
         let refused = kube.patch_node("gpu-1", serde_json::json!({ "spec": { "unschedulable": true } }), None).await;
         assert!(matches!(&refused, Err(WorldError::Unreached(why)) if why.contains("not sent")), "{refused:?}");
         assert!(gate.was_closed());

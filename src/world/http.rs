@@ -10,7 +10,7 @@ pub use secrets::{HttpSecret, SecretHeader, SecretHeaders, wrong_host};
 use super::WorldError;
 use super::gate::GatedBody;
 use crate::limits;
-use reach::{Allow, Lookup, Space};
+use reach::{AddressSpace, AllowEntry, DnsLookup};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -49,21 +49,21 @@ pub struct HttpAnswer {
 
 /// Cheap to clone; connections are pooled per kind of destination, so a checked one never serves an unchecked one.
 #[derive(Clone)]
-pub struct Http {
+pub struct HttpClient {
     configured: reqwest::Client,
     /// Only where the allow-list has an entry for it: a client reads the system's certificates when it is built.
     public: Option<reqwest::Client>,
     private: Option<reqwest::Client>,
-    allow: Arc<[Allow]>,
+    allow: Arc<[AllowEntry]>,
     /// Of the step that this client is for; see `World::gated`.
-    gate: Option<super::Gate>,
-    secrets: Arc<secrets::Secrets>,
+    gate: Option<super::KillSwitchGate>,
+    secrets: Arc<secrets::NamedSecrets>,
 }
 
-impl Http {
+impl HttpClient {
     /// The same client, whose requests for runbooks that may change something pass this gate.
-    pub(super) fn gated(&self, gate: &super::Gate) -> Http {
-        Http { gate: Some(gate.clone()), ..self.clone() }
+    pub(super) fn gated(&self, gate: &super::KillSwitchGate) -> HttpClient {
+        HttpClient { gate: Some(gate.clone()), ..self.clone() }
     }
 
     /// `allow`: URL prefixes (scheme, host, port, path) that runbooks may reach. An entry reaches public addresses
@@ -73,24 +73,24 @@ impl Http {
     /// # Errors
     ///
     /// Fails when an entry of `allow` cannot be parsed, or a client cannot be built.
-    pub fn new(identity: &str, allow: &[String]) -> Result<Http, WorldError> {
-        Http::with_lookup(identity, allow, reach::system_lookup())
+    pub fn new(identity: &str, allow: &[String]) -> Result<HttpClient, WorldError> {
+        HttpClient::with_lookup(identity, allow, reach::system_lookup())
     }
 
-    fn with_lookup(identity: &str, allow: &[String], lookup: Lookup) -> Result<Http, WorldError> {
+    fn with_lookup(identity: &str, allow: &[String], lookup: DnsLookup) -> Result<HttpClient, WorldError> {
         super::install_tls();
-        let build = |space: Option<Space>| {
+        let build = |space: Option<AddressSpace>| {
             built(|| match space {
                 None => client(identity),
-                Some(space) => client(identity).dns_resolver(reach::Checked { space, lookup: lookup.clone() }),
+                Some(space) => client(identity).dns_resolver(reach::CheckedResolver { space, lookup: lookup.clone() }),
             })
         };
-        let allow: Arc<[Allow]> = allow.iter().map(|entry| Allow::parse(entry)).collect::<Result<_, _>>()?;
+        let allow: Arc<[AllowEntry]> = allow.iter().map(|entry| AllowEntry::parse(entry)).collect::<Result<_, _>>()?;
         let wanted = |space| allow.iter().any(|entry| entry.space() == space).then(|| build(Some(space))).transpose();
-        Ok(Http {
+        Ok(HttpClient {
             configured: build(None)?,
-            public: wanted(Space::Public)?,
-            private: wanted(Space::Private)?,
+            public: wanted(AddressSpace::Public)?,
+            private: wanted(AddressSpace::Private)?,
             allow,
             gate: None,
             secrets: Arc::default(),
@@ -98,8 +98,8 @@ impl Http {
     }
 
     /// The same with secrets that headers of runbooks may name.
-    pub fn with_secrets(self, secrets: BTreeMap<String, HttpSecret>) -> Http {
-        Http { secrets: Arc::new(secrets), ..self }
+    pub fn with_secrets(self, secrets: BTreeMap<String, HttpSecret>) -> HttpClient {
+        HttpClient { secrets: Arc::new(secrets), ..self }
     }
 
     /// For destinations from the configuration (notifiers, Alertmanager's API): no allow-list, same bounds. The URL may
@@ -145,12 +145,12 @@ impl Http {
     ) -> Result<HttpAnswer, WorldError> {
         let (url, space, opened) = self.checked(request, wanted)?;
         let client = match space {
-            Space::Public => &self.public,
-            Space::Private => &self.private,
+            AddressSpace::Public => &self.public,
+            AddressSpace::Private => &self.private,
         };
         let client = client.as_ref().expect("an entry of the allow-list granted it, and each entry's client was built");
         let gate = self.gate.as_ref().filter(|_| !request.method.eq_ignore_ascii_case("GET"));
-        gate.map_or(Ok(()), super::Gate::pass)?;
+        gate.map_or(Ok(()), super::KillSwitchGate::pass)?;
         let answer = exchange_with(client, url, request, opened.headers.clone(), gate).await?;
         Ok(HttpAnswer { body: opened.hide(answer.body), ..answer })
     }
@@ -167,13 +167,13 @@ impl Http {
         &self,
         request: &HttpRequest,
         wanted: &SecretHeaders,
-    ) -> Result<(Url, Space, secrets::Opened), WorldError> {
+    ) -> Result<(Url, AddressSpace, secrets::OpenedHeaders), WorldError> {
         let url = parse(&request.url)?;
         if let Some(name) = request.headers.keys().chain(wanted.keys()).find(|name| is_ours(name)) {
             return Err(WorldError::Invalid(format!("a runbook may not set the header `{name}`: the client does")));
         }
         let space = reach::space_of(&self.allow, &url)?;
-        let opened = secrets::open(&self.secrets, &url, space == Space::Public, wanted)?;
+        let opened = secrets::open(&self.secrets, &url, space == AddressSpace::Public, wanted)?;
         Ok((url, space, opened))
     }
 }
@@ -198,7 +198,7 @@ pub(super) fn client(identity: &str) -> reqwest::ClientBuilder {
 
 /// Why no request goes to this address, whatever named it: it is link-local, multicast or the cloud's metadata.
 pub(super) fn out_of_bounds(ip: IpAddr) -> Option<&'static str> {
-    reach::objection(ip, Space::Private)
+    reach::objection(ip, AddressSpace::Private)
 }
 
 /// The whole body, unless it is larger than allowed.
@@ -232,7 +232,7 @@ async fn read_body_of(mut answer: reqwest::Response, place: &str, most: usize) -
 pub(super) fn unanswered(error: &reqwest::Error, place: &str) -> WorldError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref::<reach::Refused>() {
+        if let Some(refused) = error.downcast_ref::<reach::RefusedAddress>() {
             return WorldError::Forbidden(refused.to_string());
         }
         cause = error.source();
@@ -281,7 +281,7 @@ async fn exchange_with(
     url: Url,
     request: &HttpRequest,
     more: HeaderMap,
-    gate: Option<&super::Gate>,
+    gate: Option<&super::KillSwitchGate>,
 ) -> Result<HttpAnswer, WorldError> {
     let place = place(&url);
     let method: reqwest::Method = request
@@ -306,7 +306,7 @@ async fn exchange_with(
     let answer = builder
         .send()
         .await
-        .map_err(|error| gate.and_then(super::Gate::ended).unwrap_or_else(|| unanswered(&error, &place)))?;
+        .map_err(|error| gate.and_then(super::KillSwitchGate::ended).unwrap_or_else(|| unanswered(&error, &place)))?;
     let status = answer.status().as_u16();
     let retry_after =
         answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -316,7 +316,7 @@ async fn exchange_with(
     Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned(), retry_after, scopes, date })
 }
 
-fn body(text: String, gate: Option<&super::Gate>) -> reqwest::Body {
+fn body(text: String, gate: Option<&super::KillSwitchGate>) -> reqwest::Body {
     match gate {
         None => text.into(),
         Some(gate) => {

@@ -2,11 +2,13 @@
 //!
 //! Invariant: a look takes no longer than its own time and reads no more than its bound; whatever answers is data.
 
-use super::http::{Http, HttpRequest};
+use super::http::{HttpClient, HttpRequest};
 use super::{Pod, World, WorldError};
 use crate::limits;
 use crate::model::Span;
-pub use crate::policy::{EngineKind, EngineLimits, EngineLook, EngineSignal, SignalGroup, Unread, engine_signals};
+pub use crate::policy::{
+    EngineKind, EngineLimits, EngineLook, EngineReadError, EngineSignal, SignalGroup, engine_signals,
+};
 use crate::policy::{EngineReading, parse_engine_page};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -188,11 +190,11 @@ fn labelled(pod: &Pod, word: &str) -> Result<EnginePoint, String> {
 
 /// The engines that the configuration names, for actions about a pod or a workload, and how each is looked at.
 #[derive(Debug, Clone, Default)]
-pub struct Engines(Arc<Vec<Probed>>);
+pub struct ProbedEngines(Arc<Vec<ProbedSource>>);
 
 /// One source that looks at engines.
 #[derive(Debug)]
-struct Probed {
+struct ProbedSource {
     points: Vec<EnginePoint>,
     /// The cluster whose pods it finds; none: no pods. An empty name is any cluster.
     cluster: Option<String>,
@@ -215,21 +217,21 @@ impl EngineManner {
     }
 }
 
-impl Engines {
+impl ProbedEngines {
     /// Those engines of these sources that are valid; others are refused where the configuration is checked.
-    pub fn of<'a>(probes: impl IntoIterator<Item = &'a ProbeConfig>) -> Engines {
-        Engines::seen_by(probes.into_iter().map(|probe| (probe, "", &[][..])))
+    pub fn of<'a>(probes: impl IntoIterator<Item = &'a ProbeConfig>) -> ProbedEngines {
+        ProbedEngines::seen_by(probes.into_iter().map(|probe| (probe, "", &[][..])))
     }
 
     /// The same, with the cluster and the namespaces in which each source finds pods.
-    pub fn seen_by<'a>(sources: impl IntoIterator<Item = (&'a ProbeConfig, &'a str, &'a [String])>) -> Engines {
-        let probed = sources.into_iter().map(|(probe, cluster, namespaces)| Probed {
+    pub fn seen_by<'a>(sources: impl IntoIterator<Item = (&'a ProbeConfig, &'a str, &'a [String])>) -> ProbedEngines {
+        let probed = sources.into_iter().map(|(probe, cluster, namespaces)| ProbedSource {
             points: probe.targets.iter().filter_map(|target| target.point().ok()).collect(),
             cluster: probe.pods.then(|| cluster.to_owned()),
             namespaces: namespaces.to_vec(),
             manner: EngineManner::of(probe),
         });
-        Engines(Arc::new(probed.collect()))
+        ProbedEngines(Arc::new(probed.collect()))
     }
 
     /// The configured engine of this pod.
@@ -247,9 +249,9 @@ impl Engines {
     }
 
     /// The source that names this engine, else one that finds its pod in this cluster.
-    fn probed(&self, cluster: &str, point: &EnginePoint) -> Option<&Probed> {
-        let names = |probed: &&Probed| probed.points.contains(point);
-        let finds = |probed: &&Probed| {
+    fn probed(&self, cluster: &str, point: &EnginePoint) -> Option<&ProbedSource> {
+        let names = |probed: &&ProbedSource| probed.points.contains(point);
+        let finds = |probed: &&ProbedSource| {
             let here = probed.cluster.as_deref().is_some_and(|own| own.is_empty() || own == cluster);
             here && (probed.namespaces.is_empty() || probed.namespaces.contains(&point.namespace))
         };
@@ -273,7 +275,7 @@ impl World {
 
 /// The result of a request of one token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
+pub enum TokenProbeResult {
     Answered,
     /// No answer in time.
     Silent(String),
@@ -283,31 +285,35 @@ pub enum Asked {
 
 impl World {
     /// Sends a request of one token: the only question which exercises the whole engine.
-    pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook, within: Span) -> Asked {
+    pub async fn ask_for_a_token(&self, point: &EnginePoint, look: &EngineLook, within: Span) -> TokenProbeResult {
         let served = look.reading().and_then(|reading| reading.lanes.keys().find_map(|lane| lane.split('/').next()));
         let model = if point.model.is_empty() { served.unwrap_or_default() } else { &point.model };
         let (path, body) = match point.kind {
-            EngineKind::Vllm if model.is_empty() => return Asked::Refused("its model is not known".to_owned()),
+            EngineKind::Vllm if model.is_empty() => {
+                return TokenProbeResult::Refused("its model is not known".to_owned());
+            }
             EngineKind::Vllm => ("/v1/completions", json!({ "model": model, "prompt": "ping", "max_tokens": 1 })),
             EngineKind::Tgi => ("/generate", json!({ "inputs": "ping", "parameters": { "max_new_tokens": 1 } })),
-            EngineKind::Triton => return Asked::Refused("no request fits every model of Triton".to_owned()),
+            EngineKind::Triton => return TokenProbeResult::Refused("no request fits every model of Triton".to_owned()),
         };
         // A target's address was read before, or there would be no point.
         let url = Url::parse(&point.ready).map_or_else(|_| point.ready.clone(), |url| at(&url, path));
         let request = HttpRequest { method: "POST".to_owned(), url, body, ..HttpRequest::default() };
         let Ok(answered) = tokio::time::timeout(within.0, self.http.send(&request)).await else {
-            return Asked::Silent(format!("no answer within {within}"));
+            return TokenProbeResult::Silent(format!("no answer within {within}"));
         };
         match answered {
-            Ok(answer) if answer.status == 200 => Asked::Answered,
-            Ok(answer) => Asked::Refused(format!("it answers {}{}", answer.status, words(answer.body.as_bytes()))),
-            Err(error @ WorldError::Unavailable(_)) => Asked::Silent(short(&error.to_string())),
-            Err(error) => Asked::Refused(short(&error.to_string())),
+            Ok(answer) if answer.status == 200 => TokenProbeResult::Answered,
+            Ok(answer) => {
+                TokenProbeResult::Refused(format!("it answers {}{}", answer.status, words(answer.body.as_bytes())))
+            }
+            Err(error @ WorldError::Unavailable(_)) => TokenProbeResult::Silent(short(&error.to_string())),
+            Err(error) => TokenProbeResult::Refused(short(&error.to_string())),
         }
     }
 }
 
-async fn readiness(http: &Http, point: &EnginePoint, within: Span) -> Option<String> {
+async fn readiness(http: &HttpClient, point: &EnginePoint, within: Span) -> Option<String> {
     match http.page(&point.ready, within.0, limits::HTTP_BODY_BYTES).await {
         Ok((200, _)) => None,
         Ok((status, body)) => Some(format!("it answers {status}{}", words(&body))),
@@ -315,23 +321,27 @@ async fn readiness(http: &Http, point: &EnginePoint, within: Span) -> Option<Str
     }
 }
 
-async fn metrics(http: &Http, point: &EnginePoint, within: Span) -> Result<EngineReading, (Unread, String)> {
+async fn metrics(
+    http: &HttpClient,
+    point: &EnginePoint,
+    within: Span,
+) -> Result<EngineReading, (EngineReadError, String)> {
     match http.page(&point.metrics, within.0, limits::ENGINE_PAGE_BYTES).await {
         Ok((200, body)) => {
             let model = Some(point.model.as_str()).filter(|model| !model.is_empty());
             let page = String::from_utf8_lossy(&body);
-            parse_engine_page(point.kind, &page, model).map_err(|why| (Unread::Garbage, short(&why)))
+            parse_engine_page(point.kind, &page, model).map_err(|why| (EngineReadError::Garbage, short(&why)))
         }
-        Ok((status, body)) => Err((Unread::Status, format!("it answers {status}{}", words(&body)))),
+        Ok((status, body)) => Err((EngineReadError::Status, format!("it answers {status}{}", words(&body)))),
         Err(error) => Err((kind(&error), short(&error.to_string()))),
     }
 }
 
-fn kind(error: &WorldError) -> Unread {
+fn kind(error: &WorldError) -> EngineReadError {
     match error {
-        WorldError::Unreached(_) => Unread::Unreached,
-        WorldError::Invalid(_) => Unread::TooLarge,
-        _ => Unread::Silent,
+        WorldError::Unreached(_) => EngineReadError::Unreached,
+        WorldError::Invalid(_) => EngineReadError::TooLarge,
+        _ => EngineReadError::Silent,
     }
 }
 
@@ -430,7 +440,8 @@ mod tests {
         let point = target.point().unwrap();
         let (named, found, other) = (probe(7, false, vec![target]), probe(8, true, vec![]), probe(9, true, vec![]));
         let space = ["inference".to_owned()];
-        let engines = Engines::seen_by([(&named, "eu", &[][..]), (&found, "eu", &space[..]), (&other, "us", &[][..])]);
+        let engines =
+            ProbedEngines::seen_by([(&named, "eu", &[][..]), (&found, "eu", &space[..]), (&other, "us", &[][..])]);
         let looks = |cluster: &str, point: &EnginePoint| {
             engines.probed(cluster, point).map(|probed| probed.manner.limits.looks)
         };

@@ -38,7 +38,7 @@ pub struct ConfigMapName {
 
 /// The last reading of the ConfigMap.
 #[derive(Debug, Default)]
-struct Seen {
+struct SwitchReading {
     /// When the request was sent that brought the answer, by the running clock: a reading is as old as its request.
     at: Option<Duration>,
     stop: Option<String>,
@@ -49,7 +49,7 @@ struct Seen {
 #[derive(Debug, Default)]
 pub struct KillSwitch {
     config: KillSwitchConfig,
-    seen: Mutex<Seen>,
+    seen: Mutex<SwitchReading>,
 }
 
 impl KillSwitch {
@@ -93,11 +93,11 @@ impl KillSwitch {
         match answer {
             Ok(Ok(data)) => {
                 let stop = data.get("stop").map(String::as_str).filter(|text| !matches!(*text, "" | "false"));
-                *seen = Seen { at: Some(asked), stop: stop.map(said), unread: String::new() };
+                *seen = SwitchReading { at: Some(asked), stop: stop.map(said), unread: String::new() };
             }
             // It is made to stop everything; that there is none is an answer.
             Ok(Err(super::WorldError::NotFound(_))) => {
-                *seen = Seen { at: Some(asked), ..Seen::default() };
+                *seen = SwitchReading { at: Some(asked), ..SwitchReading::default() };
             }
             Ok(Err(error)) => seen.unread = format!(": {error}"),
             Err(_) => seen.unread = ": no answer".to_owned(),
@@ -151,7 +151,7 @@ mod tests {
         let map = ConfigMapName { cluster: None, namespace: "ops".into(), name: "nightshift-stop".into() };
         let switch = KillSwitch::new(KillSwitchConfig { file: None, config_map: Some(map) });
         assert!(switch.engaged(now()).unwrap().contains("was not read"));
-        *switch.seen.lock().unwrap() = Seen { at: Some(now()), stop: None, unread: String::new() };
+        *switch.seen.lock().unwrap() = SwitchReading { at: Some(now()), stop: None, unread: String::new() };
         assert_eq!(switch.engaged(now()), None);
         assert!(switch.engaged(now() + limits::KILL_STALE).is_some());
         assert!(switch.engaged(now() - Duration::from_secs(1)).is_some(), "a reading from the future is no reading");

@@ -21,22 +21,22 @@ mod wire;
 mod workloads;
 
 pub use beside::{EventNote, NIGHTSHIFT_CONDITION};
-pub use budgets::{Budget, WaitingPod};
-pub(in crate::world) use fleet::{About, Level};
+pub use budgets::{DisruptionBudget, WaitingPod};
+pub(in crate::world) use fleet::{FleetCount, FleetScope};
 pub use jobs::{CacheJob, Job, JobPod};
 pub use lease::EngineLease;
 pub(in crate::world) use protected::belongs_to_kubernetes;
 pub use reach::KubeConfig;
-pub use review::Reviewed;
+pub use review::ReviewedToken;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
-pub use traffic::Selects;
-pub use watch::Told;
+pub use traffic::ServiceSelector;
+pub use watch::WatchEvent;
 
 use super::WorldError;
 use crate::limits;
-use answer::Asked;
+use answer::KubeRequest;
 use http::Method;
-pub use pulse::Pulse;
+pub use pulse::ApiHealth;
 use send::{conditional, decode, escape, pod_path, segment};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -169,15 +169,15 @@ pub enum EvictAnswer {
 
 /// One cluster.
 #[derive(Clone)]
-pub struct Kube {
+pub struct KubeClient {
     link: Arc<reach::ClusterClient>,
     /// The field manager, as a query parameter's value.
     manager: String,
     /// The record of the nodes, shared by all clones of this client.
-    fleet: Arc<fleet::Fleet>,
-    heard: Arc<Mutex<pulse::Heard>>,
+    fleet: Arc<fleet::FleetView>,
+    heard: Arc<Mutex<pulse::ApiContact>>,
     /// The last read, for the caller that needs it right after; see `noting`.
-    noted: Option<Arc<Mutex<Noted>>>,
+    noted: Option<Arc<Mutex<ReadHandoff>>>,
     notes: bool,
     cache_job: Option<Arc<CacheJob>>,
     /// See `protect`.
@@ -185,14 +185,14 @@ pub struct Kube {
     /// Where the Lease lies by which one of several engines acts; none: no Lease is kept.
     lease_namespace: Option<Arc<str>>,
     /// Whether this engine may act, for all clones of this client.
-    standing: Arc<Mutex<lease::Standing>>,
+    standing: Arc<Mutex<lease::LeaseState>>,
     /// Of the step that this client is for; see `World::gated`.
-    gate: Option<super::Gate>,
+    gate: Option<super::KillSwitchGate>,
 }
 
 /// Reads that are handed on once.
 #[derive(Default)]
-struct Noted {
+struct ReadHandoff {
     node: Option<(Instant, Node)>,
     pods: Option<(Instant, String, Vec<Pod>)>,
 }
@@ -201,22 +201,22 @@ fn fresh(at: Instant) -> bool {
     at.elapsed() < limits::NOTED_FOR
 }
 
-impl Kube {
+impl KubeClient {
     /// Builds the client; sends nothing to the API server, so that a start does not depend on it.
     ///
     /// # Errors
     ///
     /// Fails when the settings or the files that they name are wrong.
-    pub async fn connect(config: &KubeConfig, identity: &str) -> Result<Kube, WorldError> {
-        let kube = Kube::late(config, identity);
+    pub async fn connect(config: &KubeConfig, identity: &str) -> Result<KubeClient, WorldError> {
+        let kube = KubeClient::late(config, identity);
         kube.link.connect().await?;
         Ok(kube)
     }
 
     /// The same for a cluster whose kubeconfig or token is not there yet: each request tries again to build the client, and
     /// until it can every request fails with [`WorldError::Unreached`].
-    pub fn late(config: &KubeConfig, identity: &str) -> Kube {
-        Kube {
+    pub fn late(config: &KubeConfig, identity: &str) -> KubeClient {
+        KubeClient {
             link: Arc::new(reach::ClusterClient::new(config, identity)),
             manager: escape(identity),
             fleet: Arc::default(),
@@ -233,18 +233,18 @@ impl Kube {
 
     /// The same client, which returns a node, or the pods on it, that it has just read to the next caller that needs
     /// them, once: guards, witness and first performance of one step look at the same moment.
-    pub fn noting(&self) -> Kube {
-        Kube { noted: Some(Arc::default()), notes: true, ..self.clone() }
+    pub fn noting(&self) -> KubeClient {
+        KubeClient { noted: Some(Arc::default()), notes: true, ..self.clone() }
     }
 
     /// The same client, whose requests that change something pass this gate.
-    pub(in crate::world) fn gated(&self, gate: &super::Gate) -> Kube {
-        Kube { gate: Some(gate.clone()), ..self.clone() }
+    pub(in crate::world) fn gated(&self, gate: &super::KillSwitchGate) -> KubeClient {
+        KubeClient { gate: Some(gate.clone()), ..self.clone() }
     }
 
     /// The same client, which returns noted reads, and notes nothing more.
-    pub fn handing_on(&self) -> Kube {
-        Kube { notes: false, ..self.clone() }
+    pub fn handing_on(&self) -> KubeClient {
+        KubeClient { notes: false, ..self.clone() }
     }
 
     /// A node, as the API server has it now.
@@ -258,7 +258,7 @@ impl Kube {
             return Ok(node);
         }
         let path = format!("/api/v1/nodes/{}", segment("node", name)?);
-        let node: NodeWire = self.get(Asked::new("get", "", "nodes", name), path).await?;
+        let node: NodeWire = self.get(KubeRequest::new("get", "", "nodes", name), path).await?;
         let node = Node::from(node);
         self.fleet.observe(&node);
         if self.notes {
@@ -267,7 +267,7 @@ impl Kube {
         Ok(node)
     }
 
-    fn noted<T>(&self, work: impl FnOnce(&mut Noted) -> Option<T>) -> Option<T> {
+    fn noted<T>(&self, work: impl FnOnce(&mut ReadHandoff) -> Option<T>) -> Option<T> {
         work(&mut self.noted.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -281,7 +281,7 @@ impl Kube {
     }
 
     async fn nodes_and_version(&self) -> Result<(Vec<Node>, String), WorldError> {
-        let asked = Asked::new("list", "", "nodes", "");
+        let asked = KubeRequest::new("list", "", "nodes", "");
         let mut nodes = Vec::new();
         let mut each = |node: NodeWire| nodes.push(node.into());
         let version = self.pages(asked, "/api/v1/nodes", "", limits::NODES as usize, &mut each).await?;
@@ -302,7 +302,8 @@ impl Kube {
     ) -> Result<Node, WorldError> {
         let path = format!("/api/v1/nodes/{}?fieldManager={}", segment("node", name)?, self.manager);
         let body = conditional(patch, resource_version);
-        let node: NodeWire = self.write(Asked::new("patch", "", "nodes", name), Method::PATCH, path, &body).await?;
+        let node: NodeWire =
+            self.write(KubeRequest::new("patch", "", "nodes", name), Method::PATCH, path, &body).await?;
         let node = Node::from(node);
         self.fleet.observe(&node);
         Ok(node)
@@ -315,7 +316,7 @@ impl Kube {
     /// Fails when the API server is not reached or refuses, or there are more than `PODS_PER_NODE`.
     pub async fn pods_on(&self, node: &str) -> Result<Vec<Pod>, WorldError> {
         let filter = format!("fieldSelector={}", escape(&format!("spec.nodeName={}", segment("node", node)?)));
-        let asked = Asked::new("list", "", "pods", "");
+        let asked = KubeRequest::new("list", "", "pods", "");
         let noted = self.noted(|noted| noted.pods.take()).filter(|(at, of, _)| fresh(*at) && of == node);
         if let Some((_, _, pods)) = noted {
             return Ok(pods);
@@ -336,7 +337,8 @@ impl Kube {
         let terms: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let filter = format!("labelSelector={}", escape(&terms.join(",")));
         let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
-        self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), &path, &filter, limits::NODES as usize).await
+        self.list::<PodWire, Pod>(KubeRequest::new("list", "", "pods", ""), &path, &filter, limits::NODES as usize)
+            .await
     }
 
     /// Pods of all namespaces that bear a label with that value.
@@ -346,7 +348,7 @@ impl Kube {
     /// Fails when the API server is not reached or refuses, or there are more than `PODS`.
     pub async fn pods_labelled(&self, label: &str, value: &str) -> Result<Vec<Pod>, WorldError> {
         let filter = format!("labelSelector={}", escape(&format!("{label}={value}")));
-        self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), "/api/v1/pods", &filter, limits::PODS).await
+        self.list::<PodWire, Pod>(KubeRequest::new("list", "", "pods", ""), "/api/v1/pods", &filter, limits::PODS).await
     }
 
     /// A pod, as the API server has it now.
@@ -355,7 +357,7 @@ impl Kube {
     ///
     /// Fails when there is no such pod, or the API server is not reached or refuses.
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, WorldError> {
-        let asked = Asked::new("get", "", "pods", name).within(namespace);
+        let asked = KubeRequest::new("get", "", "pods", name).within(namespace);
         let pod: PodWire = self.get(asked, pod_path(namespace, name)?).await?;
         Ok(pod.into())
     }
@@ -371,7 +373,7 @@ impl Kube {
             #[serde(default)]
             data: BTreeMap<String, String>,
         }
-        let asked = Asked::new("get", "", "configmaps", name).within(namespace);
+        let asked = KubeRequest::new("get", "", "configmaps", name).within(namespace);
         let (space, name) = (segment("namespace", namespace)?, segment("ConfigMap", name)?);
         let map: Wire = self.get(asked, format!("/api/v1/namespaces/{space}/configmaps/{name}")).await?;
         Ok(map.data)
@@ -399,7 +401,7 @@ impl Kube {
             "metadata": { "namespace": namespace, "name": name },
             "deleteOptions": options,
         });
-        let asked = Asked::new("create", "", "pods/eviction", name).within(namespace);
+        let asked = KubeRequest::new("create", "", "pods/eviction", name).within(namespace);
         let path = format!("{}/eviction", pod_path(namespace, name)?);
         let (status, headers, bytes) =
             self.exchange(&asked, Method::POST, path, Some((&body, "application/json"))).await?;
@@ -412,7 +414,7 @@ impl Kube {
     ///
     /// Fails also when the API server is not reached or refuses.
     pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WorldError> {
-        let asked = Asked::new("delete", "", "pods", name).within(namespace);
+        let asked = KubeRequest::new("delete", "", "pods", name).within(namespace);
         let body = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": uid } });
         self.write::<serde::de::IgnoredAny>(asked, Method::DELETE, pod_path(namespace, name)?, &body).await.map(drop)
     }

@@ -2,10 +2,11 @@
 //!
 //! Invariant: an instance is free only where it is certain that no pod has it; in doubt it is pinned, with the reason.
 
-use super::{Budget, Cordon, Node, Pod, WaitingPod, cordon};
+use super::{CordonState, DisruptionBudget, Node, Pod, WaitingPod, cordon};
 use crate::model::{MigGpu, MigInstance, MigPlace, Span};
 use crate::policy::{
-    Geometry, Held, MigBoard, MigBounds, MigDemand, MigNode, MigPlan, MigPlanError, MigSeat, move_cost, plan_mig,
+    MigBoard, MigBounds, MigDemand, MigGeometry, MigNode, MigOccupancy, MigPlan, MigPlanError, MigSeat, move_cost,
+    plan_mig,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,7 +36,7 @@ pub struct MigAround {
     /// Those on the node.
     pub pods: Vec<Pod>,
     /// Of all namespaces.
-    pub budgets: Vec<Budget>,
+    pub budgets: Vec<DisruptionBudget>,
 }
 
 impl MigAround {
@@ -72,19 +73,19 @@ fn board(gpu: &MigGpu, inventory: &MigInventory, around: Option<&MigAround>, wis
     };
     let seats: Vec<MigSeat> = gpu.instances.iter().map(seat).collect();
     let name = gpu.gpu.uuid.clone();
-    match Geometry::new(gpu.profiles.clone()) {
+    match MigGeometry::new(gpu.profiles.clone()) {
         Ok(geometry) => MigBoard { name, geometry: Arc::new(geometry), seats, shut },
         Err(why) => MigBoard {
             name,
-            geometry: Arc::new(Geometry::none()),
+            geometry: Arc::new(MigGeometry::none()),
             seats: Vec::new(),
             shut: Some(shut.unwrap_or_else(|| format!("its resources cannot be parsed: {why}"))),
         },
     }
 }
 
-fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAround>, wish: &MigWish) -> Held {
-    let pinned = |by: &str, why: &str| Held::Pinned { by: by.to_owned(), why: why.to_owned() };
+fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAround>, wish: &MigWish) -> MigOccupancy {
+    let pinned = |by: &str, why: &str| MigOccupancy::Pinned { by: by.to_owned(), why: why.to_owned() };
     if instance.compute.len() > 1 {
         return pinned("several compute instances", "an instance that is shared out is not moved");
     }
@@ -109,7 +110,7 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
             "it holds several instances"
         } else {
             return match move_cost(pod.priority, around.headroom(pod), wish.warm_up) {
-                Some(cost) => Held::Movable { pod: name, cost },
+                Some(cost) => MigOccupancy::Movable { pod: name, cost },
                 None => pinned(&name, "its disruption budget lets none go"),
             };
         };
@@ -119,7 +120,7 @@ fn held(instance: &MigInstance, inventory: &MigInventory, around: Option<&MigAro
         return pinned(&format!("process {pid}"), "it has no known pod");
     }
     match (around.is_some(), inventory.pods.as_str()) {
-        (false, "") | (_, "read") => Held::Idle,
+        (false, "") | (_, "read") => MigOccupancy::Idle,
         (true, "") => pinned("perhaps a pod", "the agent cannot see the kubelet's list of devices"),
         (_, why) => pinned("perhaps a pod", &format!("its processes cannot be listed: {why}")),
     }
@@ -152,7 +153,7 @@ pub fn mig_node(node: &Node, identity: &str) -> MigNode {
         name: node.name.clone(),
         labels: node.labels.clone(),
         taints: node.taints.clone(),
-        shut: matches!(cordon(node, identity), Cordon::Foreign { .. }),
+        shut: matches!(cordon(node, identity), CordonState::Foreign { .. }),
     }
 }
 

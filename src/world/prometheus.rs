@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 /// One series of an instant vector. A scalar is one series without labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct PromSample {
     pub labels: Labels,
     pub value: f64,
     /// Seconds since 1970.
@@ -20,7 +20,7 @@ pub struct Sample {
 
 /// A client of one Prometheus.
 #[derive(Clone)]
-pub struct Prometheus {
+pub struct PrometheusClient {
     link: Arc<QueryClient>,
     place: String,
 }
@@ -36,10 +36,10 @@ struct QueryClient {
 }
 
 #[derive(Deserialize)]
-struct Envelope {
+struct PrometheusResponse {
     status: String,
     #[serde(default)]
-    data: Data,
+    data: PrometheusResult,
     #[serde(default, rename = "errorType")]
     kind: String,
     #[serde(default)]
@@ -48,13 +48,13 @@ struct Envelope {
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Data {
+struct PrometheusResult {
     result_type: String,
     result: Value,
 }
 
 #[derive(Deserialize)]
-struct Series {
+struct PrometheusSeries {
     #[serde(default)]
     metric: Labels,
     /// Absent for a native histogram.
@@ -83,14 +83,14 @@ impl QueryClient {
     }
 }
 
-impl Prometheus {
+impl PrometheusClient {
     /// A client of this address. `token`: a bearer token, never shown.
     ///
     /// # Errors
     ///
     /// Fails when the URL is not http or https, or the client cannot be built.
-    pub fn connect(url: &str, token: Option<String>) -> Result<Prometheus, WorldError> {
-        Prometheus::connect_with(url, move || Ok(token.clone()))
+    pub fn connect(url: &str, token: Option<String>) -> Result<PrometheusClient, WorldError> {
+        PrometheusClient::connect_with(url, move || Ok(token.clone()))
     }
 
     /// The same with a token that may not be there yet: until it can be read every query fails with
@@ -102,7 +102,7 @@ impl Prometheus {
     pub fn connect_with(
         url: &str,
         token: impl Fn() -> Result<Option<String>, String> + Send + Sync + 'static,
-    ) -> Result<Prometheus, WorldError> {
+    ) -> Result<PrometheusClient, WorldError> {
         let parsed = url::Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -113,7 +113,7 @@ impl Prometheus {
             Ok(_) | Err(WorldError::Unreached(_)) => {}
             Err(error) => return Err(error),
         }
-        Ok(Prometheus { link: Arc::new(link), place: format!("Prometheus at {}", http::place(&parsed)) })
+        Ok(PrometheusClient { link: Arc::new(link), place: format!("Prometheus at {}", http::place(&parsed)) })
     }
 
     /// The result of an instant query.
@@ -121,7 +121,7 @@ impl Prometheus {
     /// # Errors
     ///
     /// Fails when Prometheus is not reached or not in time, refuses the query, or its answer cannot be read.
-    pub async fn query(&self, promql: &str) -> Result<Vec<Sample>, WorldError> {
+    pub async fn query(&self, promql: &str) -> Result<Vec<PromSample>, WorldError> {
         // Prometheus gives up a little before we do, so that the answer has the reason.
         let patience = limits::HTTP_TIMEOUT.as_millis() as i64 * 9 / 10;
         let asked = self.link.client()?.query(promql).timeout(patience);
@@ -130,7 +130,7 @@ impl Prometheus {
         let answer = sent.map_err(|error| self.unanswered(&error))?;
         let code = answer.status().as_u16();
         let body = http::read_body(answer, &self.place).await?;
-        let envelope: Envelope = serde_json::from_slice(&body).map_err(|_| match code {
+        let envelope: PrometheusResponse = serde_json::from_slice(&body).map_err(|_| match code {
             401 | 403 => WorldError::Forbidden(format!("{} answered {code}: check its token", self.place)),
             400..=499 => WorldError::Invalid(format!("{} answered {code}, and not in its own words", self.place)),
             _ => WorldError::Unavailable(format!("{} answered {code}, and not in its own words", self.place)),
@@ -166,22 +166,22 @@ impl Prometheus {
     }
 }
 
-fn samples(data: Data) -> Result<Vec<Sample>, String> {
+fn samples(data: PrometheusResult) -> Result<Vec<PromSample>, String> {
     let unread = |error: serde_json::Error| format!("the result cannot be read: {error}");
     match data.result_type.as_str() {
         "vector" => {
-            let series: Vec<Series> = serde_json::from_value(data.result).map_err(unread)?;
+            let series: Vec<PrometheusSeries> = serde_json::from_value(data.result).map_err(unread)?;
             series
                 .into_iter()
                 .map(|one| match one.value {
-                    Some((at, text)) => Ok(Sample { labels: one.metric, value: number(&text)?, at }),
+                    Some((at, text)) => Ok(PromSample { labels: one.metric, value: number(&text)?, at }),
                     None => Err("a native histogram is not a number: query a quantile or a count of it".to_owned()),
                 })
                 .collect()
         }
         "scalar" => {
             let (at, text): (f64, String) = serde_json::from_value(data.result).map_err(unread)?;
-            Ok(vec![Sample { labels: Labels::default(), value: number(&text)?, at }])
+            Ok(vec![PromSample { labels: Labels::default(), value: number(&text)?, at }])
         }
         other => Err(format!("the query gives a {other}, which is no instant vector: leave out the range `[…]`")),
     }
@@ -198,7 +198,7 @@ mod tests {
     use serde_json::json;
 
     fn read(kind: &str, result: Value) -> Result<Vec<f64>, String> {
-        let data = Data { result_type: kind.to_owned(), result };
+        let data = PrometheusResult { result_type: kind.to_owned(), result };
         samples(data).map(|list| list.into_iter().map(|sample| sample.value).collect())
     }
 

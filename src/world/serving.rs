@@ -3,12 +3,12 @@
 //! Invariant: a set that cannot be read whole is an error in words, never a smaller set.
 
 use super::inference::TRAFFIC_TAKEN_BY;
-use super::kube::{Kube, Pod};
+use super::kube::{KubeClient, Pod};
 use super::{World, WorldError};
 use crate::limits;
-use crate::model::{Subject, Takes};
+use crate::model::{CapacityLoss, Subject};
 use crate::planted::planted;
-use crate::policy::{GuardLimits, Replica, Serving};
+use crate::policy::{AffectedReplicas, GuardLimits, ReadyReplica};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 
@@ -17,22 +17,22 @@ pub const SERVING_FLOOR: &str = "nightshift.dev/serving-floor";
 
 /// The key that joins several pods into one set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Set {
+enum ServingSet {
     Owner { namespace: String, kind: String, name: String },
     Model(String),
 }
 
 /// The pods of one set that go.
 #[derive(Default)]
-struct Going {
+struct LeavingPods {
     pods: Vec<String>,
-    any: Option<Any>,
+    any: Option<ReplicaChange>,
     /// The workload whose annotation sets the floor, where a label makes the set.
     owner: Option<(String, String)>,
 }
 
 #[derive(Clone, Copy)]
-enum Any {
+enum ReplicaChange {
     DownTo(u32),
     ByRollout,
 }
@@ -40,13 +40,13 @@ enum Any {
 pub(super) async fn read(
     world: &World,
     target: &Subject,
-    takes: &Takes,
+    takes: &CapacityLoss,
     limits: &GuardLimits,
-) -> Result<Vec<Serving>, WorldError> {
-    if let Takes::Container { name } = takes {
+) -> Result<Vec<AffectedReplicas>, WorldError> {
+    if let CapacityLoss::Container { name } = takes {
         return of_container(world, name, limits).await;
     }
-    if *takes == Takes::Nothing || world.clusters.is_empty() {
+    if *takes == CapacityLoss::Nothing || world.clusters.is_empty() {
         return Ok(Vec::new());
     }
     let kube = world.kube(target.cluster.as_deref())?;
@@ -65,8 +65,12 @@ pub(super) async fn read(
 }
 
 /// The sets that a call touches.
-async fn going(kube: &Kube, takes: &Takes, limits: &GuardLimits) -> Result<BTreeMap<Set, Going>, WorldError> {
-    let mut sets: BTreeMap<Set, Going> = BTreeMap::new();
+async fn going(
+    kube: &KubeClient,
+    takes: &CapacityLoss,
+    limits: &GuardLimits,
+) -> Result<BTreeMap<ServingSet, LeavingPods>, WorldError> {
+    let mut sets: BTreeMap<ServingSet, LeavingPods> = BTreeMap::new();
     let mut add = |pod: &Pod| {
         let Some(set) = set_of(pod, limits) else { return };
         let going = sets.entry(set).or_default();
@@ -74,34 +78,43 @@ async fn going(kube: &Kube, takes: &Takes, limits: &GuardLimits) -> Result<BTree
         going.owner = going.owner.take().or_else(|| owner_of(pod).map(|(_, name)| (pod.namespace.clone(), name)));
     };
     match takes {
-        Takes::Node { name, gpu_only } => {
+        CapacityLoss::Node { name, gpu_only } => {
             kube.pods_on(name).await?.iter().filter(|pod| serves(pod) && (!gpu_only || pod.gpus > 0)).for_each(add);
         }
-        Takes::Pod { namespace, name } => {
+        CapacityLoss::Pod { namespace, name } => {
             let pod = kube.pod(namespace, name).await?;
             if serves(&pod) {
                 add(&pod);
             }
         }
-        Takes::Scale { namespace, name, .. } | Takes::Rollout { namespace, name } => {
-            let any = if let Takes::Scale { to, .. } = takes { Any::DownTo(*to) } else { Any::ByRollout };
+        CapacityLoss::Scale { namespace, name, .. } | CapacityLoss::Rollout { namespace, name } => {
+            let any = if let CapacityLoss::Scale { to, .. } = takes {
+                ReplicaChange::DownTo(*to)
+            } else {
+                ReplicaChange::ByRollout
+            };
             let kind = kube.workload(namespace, name).await?.kind;
-            let set = Set::Owner { namespace: namespace.clone(), kind, name: name.clone() };
-            sets.insert(set, Going { any: Some(any), ..Going::default() });
+            let set = ServingSet::Owner { namespace: namespace.clone(), kind, name: name.clone() };
+            sets.insert(set, LeavingPods { any: Some(any), ..LeavingPods::default() });
         }
-        Takes::Nothing | Takes::Container { .. } => {}
+        CapacityLoss::Nothing | CapacityLoss::Container { .. } => {}
     }
     Ok(sets)
 }
 
-async fn of_set(kube: &Kube, set: Set, going: Going, limits: &GuardLimits) -> Result<Serving, WorldError> {
+async fn of_set(
+    kube: &KubeClient,
+    set: ServingSet,
+    going: LeavingPods,
+    limits: &GuardLimits,
+) -> Result<AffectedReplicas, WorldError> {
     let (namespace, name) = match &set {
-        Set::Owner { namespace, name, .. } => (namespace.clone(), name.clone()),
-        Set::Model(_) => going.owner.clone().unwrap_or_default(),
+        ServingSet::Owner { namespace, name, .. } => (namespace.clone(), name.clone()),
+        ServingSet::Model(_) => going.owner.clone().unwrap_or_default(),
     };
     let has_controller = match &set {
-        Set::Owner { kind, .. } => matches!(kind.as_str(), "Deployment" | "StatefulSet"),
-        Set::Model(_) => !name.is_empty(),
+        ServingSet::Owner { kind, .. } => matches!(kind.as_str(), "Deployment" | "StatefulSet"),
+        ServingSet::Model(_) => !name.is_empty(),
     };
     let workload = if has_controller {
         match kube.workload(&namespace, &name).await {
@@ -116,25 +129,27 @@ async fn of_set(kube: &Kube, set: Set, going: Going, limits: &GuardLimits) -> Re
     let mark = workload.as_ref().and_then(|workload| workload.annotations.get(SERVING_FLOOR));
     let label = limits.model_label.as_deref().unwrap_or_default();
     let (shown, pods) = match &set {
-        Set::Model(value) => (format!("model {value}"), kube.pods_labelled(label, value).await?),
-        Set::Owner { .. } => {
+        ServingSet::Model(value) => (format!("model {value}"), kube.pods_labelled(label, value).await?),
+        ServingSet::Owner { .. } => {
             let selector = workload.as_ref().map(|workload| workload.selector.clone()).unwrap_or_default();
             (format!("{namespace}/{name}"), kube.pods(&namespace, &selector).await?)
         }
     };
     let (floor, floor_from) = floor(mark, &shown, limits)?;
     let is_of = |pod: &&Pod| match &set {
-        Set::Model(_) => true,
-        Set::Owner { kind, name, .. } => owner_of(pod).is_some_and(|owner| owner == (kind.clone(), name.clone())),
+        ServingSet::Model(_) => true,
+        ServingSet::Owner { kind, name, .. } => {
+            owner_of(pod).is_some_and(|owner| owner == (kind.clone(), name.clone()))
+        }
     };
-    let replica = |pod: &Pod| Replica { pod: format!("{}/{}", pod.namespace, pod.name), node: pod.node.clone() };
-    let ready: Vec<Replica> = pods.iter().filter(|pod| serves(pod)).filter(is_of).map(replica).collect();
+    let replica = |pod: &Pod| ReadyReplica { pod: format!("{}/{}", pod.namespace, pod.name), node: pod.node.clone() };
+    let ready: Vec<ReadyReplica> = pods.iter().filter(|pod| serves(pod)).filter(is_of).map(replica).collect();
     let takes_any = match going.any {
         None => 0,
-        Some(Any::DownTo(to)) => (ready.len() as u32).saturating_sub(to),
-        Some(Any::ByRollout) => workload.as_ref().map_or(ready.len() as u32, |workload| workload.may_lack),
+        Some(ReplicaChange::DownTo(to)) => (ready.len() as u32).saturating_sub(to),
+        Some(ReplicaChange::ByRollout) => workload.as_ref().map_or(ready.len() as u32, |workload| workload.may_lack),
     };
-    Ok(Serving { set: shown, floor, floor_from, ready, takes: going.pods, takes_any })
+    Ok(AffectedReplicas { set: shown, floor, floor_from, ready, takes: going.pods, takes_any })
 }
 
 fn floor(mark: Option<&String>, of: &str, limits: &GuardLimits) -> Result<(u32, String), WorldError> {
@@ -159,12 +174,12 @@ fn serves(pod: &Pod) -> bool {
     (pod.ready || planted("floor-counts-unready-replicas")) && !pod.terminating && !pod.mirror && has_traffic
 }
 
-fn set_of(pod: &Pod, limits: &GuardLimits) -> Option<Set> {
+fn set_of(pod: &Pod, limits: &GuardLimits) -> Option<ServingSet> {
     let owner = owner_of(pod);
     if let Some(model) = limits.model_label.as_ref().and_then(|label| pod.labels.get(label)) {
-        return Some(Set::Model(model.clone()));
+        return Some(ServingSet::Model(model.clone()));
     }
-    owner.map(|(kind, name)| Set::Owner { namespace: pod.namespace.clone(), kind, name })
+    owner.map(|(kind, name)| ServingSet::Owner { namespace: pod.namespace.clone(), kind, name })
 }
 
 /// Kind and name of the controller that keeps the pod's replicas; none for jobs, daemons, lone pods.
@@ -187,7 +202,7 @@ fn owner_of(pod: &Pod) -> Option<(String, String)> {
 }
 
 /// Containers of one machine that bear the same model are one set. One without a health check is not known to be ready.
-async fn of_container(world: &World, name: &str, limits: &GuardLimits) -> Result<Vec<Serving>, WorldError> {
+async fn of_container(world: &World, name: &str, limits: &GuardLimits) -> Result<Vec<AffectedReplicas>, WorldError> {
     // Without an engine to read from, the action will report it.
     let Ok(docker) = world.docker() else { return Ok(Vec::new()) };
     let containers = docker.containers().await?;
@@ -198,8 +213,8 @@ async fn of_container(world: &World, name: &str, limits: &GuardLimits) -> Result
     let (floor, floor_from) = floor(target.labels.get(SERVING_FLOOR), &shown, limits)?;
     let same =
         containers.iter().filter(|container| container.model() == target.model() && container.health == "healthy");
-    let ready = same.map(|container| Replica { pod: container.name.clone(), node: String::new() }).collect();
-    Ok(vec![Serving { set: shown, floor, floor_from, ready, takes: vec![target.name.clone()], takes_any: 0 }])
+    let ready = same.map(|container| ReadyReplica { pod: container.name.clone(), node: String::new() }).collect();
+    Ok(vec![AffectedReplicas { set: shown, floor, floor_from, ready, takes: vec![target.name.clone()], takes_any: 0 }])
 }
 
 #[cfg(test)]

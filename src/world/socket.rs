@@ -17,15 +17,15 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::{Host, Url};
 
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+trait SocketStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> SocketStream for T {}
 
 /// One open connection.
-pub struct Socket(WebSocketStream<Box<dyn Wire>>);
+pub struct WebSocketClient(WebSocketStream<Box<dyn SocketStream>>);
 
 /// A frame that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
+pub enum SocketFrame {
     Text(String),
     /// A ping (which is answered) or a pong: the other side is there.
     Alive,
@@ -33,13 +33,13 @@ pub enum Frame {
     Closed(String),
 }
 
-impl Socket {
+impl WebSocketClient {
     /// Connects to `wss://…`, or to `ws://` of this machine. The address may hold a ticket, so errors name the host alone.
     ///
     /// # Errors
     ///
     /// Fails when the address is no such URL, or the server is not reached in time.
-    pub async fn connect(address: &str) -> Result<Socket, WorldError> {
+    pub async fn connect(address: &str) -> Result<WebSocketClient, WorldError> {
         let url = Url::parse(address).map_err(|error| WorldError::Invalid(format!("its address: {error}")))?;
         let place = super::http::place(&url);
         let opened = timeout(limits::CONNECT_TIMEOUT * 2, open(&url, address)).await;
@@ -49,16 +49,16 @@ impl Socket {
     }
 
     /// The next message. Safe to cancel and call again.
-    pub async fn hear(&mut self) -> Frame {
+    pub async fn hear(&mut self) -> SocketFrame {
         match self.0.next().await {
-            Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
+            Some(Ok(Message::Text(text))) => SocketFrame::Text(text.as_str().to_owned()),
             Some(Ok(Message::Close(frame))) => {
                 let why = frame.map(|frame| format!(" ({})", u16::from(frame.code))).unwrap_or_default();
-                Frame::Closed(format!("the other side closed it{why}"))
+                SocketFrame::Closed(format!("the other side closed it{why}"))
             }
-            Some(Ok(_)) => Frame::Alive,
-            Some(Err(error)) => Frame::Closed(words(&error)),
-            None => Frame::Closed("the connection broke off".to_owned()),
+            Some(Ok(_)) => SocketFrame::Alive,
+            Some(Err(error)) => SocketFrame::Closed(words(&error)),
+            None => SocketFrame::Closed("the connection broke off".to_owned()),
         }
     }
 
@@ -94,7 +94,7 @@ impl Socket {
     }
 }
 
-async fn open(url: &Url, address: &str) -> Result<Socket, WorldError> {
+async fn open(url: &Url, address: &str) -> Result<WebSocketClient, WorldError> {
     let loopback = match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -111,7 +111,7 @@ async fn open(url: &Url, address: &str) -> Result<Socket, WorldError> {
     let unreached = |error: std::io::Error| WorldError::Unreached(error.to_string());
     let stream = TcpStream::connect((host.as_str(), port)).await.map_err(unreached)?;
     let _ = stream.set_nodelay(true);
-    let wire: Box<dyn Wire> = if secure {
+    let wire: Box<dyn SocketStream> = if secure {
         super::install_tls();
         let wrong = |error: &dyn std::fmt::Display| WorldError::Invalid(format!("TLS: {error}"));
         let config = rustls::ClientConfig::with_platform_verifier().map_err(|error| wrong(&error))?;
@@ -134,7 +134,7 @@ async fn open(url: &Url, address: &str) -> Result<Socket, WorldError> {
         Error::Http(answer) => WorldError::Unreached(format!("it answered {} instead", answer.status().as_u16())),
         other => WorldError::Unreached(words(&other)),
     })?;
-    Ok(Socket(stream))
+    Ok(WebSocketClient(stream))
 }
 
 /// The error, without any text of the server's.
@@ -169,7 +169,8 @@ mod tests {
     #[tokio::test]
     async fn words_go_in_the_clear_to_this_machine_alone() {
         for address in ["ws://wss-primary.slack.com/link/?ticket=s3cret", "http://127.0.0.1:1/", "ws:///x", "s3cret"] {
-            let refused = Socket::connect(address).await.err().map(|error| error.to_string()).unwrap_or_default();
+            let refused =
+                WebSocketClient::connect(address).await.err().map(|error| error.to_string()).unwrap_or_default();
             assert!(refused.starts_with("invalid: "), "{address}: {refused}");
             assert!(!refused.contains("s3cret"), "{refused}");
         }
@@ -187,10 +188,11 @@ mod tests {
                 let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
             }
         });
-        let refused = Socket::connect(&format!("ws://{address}/link?ticket=s3cret")).await.err().unwrap().to_string();
+        let refused =
+            WebSocketClient::connect(&format!("ws://{address}/link?ticket=s3cret")).await.err().unwrap().to_string();
         assert!(refused.contains("it answered 404") && !refused.contains("s3cret"), "{refused}");
         // The same listener without TLS.
-        let refused = Socket::connect(&format!("wss://{address}/link")).await.err().unwrap().to_string();
+        let refused = WebSocketClient::connect(&format!("wss://{address}/link")).await.err().unwrap().to_string();
         assert!(refused.starts_with("not reached: "), "{refused}");
     }
 }

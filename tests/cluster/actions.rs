@@ -22,12 +22,12 @@ use crate::harness::eventually;
 use crate::plane::{Admin, ControlPlane, NodeSpec, shared};
 use crate::proxy::Proxy;
 use futures::StreamExt;
-use nightshift::actions::{Action, Performed, catalog, find};
+use nightshift::actions::{Action, PerformResult, catalog, find};
 use nightshift::clock::{Clock, SimClock};
 use nightshift::limits;
-use nightshift::model::{Call, FailureKind, Outcome, RunId, Step, Time};
-use nightshift::world::sim::Trouble;
-use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, World};
+use nightshift::model::{ActionCall, FailureKind, Outcome, RunId, Step, Time};
+use nightshift::world::sim::RequestFault;
+use nightshift::world::{AgentMailbox, HttpClient, KubeClient, KubeConfig, ProbedEngines, World};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ async fn accounts(plane: &ControlPlane, admin: &Admin) -> &'static Accounts {
         for (account, rights) in [("engine", &all), ("reader", &reads)] {
             let config = plane.reach(&admin.token(HOME, account, 3_600).await);
             admin.grant(HOME, account, rights).await;
-            let kube = Kube::connect(&config, "nightshift/accounts").await.unwrap();
+            let kube = KubeClient::connect(&config, "nightshift/accounts").await.unwrap();
             eventually("the rights are known", async || kube.nodes().await.ok()).await;
             files.push(config.token_file.unwrap());
         }
@@ -93,7 +93,7 @@ impl Stage {
     /// With these workloads, ready.
     pub async fn with(servers: Vec<Server>) -> Stage {
         static STAGES: AtomicU32 = AtomicU32::new(0);
-        static NOWHERE: LazyLock<Http> = LazyLock::new(|| Http::new("nightshift/test", &[]).unwrap());
+        static NOWHERE: LazyLock<HttpClient> = LazyLock::new(|| HttpClient::new("nightshift/test", &[]).unwrap());
         let plane = shared().await;
         let admin = plane.admin().await;
         let accounts = accounts(plane, &admin).await;
@@ -104,7 +104,7 @@ impl Stage {
         let config =
             KubeConfig { url: proxy.url(), token_file: Some(accounts.engine.clone()), ..KubeConfig::default() };
         let config = KubeConfig { cache_job: Some(kube_cases::cache_job(&id)), ..config };
-        let kube = Kube::connect(&config, &identity).await.unwrap();
+        let kube = KubeClient::connect(&config, &identity).await.unwrap();
         let world = World {
             clusters: [("default".to_owned(), kube)].into(),
             default_cluster: "default".to_owned(),
@@ -112,8 +112,8 @@ impl Stage {
             kill: Arc::default(),
             http: NOWHERE.clone(),
             docker: None,
-            agents: Agents::default(),
-            engines: Engines::default(),
+            agents: AgentMailbox::default(),
+            engines: ProbedEngines::default(),
             clock: clock.clone(),
             identity,
         };
@@ -163,7 +163,7 @@ impl Stage {
         pods
     }
 
-    pub fn kube(&self) -> &Kube {
+    pub fn kube(&self) -> &KubeClient {
         self.world.kube(None).unwrap()
     }
 
@@ -185,7 +185,7 @@ impl Stage {
     }
 
     /// As the engine begins a step: the witness is read first.
-    pub async fn begin(&self, call: Call) -> Step {
+    pub async fn begin(&self, call: ActionCall) -> Step {
         let action = find(&call.action).unwrap();
         let carry = action.witness(&self.world, &call).await.unwrap_or_default();
         let now = self.clock.now();
@@ -211,23 +211,23 @@ impl Stage {
         let mut waits = Vec::new();
         for _ in 0..5_000 {
             let (wait, why) = match action.perform(&self.world, step).await {
-                Performed::Done(outcome) | Performed::Tell(outcome, _) => {
+                PerformResult::Done(outcome) | PerformResult::Tell(outcome, _) => {
                     step.outcome = Some(outcome.clone());
                     return (outcome, waits);
                 }
-                Performed::Again { after, why, carry } => {
+                PerformResult::Again { after, why, carry } => {
                     step.carry = carry;
                     (after, why)
                 }
                 // Here as the outcome that a runbook would never see: the run is stuck.
-                Performed::InDoubt { why } => {
-                    let failure = nightshift::model::Failure::new(FailureKind::Unavailable, why);
+                PerformResult::InDoubt { why } => {
+                    let failure = nightshift::model::StepFailure::new(FailureKind::Unavailable, why);
                     return (Outcome::Failed(failure), waits);
                 }
-                Performed::Retry { why, after } => {
+                PerformResult::Retry { why, after } => {
                     step.attempt += 1;
                     if step.attempt > limits::STEP_ATTEMPTS {
-                        let failure = nightshift::model::Failure::new(FailureKind::Unavailable, why);
+                        let failure = nightshift::model::StepFailure::new(FailureKind::Unavailable, why);
                         return (Outcome::Failed(failure), waits);
                     }
                     (after.unwrap_or(limits::BACKOFF_FIRST), why)
@@ -241,7 +241,7 @@ impl Stage {
         panic!("{} never ends: {:?}", step.call, waits.last());
     }
 
-    pub async fn run(&self, call: Call) -> Outcome {
+    pub async fn run(&self, call: ActionCall) -> Outcome {
         let mut step = self.begin(call).await;
         self.finish(&mut step).await.0
     }
@@ -255,7 +255,7 @@ impl Stage {
         self.plane.kubelet().hang(node, hangs).await;
     }
 
-    pub fn trouble(&self, times: u32, method: &str, path: &str, trouble: Trouble) {
+    pub fn trouble(&self, times: u32, method: &str, path: &str, trouble: RequestFault) {
         self.proxy.trouble(times, method, path, trouble);
     }
 
@@ -291,7 +291,7 @@ impl Stage {
         let token_file = Some(accounts.reader.clone());
         let cache_job = Some(kube_cases::cache_job(&self.id));
         let config = KubeConfig { url: self.proxy.url(), token_file, cache_job, ..KubeConfig::default() };
-        let kube = Kube::connect(&config, &self.world.identity).await.unwrap();
+        let kube = KubeClient::connect(&config, &self.world.identity).await.unwrap();
         self.world.clusters = [("default".to_owned(), kube)].into();
     }
 

@@ -12,7 +12,7 @@ use crate::plane::{Admin, ControlPlane, NodeSpec, Options};
 use http::Method;
 use nightshift::actions;
 use nightshift::world::sim::{SimFleet, SimOptions, SimSample};
-use nightshift::world::{Kube, KubeConfig};
+use nightshift::world::{KubeClient, KubeConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -173,7 +173,7 @@ async fn rights_are_those_of_the_table(release: &Release) {
     rights.retain(|right, _| !right.home());
     let table: BTreeSet<(&str, &str, &str)> =
         rights.keys().map(|right| (right.verb, right.group, right.resource)).collect();
-    let kube = Kube::connect(&release.reach("nightshift-write").await, "nightshift/chart").await.unwrap();
+    let kube = KubeClient::connect(&release.reach("nightshift-write").await, "nightshift/chart").await.unwrap();
     eventually("the roles to be known", async || kube.may("", "nodes", "patch").await.ok().filter(|may| *may)).await;
     let asked: BTreeSet<_> = worries().into_iter().chain(table.iter().copied()).collect();
     let mut lines = Vec::new();
@@ -196,7 +196,7 @@ async fn rights_are_those_of_the_table(release: &Release) {
         .map(|(verb, group, resource)| (verb.as_str(), group.as_str(), resource.as_str()))
         .collect();
     assert_eq!(own, table);
-    let reader = Kube::connect(&release.reach("nightshift-read").await, "nightshift/chart").await.unwrap();
+    let reader = KubeClient::connect(&release.reach("nightshift-read").await, "nightshift/chart").await.unwrap();
     for right in rights.keys() {
         let allowed = reader.may(right.group, right.resource, right.verb).await.unwrap();
         assert_eq!(allowed, !right.writes(), "{right:?}");
@@ -306,7 +306,7 @@ async fn of_a_node_only_our_part_can_be_patched(release: &Release) {
         assert!(status == 403 && words.contains("denied request"), "{body}: {status}: {answer}");
     }
     // In the engine's words this is no missing right.
-    let kube = Kube::connect(&release.reach("nightshift-write").await, "nightshift/chart").await.unwrap();
+    let kube = KubeClient::connect(&release.reach("nightshift-write").await, "nightshift/chart").await.unwrap();
     let said = kube.patch_node("policed", json!({ "metadata": { "labels": { "pool": "y" } } }), None).await;
     let said = said.unwrap_err().to_string();
     assert!(said.contains("admission policy") && !said.contains("add to the role"), "{said}");

@@ -4,17 +4,17 @@
 
 use crate::actions::{Server, Stage, action, ok, refused};
 use crate::harness::eventually;
-use nightshift::actions::Performed;
-use nightshift::model::{Call, FailureKind};
+use nightshift::actions::PerformResult;
+use nightshift::model::{ActionCall, FailureKind};
 use serde_json::{Value, json};
 
-fn drain(node: &str, options: &[(&'static str, Value)]) -> Call {
+fn drain(node: &str, options: &[(&'static str, Value)]) -> ActionCall {
     let node = ("node", json!(node));
-    Call::new("k8s::drain", [node].into_iter().chain(options.iter().cloned()))
+    ActionCall::new("k8s::drain", [node].into_iter().chain(options.iter().cloned()))
 }
 
-fn cordon(node: &str) -> Call {
-    Call::new("k8s::cordon", [("node", json!(node)), ("why", json!("a test"))])
+fn cordon(node: &str) -> ActionCall {
+    ActionCall::new("k8s::cordon", [("node", json!(node)), ("why", json!("a test"))])
 }
 
 /// A stage whose first pod's node is cordoned; the node's name.
@@ -62,7 +62,7 @@ async fn a_drain_told_to_hold_says_that_it_is_overdue_and_goes_on_when_the_budge
     let mut overdue = false;
     for _ in 0..50 {
         match action("k8s::drain").perform(&stage.world, &step).await {
-            Performed::Again { after, why, carry } => {
+            PerformResult::Again { after, why, carry } => {
                 overdue |= why.starts_with("overdue: 1s were given");
                 step.carry = carry;
                 stage.pass(after);
@@ -182,9 +182,9 @@ async fn every_kind_of_pod_stays_or_leaves_as_it_should() {
 async fn a_person_who_uncordons_the_node_stops_the_drain() {
     let (stage, node) = cordoned(vec![shut()]).await;
     let step = stage.begin(drain(&node, &[])).await;
-    assert!(matches!(action("k8s::drain").perform(&stage.world, &step).await, Performed::Again { .. }));
+    assert!(matches!(action("k8s::drain").perform(&stage.world, &step).await, PerformResult::Again { .. }));
     stage.admin.patch(&format!("/api/v1/nodes/{node}"), &json!({ "spec": { "unschedulable": null } })).await;
-    let Performed::Done(outcome) = action("k8s::drain").perform(&stage.world, &step).await else { panic!() };
+    let PerformResult::Done(outcome) = action("k8s::drain").perform(&stage.world, &step).await else { panic!() };
     refused(outcome, FailureKind::Conflict, "no longer is");
 }
 

@@ -123,7 +123,7 @@ async fn what_a_service_account_asks_is_in_the_audit_log_and_rights_hold() {
     admin.namespace("rights").await;
     let token = admin.token("rights", "reader", 3_600).await;
     admin.grant("rights", "reader", &[("", "nodes", "list")]).await;
-    let kube = nightshift::world::Kube::connect(&plane.reach(&token), "nightshift/rights").await.unwrap();
+    let kube = nightshift::world::KubeClient::connect(&plane.reach(&token), "nightshift/rights").await.unwrap();
     eventually("the right is known", async || kube.nodes().await.ok()).await;
     let refused = kube.node("nothing").await.unwrap_err().to_string();
     assert!(refused.contains("get"), "{refused}");

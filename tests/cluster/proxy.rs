@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use nightshift::world::sim::Trouble;
+use nightshift::world::sim::RequestFault;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ struct Plan {
     times: u32,
     method: String,
     path: String,
-    trouble: Trouble,
+    trouble: RequestFault,
 }
 
 type Answer = Response<Either<Full<Bytes>, Incoming>>;
@@ -97,14 +97,14 @@ impl Proxy {
     }
 
     /// The next `times` requests with this method whose path contains this.
-    pub fn trouble(&self, times: u32, method: &str, path: &str, trouble: Trouble) {
+    pub fn trouble(&self, times: u32, method: &str, path: &str, trouble: RequestFault) {
         let plan = Plan { times, method: method.to_owned(), path: path.to_owned(), trouble };
         self.shared.plans.lock().unwrap_or_else(PoisonError::into_inner).push(plan);
     }
 }
 
 impl Shared {
-    fn next_trouble(&self, method: &Method, path: &str) -> Option<Trouble> {
+    fn next_trouble(&self, method: &Method, path: &str) -> Option<RequestFault> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |plan: &&mut Plan| plan.times > 0 && method == plan.method.as_str() && path.contains(&plan.path);
         let plan = plans.iter_mut().find(fits)?;
@@ -119,24 +119,24 @@ impl Shared {
         match self.next_trouble(&method, &path) {
             None => self.forward(request, &method, &path).await,
             // The watch says nothing, not even that it began; anything else is served.
-            Some(Trouble::Stall) if path.contains("watch=") => std::future::pending().await,
-            Some(Trouble::Stall) => self.forward(request, &method, &path).await,
-            Some(Trouble::Status { code, retry_after }) => Ok(refusal(code, retry_after)),
-            Some(Trouble::Cut) => Err(cut()),
-            Some(Trouble::LoseReply) => {
+            Some(RequestFault::Stall) if path.contains("watch=") => std::future::pending().await,
+            Some(RequestFault::Stall) => self.forward(request, &method, &path).await,
+            Some(RequestFault::Status { code, retry_after }) => Ok(refusal(code, retry_after)),
+            Some(RequestFault::Cut) => Err(cut()),
+            Some(RequestFault::LoseReply) => {
                 self.whole(request).await?;
                 Err(cut())
             }
-            Some(Trouble::Delay { millis }) => {
+            Some(RequestFault::Delay { millis }) => {
                 let answer = self.whole(request).await?;
                 tokio::time::sleep(Duration::from_millis(millis)).await; // polls: the delay that was asked for
                 Ok(answer.map(Either::Left))
             }
-            Some(Trouble::Garbage) => {
+            Some(RequestFault::Garbage) => {
                 self.whole(request).await?;
                 Ok(Response::new(Either::Left(Full::from("<html>hello</html>"))))
             }
-            Some(Trouble::Stale { versions }) => {
+            Some(RequestFault::Stale { versions }) => {
                 let before = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
                 let before = before.unwrap_or_default();
                 assert!(!before.is_empty(), "{path} was never read, so no cache can be stale");

@@ -91,7 +91,7 @@ impl Rig {
         admin.namespace(name).await;
         let token = admin.token(name, "engine", 3_600).await;
         admin.grant(name, "engine", rights).await;
-        let kube = nightshift::world::Kube::connect(&plane.reach(&token), "nightshift/rig").await.unwrap();
+        let kube = nightshift::world::KubeClient::connect(&plane.reach(&token), "nightshift/rig").await.unwrap();
         eventually("the rights are known", async || kube.nodes().await.ok()).await;
         Rig::with_token(plane, name, runbook, extra, &token).await
     }

@@ -5,14 +5,14 @@
 use crate::actions::{Server, Stage, action, ok, refused};
 use crate::engines::Engine;
 use crate::harness::eventually;
-use nightshift::model::{Call, FailureKind};
-use nightshift::world::{Engines, ProbeConfig};
+use nightshift::model::{ActionCall, FailureKind};
+use nightshift::world::{ProbeConfig, ProbedEngines};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-fn drain(pod: &str, options: &[(&'static str, Value)]) -> Call {
+fn drain(pod: &str, options: &[(&'static str, Value)]) -> ActionCall {
     let pod = ("pod", json!(pod));
-    Call::new("inference::drain_traffic", [pod].into_iter().chain(options.iter().cloned()))
+    ActionCall::new("inference::drain_traffic", [pod].into_iter().chain(options.iter().cloned()))
 }
 
 /// A Deployment of two and its Service; the label that traffic goes by is in the Service's selector, and where it is told
@@ -70,7 +70,7 @@ async fn a_pod_without_traffic_leaves_its_endpoints_stays_its_deployments_and_co
     let name = format!("{}/{one}", stage.id);
     let engine = Engine::start("vllm").await;
     let targets = vec![engine.target(&[("pod", &name)])];
-    stage.world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
+    stage.world.engines = ProbedEngines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
     let mut step = stage.begin(drain(&name, &[])).await;
     let came = ok(stage.finish(&mut step).await.0);
     assert_eq!((&came["changed"], &came["drained"]), (&json!(true), &json!(true)), "{came}");
@@ -80,7 +80,7 @@ async fn a_pod_without_traffic_leaves_its_endpoints_stays_its_deployments_and_co
     let other = format!("{}/{}", stage.id, left.first().unwrap());
     let targets = vec![engine.target(&[("pod", &other)])];
     let mut world = stage.world.clone();
-    world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
+    world.engines = ProbedEngines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
     let foreseen = action("inference::drain_traffic").predict(&world, &drain(&other, &[])).await;
     refused(foreseen, FailureKind::Refused, "is the last one that serves");
     // Its ReplicaSet has not let go of it, and nobody made another one.
@@ -103,7 +103,7 @@ async fn a_label_that_the_deployment_knows_its_pods_by_is_never_taken() {
     let name = format!("{}/{}", stage.id, both.first().unwrap());
     let engine = Engine::start("vllm").await;
     let targets = vec![engine.target(&[("pod", &name)])];
-    stage.world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
+    stage.world.engines = ProbedEngines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
     let mark = stage.mark();
     refused(stage.run(drain(&name, &[])).await, FailureKind::Refused, "would release");
     assert_eq!(stage.since(mark), [""; 0]);

@@ -8,16 +8,16 @@ use crate::plane::{ControlPlane, NodeSpec, Options, shared};
 use crate::proxy::Proxy;
 use nightshift::clock::{Clock, RealClock, SimClock};
 use nightshift::model::{Severity, Time};
-use nightshift::sources::kubernetes::Board;
-use nightshift::world::sim::Trouble;
-use nightshift::world::{EventSeen, Kube, KubeConfig, NodeSeen, PodSeen, Told};
+use nightshift::sources::kubernetes::ConditionTracker;
+use nightshift::world::sim::RequestFault;
+use nightshift::world::{EventSeen, KubeClient, KubeConfig, NodeSeen, PodSeen, WatchEvent};
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// A client that may watch, known to the audit log as `nightshift/{name}`.
-async fn client(plane: &ControlPlane, name: &str, through: Option<&Proxy>) -> Kube {
+async fn client(plane: &ControlPlane, name: &str, through: Option<&Proxy>) -> KubeClient {
     let admin = plane.admin().await;
     admin.namespace(name).await;
     let token = admin.token(name, "engine", 3_600).await;
@@ -32,12 +32,12 @@ async fn client(plane: &ControlPlane, name: &str, through: Option<&Proxy>) -> Ku
         Some(proxy) => KubeConfig { url: proxy.url(), ..reach },
         None => reach,
     };
-    let kube = Kube::connect(&reach, &format!("nightshift/{name}")).await.unwrap();
+    let kube = KubeClient::connect(&reach, &format!("nightshift/{name}")).await.unwrap();
     eventually("the rights are known", async || kube.nodes().await.ok()).await;
     kube
 }
 
-type Kept<T> = Arc<Mutex<Vec<(Time, Told<T>)>>>;
+type Kept<T> = Arc<Mutex<Vec<(Time, WatchEvent<T>)>>>;
 
 /// What a watch told, in order, with the time by the test's clock.
 struct Heard<T> {
@@ -52,15 +52,15 @@ impl<T> Drop for Heard<T> {
 }
 
 impl<T: Clone> Heard<T> {
-    fn all(&self) -> Vec<(Time, Told<T>)> {
+    fn all(&self) -> Vec<(Time, WatchEvent<T>)> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, wanted: impl Fn(&Told<T>) -> bool) -> usize {
+    fn count(&self, wanted: impl Fn(&WatchEvent<T>) -> bool) -> usize {
         self.all().iter().filter(|(_, told)| wanted(told)).count()
     }
 
-    fn times(&self, wanted: impl Fn(&Told<T>) -> bool) -> Vec<Time> {
+    fn times(&self, wanted: impl Fn(&WatchEvent<T>) -> bool) -> Vec<Time> {
         self.all().into_iter().filter(|(_, told)| wanted(told)).map(|(at, _)| at).collect()
     }
 }
@@ -70,7 +70,7 @@ macro_rules! hear {
         let (kube, clock, told) = ($kube.clone(), $clock.clone(), Arc::new(Mutex::new(Vec::new())));
         let kept = told.clone();
         let watch = tokio::spawn(async move {
-            let mut tell = |said: Told<$seen>| {
+            let mut tell = |said: WatchEvent<$seen>| {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push((clock.now(), said));
             };
             match kube.$watch(&*clock, &mut tell).await {}
@@ -87,8 +87,8 @@ async fn pass(clock: &SimClock, seconds: u32) {
     }
 }
 
-fn is(name: &str) -> impl Fn(&Told<NodeSeen>) -> bool + '_ {
-    move |told| matches!(told, Told::Is(seen) if seen.node.name == name)
+fn is(name: &str) -> impl Fn(&WatchEvent<NodeSeen>) -> bool + '_ {
+    move |told| matches!(told, WatchEvent::Is(seen) if seen.node.name == name)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,11 +98,11 @@ async fn five_minutes_without_an_api_server_cost_few_requests_and_nothing_that_c
     let kube = client(&plane, "five", None).await;
     let clock = Arc::new(SimClock::new(Time::now()));
     let heard = hear!(kube, clock, watch_nodes: NodeSeen);
-    eventually("the watch", async || (heard.count(|told| *told == Told::Alive) > 0).then_some(())).await;
+    eventually("the watch", async || (heard.count(|told| *told == WatchEvent::Alive) > 0).then_some(())).await;
     assert_eq!(kube.trouble(), None);
 
     plane.stop_api();
-    let broken = |told: &Told<NodeSeen>| matches!(told, Told::Broken(_));
+    let broken = |told: &WatchEvent<NodeSeen>| matches!(told, WatchEvent::Broken(_));
     eventually("the break", async || (heard.count(broken) > 0).then_some(())).await;
     let (since, why) = kube.trouble().unwrap();
     assert!(!why.is_empty());
@@ -116,15 +116,16 @@ async fn five_minutes_without_an_api_server_cost_few_requests_and_nothing_that_c
     let admin = plane.admin().await;
     admin.patch("/api/v1/nodes/five-1", &json!({ "metadata": { "labels": { "changed": "meanwhile" } } })).await;
     plane.kubelet().remove(&["five-2".to_owned()]).await;
-    let changed = |told: &Told<NodeSeen>| matches!(told, Told::Is(seen) if seen.node.labels.contains_key("changed"));
-    let gone = |told: &Told<NodeSeen>| matches!(told, Told::Gone(seen) if seen.node.name == "five-2");
+    let changed =
+        |told: &WatchEvent<NodeSeen>| matches!(told, WatchEvent::Is(seen) if seen.node.labels.contains_key("changed"));
+    let gone = |told: &WatchEvent<NodeSeen>| matches!(told, WatchEvent::Gone(seen) if seen.node.name == "five-2");
     eventually("what changed meanwhile", async || {
         pass(&clock, 1).await;
         let listed_without = || {
             let all = heard.all();
-            let from = all.iter().rposition(|(_, told)| *told == Told::Restart).unwrap_or(0);
+            let from = all.iter().rposition(|(_, told)| *told == WatchEvent::Restart).unwrap_or(0);
             from > 0
-                && all[from..].iter().any(|(_, told)| *told == Told::Whole)
+                && all[from..].iter().any(|(_, told)| *told == WatchEvent::Whole)
                 && !all[from..].iter().any(|(_, t)| is("five-2")(t))
         };
         (heard.count(changed) > 0 && (heard.count(gone) > 0 || listed_without())).then_some(())
@@ -150,7 +151,7 @@ async fn an_api_server_that_forgets_every_version_is_listed_ever_more_rarely_and
     plane.kubelet().add([NodeSpec::gpu("forget-1", 8)]).await;
     let proxy = Proxy::start(&plane.url(), &plane.ca_file()).await;
     let clock = Arc::new(SimClock::new(Time::now()));
-    let forgets = Trouble::Status { code: 410, retry_after: None };
+    let forgets = RequestFault::Status { code: 410, retry_after: None };
     proxy.trouble(u32::MAX, "GET", "watch=true", forgets);
     let mut watches = Vec::new();
     for number in 0..3 {
@@ -158,7 +159,7 @@ async fn an_api_server_that_forgets_every_version_is_listed_ever_more_rarely_and
         watches.push(hear!(kube, clock, watch_nodes: NodeSeen));
     }
     pass(&clock, 300).await;
-    let lists = |told: &Told<NodeSeen>| *told == Told::Whole;
+    let lists = |told: &WatchEvent<NodeSeen>| *told == WatchEvent::Whole;
     let times: Vec<Vec<Time>> = watches.iter().map(|watch| watch.times(lists)).collect();
     for (watch, times) in watches.iter().zip(&times) {
         assert!((4..=14).contains(&times.len()), "{} lists in five minutes", times.len());
@@ -176,8 +177,8 @@ async fn a_watch_that_is_cut_all_the_time_hears_everything_without_one_more_list
     let kube = client(plane, "cut", Some(&proxy)).await;
     let clock = Arc::new(SimClock::new(Time::now()));
     let heard = hear!(kube, clock, watch_pods: PodSeen);
-    eventually("the list", async || (heard.count(|told| *told == Told::Alive) > 0).then_some(())).await;
-    let lists = heard.count(|told| *told == Told::Whole);
+    eventually("the list", async || (heard.count(|told| *told == WatchEvent::Alive) > 0).then_some(())).await;
+    let lists = heard.count(|told| *told == WatchEvent::Whole);
     let admin = plane.admin().await;
     let pod = |number: u32| {
         json!({
@@ -187,16 +188,16 @@ async fn a_watch_that_is_cut_all_the_time_hears_everything_without_one_more_list
     };
     for number in 0..6 {
         proxy.cut_watches();
-        proxy.trouble(1, "GET", "watch=true", Trouble::Cut);
+        proxy.trouble(1, "GET", "watch=true", RequestFault::Cut);
         admin.create("/api/v1/namespaces/cut/pods", &pod(number)).await;
-        let made = |told: &Told<PodSeen>| matches!(told, Told::Is(seen) if seen.pod.name == format!("cut-{number}"));
+        let made = |told: &WatchEvent<PodSeen>| matches!(told, WatchEvent::Is(seen) if seen.pod.name == format!("cut-{number}"));
         eventually("the pod that was made while the watch was cut", async || {
             pass(&clock, 1).await;
             (heard.count(made) > 0).then_some(())
         })
         .await;
     }
-    assert_eq!(heard.count(|told| *told == Told::Whole), lists, "it was resumed by version each time");
+    assert_eq!(heard.count(|told| *told == WatchEvent::Whole), lists, "it was resumed by version each time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,7 +210,7 @@ async fn a_warning_is_heard_whatever_our_own_clock_says() {
         let ours = Time::from_microsecond(Time::now().as_microsecond() + ahead * 1_000_000).unwrap();
         let clock = Arc::new(SimClock::new(ours));
         let heard = hear!(kube, clock, watch_warnings: EventSeen);
-        eventually("the list", async || (heard.count(|told| *told == Told::Whole) > 0).then_some(())).await;
+        eventually("the list", async || (heard.count(|told| *told == WatchEvent::Whole) > 0).then_some(())).await;
         let name = format!("skewed.{number}");
         let now = RealClock.now().to_string();
         admin
@@ -229,14 +230,14 @@ async fn a_warning_is_heard_whatever_our_own_clock_says() {
                 .all()
                 .into_iter()
                 .map(|(_, told)| told)
-                .find(|told| matches!(told, Told::Is(seen) if seen.name == name))
+                .find(|told| matches!(told, WatchEvent::Is(seen) if seen.name == name))
         })
         .await;
         let theirs = kube.now().unwrap();
         let apart = theirs.as_microsecond() - Time::now().as_microsecond();
         assert!(apart.abs() < 10_000_000, "the API server's own time, as it said: {theirs}");
         let source = serde_json::from_value(json!({ "kind": "kubernetes" })).unwrap();
-        let mut board = Board::new("cluster", &source, "");
+        let mut board = ConditionTracker::new("cluster", &source, "");
         board.hear_warning(&seen, clock.now(), theirs);
         let (events, _) = board.take(10, clock.now());
         assert_eq!(events.len(), 1, "{ahead} s ahead");

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::routing::{get, post};
 use nightshift::config::Role;
 use nightshift::model::Right;
-use nightshift::server::{Answer, Cell, Gate, Relation, cells, gates};
+use nightshift::server::{AccessAnswer, AccessCell, RoutePolicy, TokenRelation, cells, gates};
 use nightshift::world::sim::{SimFleet, SimOptions};
 use regex::Regex;
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
@@ -233,15 +233,17 @@ impl Table {
     }
 
     /// Sends the request of a cell; its status, and what was answered.
-    async fn send(&mut self, cell: &Cell) -> (u16, String) {
-        let done = cell.answer == Answer::Done;
+    async fn send(&mut self, cell: &AccessCell) -> (u16, String) {
+        let done = cell.answer == AccessAnswer::Done;
         let cluster = match cell.relation {
-            Relation::Own => OWN,
+            TokenRelation::Own => OWN,
             _ => OTHER,
         };
         let name = match cell.relation {
-            Relation::Unlimited | Relation::Unlisted | Relation::Itself => cell.role.name().to_owned(),
-            Relation::Own | Relation::Other | Relation::Every | Relation::Limited => limited(cell.role),
+            TokenRelation::Unlimited | TokenRelation::Unlisted | TokenRelation::Itself => cell.role.name().to_owned(),
+            TokenRelation::Own | TokenRelation::Other | TokenRelation::Every | TokenRelation::Limited => {
+                limited(cell.role)
+            }
         };
         let mut text = secret(&name);
         let asked = self.request(cell, cluster, done, &mut text).await;
@@ -252,7 +254,7 @@ impl Table {
         (status, said.to_string())
     }
 
-    async fn send_by_session(&mut self, cell: &Cell, name: &str, asked: Asked) -> (u16, String) {
+    async fn send_by_session(&mut self, cell: &AccessCell, name: &str, asked: Asked) -> (u16, String) {
         // Signing out ends a session, so that one is not kept.
         let session = match self.sessions.get(name).filter(|_| cell.path != "/logout") {
             Some(known) => known.clone(),
@@ -282,15 +284,15 @@ impl Table {
     }
 
     /// The scope that a cell names where it may be of one cluster or of all.
-    fn scope(cell: &Cell, cluster: &str) -> String {
+    fn scope(cell: &AccessCell, cluster: &str) -> String {
         match cell.relation {
-            Relation::Every => "all".to_owned(),
+            TokenRelation::Every => "all".to_owned(),
             _ => format!("cluster:{cluster}"),
         }
     }
 
     /// Path and body of a cell's request. A new route has no arm here, and fails.
-    async fn request(&mut self, cell: &Cell, cluster: &str, done: bool, text: &mut String) -> Asked {
+    async fn request(&mut self, cell: &AccessCell, cluster: &str, done: bool, text: &mut String) -> Asked {
         let path = cell.path;
         let shared = self.object(cluster, false);
         let why = json!({ "why": "a test" });
@@ -354,7 +356,7 @@ impl Table {
             }
             ("post", "/api/v1/breakers/reset") => {
                 let scope = match cell.relation {
-                    Relation::Every => "symptom:r".to_owned(),
+                    TokenRelation::Every => "symptom:r".to_owned(),
                     _ => format!("cluster:{cluster}"),
                 };
                 self.trip(&scope);
@@ -370,7 +372,7 @@ impl Table {
             }
             ("post", "/api/v1/agents/join-tokens") => {
                 let body = match cell.relation {
-                    Relation::Every => json!({ "node": "gpu-31" }),
+                    TokenRelation::Every => json!({ "node": "gpu-31" }),
                     _ => json!({ "node": "gpu-31", "cluster": cluster }),
                 };
                 to(path.to_owned(), body)
@@ -383,7 +385,7 @@ impl Table {
                 let unique = format!("{}", self.next());
                 self.database().execute(sql, rusqlite::params![cluster, node, unique]).unwrap();
                 let body = match cell.relation {
-                    Relation::Every => why,
+                    TokenRelation::Every => why,
                     _ => json!({ "why": "a test", "cluster": cluster }),
                 };
                 to(with("{node}", &node), body)
@@ -392,18 +394,18 @@ impl Table {
             ("post", "/api/v1/tokens") => {
                 let name = format!("t-{}", self.next());
                 let body = match cell.relation {
-                    Relation::Every => json!({ "name": name, "role": "viewer", "expires": "2h" }),
+                    TokenRelation::Every => json!({ "name": name, "role": "viewer", "expires": "2h" }),
                     _ => json!({ "name": name, "role": "viewer", "expires": "2h", "clusters": [cluster] }),
                 };
                 to(path.to_owned(), body)
             }
             ("post", "/api/v1/tokens/{id}/revoke") => {
                 let (made, id) = match cell.relation {
-                    Relation::Itself => self.made_token(cell.role, None).await,
-                    Relation::Own | Relation::Other => self.made_token(Role::Viewer, Some(cluster)).await,
+                    TokenRelation::Itself => self.made_token(cell.role, None).await,
+                    TokenRelation::Own | TokenRelation::Other => self.made_token(Role::Viewer, Some(cluster)).await,
                     _ => self.made_token(Role::Viewer, None).await,
                 };
-                if cell.relation == Relation::Itself {
+                if cell.relation == TokenRelation::Itself {
                     *text = made;
                 }
                 to(with("{id}", &id), why)
@@ -426,8 +428,8 @@ impl Table {
             ("post", "/logout") => to(path.to_owned(), json!({})),
             (method @ ("post" | "put" | "options"), path) if path.starts_with("/in/") => {
                 let source = match cell.relation {
-                    Relation::Every => "both",
-                    Relation::Unlisted => OWN,
+                    TokenRelation::Every => "both",
+                    TokenRelation::Unlisted => OWN,
                     _ => cluster,
                 };
                 let node = format!("gpu-{}", 32 + self.next() % 8);
@@ -468,13 +470,13 @@ fn limited(role: Role) -> String {
 }
 
 /// Whether an answer is what the cell says. A proof waits until its entry is signed, which is not refused.
-fn fits(cell: &Cell, status: u16, said: &str) -> bool {
+fn fits(cell: &AccessCell, status: u16, said: &str) -> bool {
     match cell.answer {
-        Answer::Done if cell.by_session && cell.method == "post" => status == 303,
-        Answer::Done => (200..300).contains(&status) || (status == 409 && said.contains("is not signed yet")),
-        Answer::Refused => status == 403,
-        Answer::Unknown => status == 401,
-        Answer::Impossible => true,
+        AccessAnswer::Done if cell.by_session && cell.method == "post" => status == 303,
+        AccessAnswer::Done => (200..300).contains(&status) || (status == 409 && said.contains("is not signed yet")),
+        AccessAnswer::Refused => status == 403,
+        AccessAnswer::Unknown => status == 401,
+        AccessAnswer::Impossible => true,
     }
 }
 
@@ -482,7 +484,7 @@ fn fits(cell: &Cell, status: u16, said: &str) -> bool {
 async fn each_cell_of_route_role_and_cluster_gets_the_answer_that_the_page_names() {
     let mut table = Table::lay().await;
     let (mut asked, mut wrong) = (0, Vec::new());
-    for cell in cells().iter().filter(|cell| cell.answer != Answer::Impossible) {
+    for cell in cells().iter().filter(|cell| cell.answer != AccessAnswer::Impossible) {
         let (status, said) = table.send(cell).await;
         asked += 1;
         if !fits(cell, status, &said) {
@@ -490,7 +492,7 @@ async fn each_cell_of_route_role_and_cluster_gets_the_answer_that_the_page_names
             wrong.push(format!("{cell:?}: {status} {said}"));
         }
         // Nothing stays frozen for the next cell.
-        if cell.path.ends_with("/freezes") && cell.answer == Answer::Done && cell.method == "post" {
+        if cell.path.ends_with("/freezes") && cell.answer == AccessAnswer::Done && cell.method == "post" {
             for scope in ["all", "cluster:east", "cluster:main"] {
                 let body = json!({ "scope": scope, "why": "a test" });
                 table.engine.ask("POST", "/api/v1/unfreeze", Some(&secret("root")), &body).await;
@@ -528,7 +530,7 @@ async fn a_route_that_no_role_opens_answers_each_token_as_it_answers_none_and_no
         let method = method.to_uppercase();
         let body = if method == "POST" { json!({}) } else { Value::Null };
         match gate {
-            Gate::Local => {
+            RoutePolicy::Local => {
                 for role in Role::ALL {
                     for name in [role.name().to_owned(), limited(role)] {
                         let reason = json!({ "reason": "a test" });
@@ -538,14 +540,14 @@ async fn a_route_that_no_role_opens_answers_each_token_as_it_answers_none_and_no
                     }
                 }
             }
-            Gate::Anybody | Gate::SignIn | Gate::Agent | Gate::Signed(..) => {
+            RoutePolicy::Anybody | RoutePolicy::SignIn | RoutePolicy::Agent | RoutePolicy::Signed(..) => {
                 let (without, _) = table.engine.ask(&method, &filled(path), None, &body).await;
                 for text in &texts {
                     let (with, _) = table.engine.ask(&method, &filled(path), Some(text), &body).await;
                     assert_eq!(with, without, "{method} {path}");
                 }
             }
-            Gate::Role(_) | Gate::Source | Gate::Session(_) => {}
+            RoutePolicy::Role(_) | RoutePolicy::Source | RoutePolicy::Session(_) => {}
         }
     }
     // A method that a route takes beside those of the table would be a door that no cell is about.
@@ -569,17 +571,19 @@ async fn a_route_that_no_role_opens_answers_each_token_as_it_answers_none_and_no
 fn the_table_has_a_cell_for_each_role_at_each_route_that_a_role_opens() {
     let all = cells();
     for (method, path, gate) in gates() {
-        let opens = matches!(gate, Gate::Role(_) | Gate::Source | Gate::Session(_));
-        let of: Vec<&Cell> = all.iter().filter(|cell| (cell.method, cell.path) == (method, path)).collect();
+        let opens = matches!(gate, RoutePolicy::Role(_) | RoutePolicy::Source | RoutePolicy::Session(_));
+        let of: Vec<&AccessCell> = all.iter().filter(|cell| (cell.method, cell.path) == (method, path)).collect();
         assert_eq!(of.len() % Role::ALL.len(), 0, "{method} {path}");
         assert_eq!(!of.is_empty(), opens, "{method} {path}");
         // What changes something is limited for those who are limited.
-        let acts = matches!(gate, Gate::Role(right) if !matches!(right, Right::Read | Right::Audit | Right::Measure | Right::Check));
+        let acts = matches!(gate, RoutePolicy::Role(right) if !matches!(right, Right::Read | Right::Audit | Right::Measure | Right::Check));
         if acts {
-            let elsewhere = of.iter().filter(|cell| matches!(cell.relation, Relation::Other | Relation::Every));
-            let answers: Vec<Answer> = elsewhere.map(|cell| cell.answer).collect();
+            let elsewhere =
+                of.iter().filter(|cell| matches!(cell.relation, TokenRelation::Other | TokenRelation::Every));
+            let answers: Vec<AccessAnswer> = elsewhere.map(|cell| cell.answer).collect();
             assert!(!answers.is_empty(), "{method} {path} acts, and has no cell about another cluster");
-            let passes = answers.iter().any(|answer| !matches!(answer, Answer::Refused | Answer::Impossible));
+            let passes =
+                answers.iter().any(|answer| !matches!(answer, AccessAnswer::Refused | AccessAnswer::Impossible));
             assert!(!passes, "{method} {path}: {answers:?}");
         }
     }

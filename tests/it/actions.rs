@@ -12,12 +12,14 @@ mod outside;
 mod warm;
 
 use crate::engines::Engine;
-use nightshift::actions::{Action, Performed, catalog, find};
+use nightshift::actions::{Action, PerformResult, catalog, find};
 use nightshift::clock::{Clock, SimClock};
 use nightshift::limits;
-use nightshift::model::{Answer, Call, Command, FailureKind, Outcome, RunId, Standing, Step};
-use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, ProbeConfig, Prometheus, World};
+use nightshift::model::{ActionCall, AgentCommand, AgentStatus, CommandStatus, FailureKind, Outcome, RunId, Step};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFault, SimFleet, SimOptions};
+use nightshift::world::{
+    AgentMailbox, HttpClient, KubeClient, KubeConfig, ProbeConfig, ProbedEngines, PrometheusClient, World,
+};
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -38,15 +40,15 @@ impl Stage {
 
     async fn with(options: SimOptions) -> Stage {
         let mut stage = Stage::of_kube(options).await;
-        stage.world.prometheus = Some(Prometheus::connect(&stage.fleet.url(), None).unwrap());
+        stage.world.prometheus = Some(PrometheusClient::connect(&stage.fleet.url(), None).unwrap());
         let allow = [format!("private+{}/", stage.fleet.url())];
-        stage.world.http = Http::new(&stage.world.identity, &allow).unwrap();
+        stage.world.http = HttpClient::new(&stage.world.identity, &allow).unwrap();
         stage
     }
 
     /// Without Prometheus and HTTP: a client takes a while to build, and the battery sets up many stages.
     async fn of_kube(options: SimOptions) -> Stage {
-        static NOWHERE: LazyLock<Http> = LazyLock::new(|| Http::new("nightshift/test", &[]).unwrap());
+        static NOWHERE: LazyLock<HttpClient> = LazyLock::new(|| HttpClient::new("nightshift/test", &[]).unwrap());
         let clock = Arc::new(SimClock::new("2026-03-29T00:30:00Z".parse().unwrap()));
         let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..options }).unwrap();
         let identity = "nightshift/test".to_owned();
@@ -59,8 +61,8 @@ impl Stage {
             kill: Arc::default(),
             http: NOWHERE.clone(),
             docker: None,
-            agents: Agents::default(),
-            engines: Engines::default(),
+            agents: AgentMailbox::default(),
+            engines: ProbedEngines::default(),
             clock: clock.clone(),
             identity,
         };
@@ -71,18 +73,18 @@ impl Stage {
 
     /// From now on the cluster is reached so.
     async fn reach(&mut self, config: &KubeConfig) {
-        let kube = Kube::connect(config, &self.world.identity).await.unwrap();
+        let kube = KubeClient::connect(config, &self.world.identity).await.unwrap();
         self.world.clusters = [("default".to_owned(), kube)].into();
     }
 
     /// An agent on that node, for as long as the test runs, that answers as it is told.
-    fn agent(&self, node: &'static str, answer: impl Fn(&Command) -> Outcome + Send + 'static) {
+    fn agent(&self, node: &'static str, answer: impl Fn(&AgentCommand) -> Outcome + Send + 'static) {
         let agents = self.world.agents.clone();
-        agents.heard(node, Standing::default());
+        agents.heard(node, AgentStatus::default());
         tokio::spawn(async move {
             loop {
-                for command in agents.take(node, Standing::default(), limits::AGENT_POLL).await {
-                    agents.answered(node, &command.key(), Answer::Ended { outcome: answer(&command) });
+                for command in agents.take(node, AgentStatus::default(), limits::AGENT_POLL).await {
+                    agents.answered(node, &command.key(), CommandStatus::Ended { outcome: answer(&command) });
                 }
             }
         });
@@ -91,7 +93,7 @@ impl Stage {
     /// The same, of another boot once it was asked for one.
     fn agent_that_reboots(&self, node: &'static str) {
         let agents = self.world.agents.clone();
-        let standing = |boot: u32| Standing { boot: format!("boot-{boot}"), ..Standing::default() };
+        let standing = |boot: u32| AgentStatus { boot: format!("boot-{boot}"), ..AgentStatus::default() };
         agents.heard(node, standing(0));
         tokio::spawn(async move {
             let mut boot = 0;
@@ -99,18 +101,18 @@ impl Stage {
                 for command in agents.take(node, standing(boot), limits::AGENT_POLL).await {
                     boot = 1;
                     let outcome = Outcome::Ok(serde_json::json!({ "asked": true }));
-                    agents.answered(node, &command.key(), Answer::Ended { outcome });
+                    agents.answered(node, &command.key(), CommandStatus::Ended { outcome });
                 }
             }
         });
     }
 
-    fn kube(&self) -> &Kube {
+    fn kube(&self) -> &KubeClient {
         self.world.kube(None).unwrap()
     }
 
     /// As the engine begins a step: the witness is read first.
-    async fn begin(&self, call: Call) -> Step {
+    async fn begin(&self, call: ActionCall) -> Step {
         let action = find(&call.action).unwrap();
         let carry = action.witness(&self.world, &call).await.unwrap_or_default();
         let now = self.clock.now();
@@ -136,23 +138,23 @@ impl Stage {
         let mut waits = Vec::new();
         for _ in 0..5_000 {
             let (wait, why) = match action.perform(&self.world, step).await {
-                Performed::Done(outcome) | Performed::Tell(outcome, _) => {
+                PerformResult::Done(outcome) | PerformResult::Tell(outcome, _) => {
                     step.outcome = Some(outcome.clone());
                     return (outcome, waits);
                 }
-                Performed::Again { after, why, carry } => {
+                PerformResult::Again { after, why, carry } => {
                     step.carry = carry;
                     (after, why)
                 }
                 // Here as the outcome that a runbook would never see: the run is stuck.
-                Performed::InDoubt { why } => {
-                    let failure = nightshift::model::Failure::new(FailureKind::Unavailable, why);
+                PerformResult::InDoubt { why } => {
+                    let failure = nightshift::model::StepFailure::new(FailureKind::Unavailable, why);
                     return (Outcome::Failed(failure), waits);
                 }
-                Performed::Retry { why, after } => {
+                PerformResult::Retry { why, after } => {
                     step.attempt += 1;
                     if step.attempt > limits::STEP_ATTEMPTS {
-                        let failure = nightshift::model::Failure::new(FailureKind::Unavailable, why);
+                        let failure = nightshift::model::StepFailure::new(FailureKind::Unavailable, why);
                         return (Outcome::Failed(failure), waits);
                     }
                     (after.unwrap_or(limits::BACKOFF_FIRST), why)
@@ -164,7 +166,7 @@ impl Stage {
         panic!("{} never ends: {:?}", step.call, waits.last());
     }
 
-    async fn run(&self, call: Call) -> Outcome {
+    async fn run(&self, call: ActionCall) -> Outcome {
         let mut step = self.begin(call).await;
         self.finish(&mut step).await.0
     }
@@ -177,7 +179,7 @@ impl Stage {
         list
     }
 
-    fn trouble(&self, times: u32, method: &str, path: &str, trouble: Trouble) {
+    fn trouble(&self, times: u32, method: &str, path: &str, trouble: RequestFault) {
         self.fleet.fault(ApiFault::next(times, method, path, trouble)).unwrap();
     }
 
@@ -197,7 +199,7 @@ impl Stage {
     async fn serve(&mut self) {
         let engine = Engine::start("vllm").await;
         let targets = vec![engine.target(&[("pod", &self.pod_of("mistral-7b"))])];
-        self.world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
+        self.world.engines = ProbedEngines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
         self.engine = Some(engine);
     }
 
@@ -236,7 +238,7 @@ impl Stage {
     async fn deny_writes(&mut self) {
         for verb in ["patch", "create", "delete"] {
             for resource in ["nodes", "pods", "pods/eviction", "deployments", "deployments/scale", "jobs"] {
-                self.fleet.fault(Fault::Deny { verb: verb.to_owned(), resource: resource.to_owned() }).unwrap();
+                self.fleet.fault(SimFault::Deny { verb: verb.to_owned(), resource: resource.to_owned() }).unwrap();
             }
         }
     }

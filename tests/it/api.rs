@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use nightshift::config::Role;
 use nightshift::model::Mode;
-use nightshift::server::{App, GivenToken, Tokens, gates, openapi, router};
+use nightshift::server::{App, ConfiguredTokens, GivenToken, gates, openapi, router};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tower::ServiceExt;
@@ -42,7 +42,7 @@ impl Api {
             text: secret(name),
         };
         let tokens = vec![token("vic", Role::Viewer), token("ada", Role::Admin), token("kim", Role::Auditor)];
-        let router = router(App::new(night.parts.clone(), Tokens::new(tokens).unwrap()));
+        let router = router(App::new(night.parts.clone(), ConfiguredTokens::new(tokens).unwrap()));
         Api { night, router }
     }
 

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nightshift::limits;
 use nightshift::model::EntryNo;
-use nightshift::store::ledger::{Checkpoint, EntryLeaf, Frontier, SigningKey, commitment};
+use nightshift::store::ledger::{Checkpoint, EntryLeaf, SigningKey, TreeFrontier, commitment};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ fn after(asked: &BTreeMap<String, String>) -> Option<u64> {
 }
 
 fn ledger(key: &SigningKey) -> Ledger {
-    let (mut frontier, mut raw, mut checkpoints) = (Frontier::default(), Vec::new(), Vec::new());
+    let (mut frontier, mut raw, mut checkpoints) = (TreeFrontier::default(), Vec::new(), Vec::new());
     for no in 0..ENTRIES as i64 {
         let leaf = EntryLeaf { no: EntryNo(no), at: no, commit: commitment(b"salt", b"{}") };
         frontier.push(leaf.hash());

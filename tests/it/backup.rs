@@ -306,7 +306,7 @@ async fn the_database_alone_is_near_complete_once_its_log_was_folded() {
     let path = dir.path().join("store.db");
     let store = SqliteStore::open(SqliteOptions::new(&path), crate::store::fixtures::start()).unwrap();
     let kind = nightshift::model::EntryKind::Trouble { text: "a line".to_owned() };
-    let (actor, about) = (nightshift::model::Actor::engine(), nightshift::model::About::default());
+    let (actor, about) = (nightshift::model::Actor::engine(), nightshift::model::EntryLinks::default());
     store.note(actor, about, kind, crate::store::fixtures::start()).await.unwrap();
     store.fold(crate::store::fixtures::start()).await.unwrap();
     std::fs::copy(&path, dir.path().join("copy.db")).unwrap();

@@ -3,9 +3,9 @@
 //! Invariant: what is in memory is counted by the kernel, before and after; nothing is believed from a report alone.
 
 use nightshift::config::AgentConfig;
-use nightshift::config::Cache;
-use nightshift::model::{Answer, Command, FailureKind, Outcome, RunId};
-use nightshift::node::cache::{Memory, Progress, Roots, Settings, status, verify, warm};
+use nightshift::config::ModelCacheConfig;
+use nightshift::model::{AgentCommand, CommandStatus, FailureKind, Outcome, RunId};
+use nightshift::node::cache::{CacheSettings, MemoryProbe, ModelRoots, ReadProgress, status, verify, warm};
 use nightshift::node::{self, Machine};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -25,8 +25,12 @@ fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-fn settings(root: &Path) -> Settings {
-    Settings::of(&Cache { roots: vec![root.to_owned()], reserve_mib: 64, ..Cache::default() })
+fn settings(root: &Path) -> CacheSettings {
+    CacheSettings::of(&ModelCacheConfig {
+        roots: vec![root.to_owned()],
+        reserve_mib: 64,
+        ..ModelCacheConfig::default()
+    })
 }
 
 /// A file with one tensor of so many bytes; on disk, not only in memory, so that it can be let go.
@@ -64,7 +68,7 @@ fn let_go(dir: &Path) {
     }
 }
 
-fn quiet(_: Progress) {}
+fn quiet(_: ReadProgress) {}
 
 /// The binary, with nothing of the caller's settings.
 fn nightshift(args: &[&str]) -> std::process::Output {
@@ -83,7 +87,7 @@ fn a_cold_model_is_warmed_counted_and_not_read_twice() {
     assert_eq!(cold.missing[0].file, "model-00001-of-00002.safetensors");
 
     let seen = Mutex::new(Vec::new());
-    let said = |now: Progress| seen.lock().unwrap().push(now);
+    let said = |now: ReadProgress| seen.lock().unwrap().push(now);
     let first = warm(&settings, dir.path(), None, HOUR, &NEVER, &said).unwrap();
     assert!(first.changed && first.read_bytes >= 10 * MIB as u64 && first.resident >= 0.999, "{first:?}");
     let last = seen.lock().unwrap().last().cloned().unwrap();
@@ -222,7 +226,7 @@ fn nothing_outside_the_roots_is_opened_whatever_leads_there() {
     let failure = refused(&inside.join("m"));
     assert!(failure.kind == FailureKind::Refused && failure.message.contains("private/model.safetensors"), "{failure}");
 
-    let nowhere = Settings { roots: Roots::default(), ..settings.clone() };
+    let nowhere = CacheSettings { roots: ModelRoots::default(), ..settings.clone() };
     assert!(status(&nowhere, &inside).unwrap_err().message.contains("no folder for models is configured"));
 }
 
@@ -259,7 +263,7 @@ fn a_warm_that_is_cut_off_goes_on_where_it_stopped() {
     let_go(dir.path());
     let settings = settings(dir.path());
     let cancel = AtomicBool::new(false);
-    let said = |now: Progress| cancel.store(now.read >= 12 * MIB as u64, Ordering::Relaxed);
+    let said = |now: ReadProgress| cancel.store(now.read >= 12 * MIB as u64, Ordering::Relaxed);
     let cut = warm(&settings, dir.path(), Some(40 * MIB as u64), HOUR, &cancel, &said).unwrap_err();
     assert!(cut.message.starts_with("it was cancelled at "), "{cut}");
     let half = status(&settings, dir.path()).unwrap().resident;
@@ -289,14 +293,14 @@ fn a_throttle_holds_all_readers_together_and_time_that_is_up_ends_it() {
 }
 
 /// A machine as its files under /proc and /sys describe it.
-fn machine(files: &[(&str, String)]) -> (TempDir, Memory) {
+fn machine(files: &[(&str, String)]) -> (TempDir, MemoryProbe) {
     let top = folder();
     for (path, text) in files {
         let path = top.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let memory = Memory::under(top.path());
+    let memory = MemoryProbe::under(top.path());
     (top, memory)
 }
 
@@ -316,7 +320,7 @@ fn a_model_that_does_not_fit_is_refused_before_anything_is_read() {
     for (files, why) in [(vec![small], "the machine has 80.0 MiB available"), (group.to_vec(), "control group /agent")]
     {
         let (_top, memory) = machine(&files);
-        let settings = Settings { memory, ..settings(dir.path()) };
+        let settings = CacheSettings { memory, ..settings(dir.path()) };
         let refused = warm(&settings, dir.path(), None, HOUR, &NEVER, &quiet).unwrap_err();
         assert_eq!(refused.kind, FailureKind::Refused);
         assert!(refused.message.contains(why), "{refused}");
@@ -332,9 +336,9 @@ fn pressure_on_memory_holds_the_readers_back_until_it_is_over() {
     let pressure = |some: f64| format!("some avg10={some:.2} avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00\n");
     let (top, memory) =
         machine(&[("proc/meminfo", "MemAvailable: 8192000 kB\n".to_owned()), ("proc/pressure/memory", pressure(50.0))]);
-    let settings = Settings { memory, ..settings(dir.path()) };
+    let settings = CacheSettings { memory, ..settings(dir.path()) };
     let waited = AtomicU64::new(0);
-    let said = |now: Progress| {
+    let said = |now: ReadProgress| {
         if now.waits.is_some() && waited.fetch_add(1, Ordering::Relaxed) == 3 {
             fs::write(top.path().join("proc/pressure/memory"), pressure(0.0)).unwrap();
         }
@@ -344,9 +348,9 @@ fn pressure_on_memory_holds_the_readers_back_until_it_is_over() {
     assert!(waited.load(Ordering::Relaxed) > 3 && warmed.resident >= 0.999, "{warmed:?}");
 }
 
-fn command(verb: &str, args: Value) -> Command {
+fn command(verb: &str, args: Value) -> AgentCommand {
     let Value::Object(args) = args else { panic!("{args}") };
-    Command {
+    AgentCommand {
         run: RunId(1),
         step: 2,
         epoch: 1,
@@ -358,14 +362,14 @@ fn command(verb: &str, args: Value) -> Command {
 }
 
 fn machine_with(root: &Path) -> Machine {
-    let cache = Cache { roots: vec![root.to_owned()], reserve_mib: 64, ..Cache::default() };
+    let cache = ModelCacheConfig { roots: vec![root.to_owned()], reserve_mib: 64, ..ModelCacheConfig::default() };
     Machine::here("gpu-1".to_owned(), Arc::new(AgentConfig { cache, ..AgentConfig::default() }))
 }
 
 async fn does(machine: &Machine, verb: &str, args: Value) -> Outcome {
     let answer = node::find(verb).unwrap().perform(machine, &command(verb, args), &|_| ()).await;
     match answer {
-        Answer::Ended { outcome } => outcome,
+        CommandStatus::Ended { outcome } => outcome,
         working => panic!("{working:?}"),
     }
 }
@@ -385,7 +389,7 @@ async fn an_agent_warms_what_a_runbook_names_and_says_how_far_it_is() {
         command("cache::warm", json!({ "models": [one, { "path": two, "model": "two" }, one], "node": "gpu-1" }));
     let answer = node::find("cache::warm").unwrap();
     let answer = answer.perform(&machine, &asked, &|now| said.lock().unwrap().push(now)).await;
-    let Answer::Ended { outcome: Outcome::Ok(value) } = answer else { panic!("{answer:?}") };
+    let CommandStatus::Ended { outcome: Outcome::Ok(value) } = answer else { panic!("{answer:?}") };
     assert_eq!((&value["changed"], value["models"].as_array().unwrap().len()), (&json!(true), 2));
     assert!(value["resident"].as_f64().unwrap() >= 0.999, "{value}");
     let last = said.lock().unwrap().last().cloned().unwrap_or_default();

@@ -3,10 +3,10 @@
 //! Invariant: it is struck before its folder goes, so that nothing writes into a folder that is not there.
 
 use crate::harness::eventually;
-use nightshift::catalog::{Catalog, Folders};
+use nightshift::catalog::{Catalog, CatalogFolders};
 use nightshift::clock::RealClock;
 use nightshift::config::Config;
-use nightshift::engine::{self, Nudge, Parts};
+use nightshift::engine::{self, EngineParts, WakeSender};
 use nightshift::model::{Episode, EpisodeState, Time};
 use nightshift::store::{Filter, SqliteOptions, SqliteStore, Store, ledger::SigningKey};
 use nightshift::telemetry::Metrics;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 pub struct Camp {
-    pub parts: Parts,
+    pub parts: EngineParts,
     dir: TempDir,
     stop: watch::Sender<bool>,
     loops: tokio::task::JoinHandle<()>,
@@ -46,7 +46,7 @@ impl Camp {
         }
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
         let runbooks = if gear.runbooks.is_empty() { shipped } else { at("runbooks") };
-        let folders = Folders { runbooks, rules: at("rules"), integrations: at("integrations") };
+        let folders = CatalogFolders { runbooks, rules: at("rules"), integrations: at("integrations") };
         let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let mut config = Config { sources: serde_json::from_value(gear.sources).unwrap(), ..Config::default() };
@@ -54,7 +54,7 @@ impl Camp {
         config.guards.share_per_day = 1.0;
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(SqliteOptions::new(at("nightshift.db")), Time::now()).unwrap());
-        let parts = Parts {
+        let parts = EngineParts {
             config: Arc::new(config),
             store,
             catalog: Arc::new(catalog),
@@ -62,7 +62,7 @@ impl Camp {
             notifiers: Arc::default(),
             clock: Arc::new(RealClock),
             metrics: Arc::new(Metrics::default()),
-            nudge: Nudge::default(),
+            nudge: WakeSender::default(),
             key: Arc::new(SigningKey::open_or_create(&at("key"), "test").unwrap()),
         };
         engine::take_in(&parts).await;

@@ -4,8 +4,8 @@
 
 use crate::harness;
 use nightshift::actions;
-use nightshift::config::{Actions, Config};
-use nightshift::model::Permission;
+use nightshift::config::{ActionsConfig, Config};
+use nightshift::model::KubePermission;
 use nightshift::world::OWN_RIGHTS;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ mod docs {
         assert!(written == truth, "{} is out of date: run `make docs`", path.display());
     }
 
-    fn line(right: &Permission, why: Option<&str>) -> String {
+    fn line(right: &KubePermission, why: Option<&str>) -> String {
         let why = why.map(|why| format!(", why: {}", json!(why))).unwrap_or_default();
         format!("{{group: \"{}\", resource: {}, verb: {}{why}}}", right.group, right.resource, right.verb)
     }
@@ -153,7 +153,7 @@ fn rights_of(roles: &[&Value]) -> BTreeSet<Right> {
     found
 }
 
-fn expected(actions: &Actions, write: bool) -> BTreeSet<Right> {
+fn expected(actions: &ActionsConfig, write: bool) -> BTreeSet<Right> {
     let rights = actions::rights(|spec| actions.lets(spec.name));
     let kept = rights.keys().filter(|right| right.writes() == write && !right.home());
     kept.map(|right| (right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())).collect()
@@ -169,7 +169,7 @@ fn the_roles_hold_the_rights_of_the_actions_that_are_on_and_no_others() {
         (json!(["*"]), json!(["*"])),
     ];
     for (allow, deny) in cases {
-        let actions: Actions = serde_json::from_value(json!({ "allow": allow, "deny": deny })).unwrap();
+        let actions: ActionsConfig = serde_json::from_value(json!({ "allow": allow, "deny": deny })).unwrap();
         let set = format!("actions={}", json!({ "allow": allow, "deny": deny }));
         let objects = render(&["--set", "mode=auto", "--set-json", &set]);
         let read = rights_of(&[named(&objects, "ClusterRole", "nightshift-read")]);
@@ -218,7 +218,7 @@ fn writes_on_pods_can_be_kept_to_some_namespaces() {
     for role in roles {
         let narrow = rights_of(&[role]);
         let all: BTreeSet<Right> = wide.union(&narrow).cloned().collect();
-        assert_eq!(all, expected(&Actions::default(), true));
+        assert_eq!(all, expected(&ActionsConfig::default(), true));
         assert!(narrow.is_disjoint(&wide));
     }
 }
@@ -229,13 +229,13 @@ fn jobs_are_made_in_one_namespace_where_they_are_asked_for_and_the_actions_are_o
     let objects = render(&["--set", "mode=auto", "--set", on]);
     let role = named(&objects, "Role", "nightshift-jobs");
     assert_eq!(role["metadata"]["namespace"], "warmers");
-    let home = |actions: &Actions| -> BTreeSet<Right> {
+    let home = |actions: &ActionsConfig| -> BTreeSet<Right> {
         let rights = actions::rights(|spec| actions.lets(spec.name));
         let kept = rights.keys().filter(|right| right.home());
         kept.map(|right| (right.group.to_owned(), right.resource.to_owned(), right.verb.to_owned())).collect()
     };
-    assert_eq!(rights_of(&[role]), home(&Actions::default()));
-    assert_eq!(home(&Actions::default()).len(), 4, "create, get and delete of Jobs, and what their pods write");
+    assert_eq!(rights_of(&[role]), home(&ActionsConfig::default()));
+    assert_eq!(home(&ActionsConfig::default()).len(), 4, "create, get and delete of Jobs, and what their pods write");
     let bound = named(&objects, "RoleBinding", "nightshift-jobs");
     assert_eq!(bound["subjects"][0]["name"], "nightshift-write");
     let text = named(&objects, "ConfigMap", "nightshift-config")["data"]["nightshift.yaml"].as_str().unwrap();
@@ -249,7 +249,7 @@ fn jobs_are_made_in_one_namespace_where_they_are_asked_for_and_the_actions_are_o
     let printed = Command::new(env!("CARGO_BIN_EXE_nightshift")).arg("rbac").current_dir(&dir).output().unwrap();
     let printed = String::from_utf8(printed.stdout).unwrap();
     let roles: Vec<Value> = printed.split("---\n").map(|part| serde_saphyr::from_str(part).unwrap()).collect();
-    assert_eq!(rights_of(&[named(&roles, "Role", "nightshift-jobs")]), home(&Actions::default()));
+    assert_eq!(rights_of(&[named(&roles, "Role", "nightshift-jobs")]), home(&ActionsConfig::default()));
 
     for without in ["mode=auto", "mode=suggest,cacheJob.enabled=true,cacheJob.claim=models"] {
         assert!(
@@ -519,7 +519,7 @@ fn the_configuration_that_the_chart_writes_is_one_that_the_engine_takes() {
         assert!(config.guards.protected.namespaces.contains(&"nightshift-system".to_owned()), "{text}");
         let pod = &named(&objects, "StatefulSet", "nightshift")["spec"]["template"]["spec"];
         for token in &config.server.tokens {
-            let nightshift::config::Secret::File(file) = &token.secret else { panic!("{text}") };
+            let nightshift::config::SecretSource::File(file) = &token.secret else { panic!("{text}") };
             let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
             let is_mounted = |mount: &&Value| file.starts_with(mount["mountPath"].as_str().unwrap());
             assert_eq!(mounts.iter().filter(is_mounted).count(), 1, "{}", file.display());

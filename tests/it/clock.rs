@@ -5,12 +5,12 @@
 use crate::harness::eventually;
 use crate::night::Night;
 use nightshift::clock::Clock;
-use nightshift::engine::{ClockWatch, Runner, Sweep};
+use nightshift::engine::{ClockWatch, Runner, SweepTimes};
 use nightshift::model::{
-    About, Actor, ApprovalState, Entry, EntryKind, EpisodeState, Mode, Reason, ReasonCode, RunId, RunState,
+    Actor, ApprovalState, Entry, EntryKind, EntryLinks, EpisodeState, Mode, Reason, ReasonCode, RunId, RunState,
 };
-use nightshift::store::{Filter, Follower};
-use nightshift::world::sim::{ApiFault, Trouble};
+use nightshift::store::{CommitFollower, Filter};
+use nightshift::world::sim::{ApiFault, RequestFault};
 use nightshift::world::{ConfigMapName, KillSwitchConfig};
 use serde_json::json;
 use std::time::Duration;
@@ -102,7 +102,7 @@ async fn a_kill_file_that_is_made_while_the_api_is_slow_lets_no_effect_through()
     let mut night = Night::fall("rules: []", BOOKS).await;
     let file = night.path().join("stop");
     night.kill_by(KillSwitchConfig { file: Some(file.clone()), config_map: None });
-    night.fleet.fault(ApiFault::next(1, "GET", "nodes/gpu-2", Trouble::Delay { millis: 8_000 })).unwrap();
+    night.fleet.fault(ApiFault::next(1, "GET", "nodes/gpu-2", RequestFault::Delay { millis: 8_000 })).unwrap();
     let run = night.start("label", Mode::Auto, json!({ "node": "gpu-2" })).await;
     let engage = async {
         eventually("the slow read", async || {
@@ -133,7 +133,7 @@ async fn a_kill_file_that_is_made_after_the_record_of_a_blind_step_holds_it_and_
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stop");
     let made = file.clone();
-    let follower = Follower::new(move |commit| {
+    let follower = CommitFollower::new(move |commit| {
         if commit.entries.iter().any(|entry| entry.kind.name() == "step_begun") {
             std::fs::write(&made, "").unwrap();
         }
@@ -371,7 +371,7 @@ async fn a_clock_set_back_while_the_engine_was_down_leaves_no_timer_in_the_futur
     // The next life, an hour before the last one ended.
     night.clock.set(night.now() - HOUR);
     let started = EntryKind::Started { version: "test".to_owned(), epoch: 2 };
-    night.parts.store.note(Actor::engine(), About::default(), started, night.now()).await.unwrap();
+    night.parts.store.note(Actor::engine(), EntryLinks::default(), started, night.now()).await.unwrap();
     ClockWatch::default().pass(&night.parts).await.unwrap();
     assert!(steps(&night).await[0].contains("1h back"), "{:?}", steps(&night).await);
     night.pass(19 * MINUTE).await;
@@ -387,7 +387,7 @@ async fn next_life(night: &Night, down: Duration, by: Duration, is_back: bool) {
     night.pass(down).await;
     night.clock.set(if is_back { night.now() - by } else { night.now() + by });
     let started = EntryKind::Started { version: "test".to_owned(), epoch: 2 };
-    night.parts.store.note(Actor::engine(), About::default(), started, night.now()).await.unwrap();
+    night.parts.store.note(Actor::engine(), EntryLinks::default(), started, night.now()).await.unwrap();
 }
 
 #[tokio::test]
@@ -479,7 +479,7 @@ async fn a_clock_four_hundred_days_ahead_erases_nothing_and_retention_goes_on_at
         night.settle().await;
     }
     let (_stop, shutdown) = watch::channel(false);
-    let (mut clock, mut sweep) = (ClockWatch::default(), Sweep::default());
+    let (mut clock, mut sweep) = (ClockWatch::default(), SweepTimes::default());
     sweep.pass(&night.parts, &shutdown).await;
     let before = kept(&night).await;
     assert_eq!((before.1, before.2), (3, 3));

@@ -5,11 +5,11 @@
 
 use crate::camp::{Camp, Gear};
 use crate::harness::{client, eventually};
-use nightshift::model::{Freeze, Input, Mode, ReasonCode, Run, RunId, RunState, Subject, Time};
+use nightshift::model::{Freeze, Mode, ReasonCode, Run, RunId, RunInput, RunState, Subject, Time};
 use nightshift::policy::RuleSet;
-use nightshift::store::{Control, Filter, NewRun};
+use nightshift::store::{ControlChange, Filter, NewRun};
 use nightshift::world::WorldError;
-use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFault, SimFleet, SimOptions};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl Camp {
         let loaded = self.parts.catalog.current();
         let runbook = &loaded.runbooks[runbook];
         let given = json!({ "node": node }).as_object().cloned().unwrap();
-        let input: Input = RuleSet::bind(&runbook.header, &given, None).unwrap();
+        let input: RunInput = RuleSet::bind(&runbook.header, &given, None).unwrap();
         let new = NewRun {
             pin: runbook.pin.clone(),
             subject: Subject { cluster: cluster.map(str::to_owned), ..Subject::node(node) },
@@ -135,7 +135,7 @@ fn sim(nodes: usize) -> SimFleet {
 async fn a_sick_node_is_heard_acted_on_shown_and_over_when_it_is_well() {
     let fleet = sim(4);
     let camp = pitch(&[("eu", &fleet)], json!({ "k8s": { "kind": "kubernetes" } })).await;
-    fleet.fault(Fault::NodeNotReady { node: "gpu-2".into() }).unwrap();
+    fleet.fault(SimFault::NodeNotReady { node: "gpu-2".into() }).unwrap();
     let episode = camp.episode("KubeNodeNotReady", true).await;
     assert_eq!(episode.event.subject, Subject::node("gpu-2"), "one cluster needs no name");
     eventually("the cordon", async || {
@@ -189,7 +189,7 @@ async fn a_person_who_uncordons_in_the_middle_stops_the_run_and_everybody_can_se
 async fn failing_to_show_anything_fails_nothing_and_an_opted_out_node_is_left_alone() {
     let fleet = sim(4);
     for (verb, resource) in [("patch", "nodes/status"), ("create", "events"), ("watch", "nodes")] {
-        fleet.fault(Fault::Deny { verb: verb.into(), resource: resource.into() }).unwrap();
+        fleet.fault(SimFault::Deny { verb: verb.into(), resource: resource.into() }).unwrap();
     }
     let camp = pitch(&[("eu", &fleet)], json!({})).await;
     let run = camp.start("cordon", None, "gpu-1").await;
@@ -224,16 +224,16 @@ async fn two_clusters_with_equal_node_names_have_budgets_locks_and_kill_switches
         until: None,
         release_by: None,
     };
-    camp.parts.store.control(Control::Freeze(freeze, Vec::new()), Time::now()).await.unwrap();
+    camp.parts.store.control(ControlChange::Freeze(freeze, Vec::new()), Time::now()).await.unwrap();
     let other = camp.start("cordon", Some("us"), "gpu-1").await;
     assert_eq!(camp.held(other).await.code, ReasonCode::Frozen);
-    let thaw = Control::Unfreeze { scope: "cluster:us".into(), by: "ada".into(), why: "over".into(), persons: 1 };
+    let thaw = ControlChange::Unfreeze { scope: "cluster:us".into(), by: "ada".into(), why: "over".into(), persons: 1 };
     camp.parts.store.control(thaw, Time::now()).await.unwrap();
     assert_eq!(camp.ended(other).await.state, RunState::Done);
     let cordoned = |fleet: &SimFleet, node: &str| fleet.node(node).unwrap()["spec"]["unschedulable"] == json!(true);
     assert!(cordoned(&eu, "gpu-1") && cordoned(&us, "gpu-1") && !cordoned(&eu, "gpu-2"));
     // Each source speaks for its own cluster.
-    us.fault(Fault::NodeNotReady { node: "gpu-3".into() }).unwrap();
+    us.fault(SimFault::NodeNotReady { node: "gpu-3".into() }).unwrap();
     let episode = camp.episode("KubeNodeNotReady", true).await;
     assert_eq!((episode.event.source.as_str(), episode.event.subject.cluster.as_deref()), ("k8s-us", Some("us")));
     camp.strike().await;
@@ -284,10 +284,10 @@ async fn an_api_server_that_goes_away_is_said_and_taken_up_again() {
     })
     .await;
     assert_eq!(kube.trouble(), None);
-    let gone = Trouble::Status { code: 401, retry_after: None };
+    let gone = RequestFault::Status { code: 401, retry_after: None };
     let gone = ApiFault { method: None, path: "^/api".into(), times: None, probability: 1.0, trouble: gone };
-    fleet.fault(Fault::Api(gone)).unwrap();
-    fleet.fault(Fault::WatchesCut).unwrap();
+    fleet.fault(SimFault::Api(gone)).unwrap();
+    fleet.fault(SimFault::WatchesCut).unwrap();
     let words = eventually("the trouble", async || kube.trouble().map(|(_, why)| why)).await;
     assert!(words.contains("401"), "{words}");
     let run = camp.start("cordon", None, "gpu-1").await;
@@ -307,26 +307,26 @@ async fn an_api_server_that_has_just_come_back_and_knows_no_roles_yet_is_asked_a
     let fleet = sim(4);
     let world = crate::watch::world(&[("eu", &fleet)]).await;
     let kube = world.kube(None).unwrap();
-    let next = |trouble: Trouble| {
+    let next = |trouble: RequestFault| {
         let fault = ApiFault { method: None, path: "nodes/gpu-1".into(), times: Some(1), probability: 1.0, trouble };
-        fleet.fault(Fault::Api(fault)).unwrap();
+        fleet.fault(SimFault::Api(fault)).unwrap();
     };
     // Refused out of the blue: a right is missing, and waiting does not help.
-    next(Trouble::Status { code: 403, retry_after: None });
+    next(RequestFault::Status { code: 403, retry_after: None });
     assert!(matches!(kube.node("gpu-1").await.unwrap_err(), WorldError::Forbidden(_)));
     // Refused right after it was away: it may only have started.
-    next(Trouble::Cut);
+    next(RequestFault::Cut);
     assert!(kube.node("gpu-1").await.unwrap_err().is_transient());
     for code in [401, 403] {
-        next(Trouble::Status { code, retry_after: None });
+        next(RequestFault::Status { code, retry_after: None });
         let error = kube.node("gpu-1").await.unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("has just restarted"), "{code}: {error}");
     }
     assert_eq!(kube.node("gpu-1").await.unwrap().name, "gpu-1");
     let facts = {
-        next(Trouble::Cut);
+        next(RequestFault::Cut);
         let _ = kube.node("gpu-1").await;
-        next(Trouble::Status { code: 403, retry_after: None });
+        next(RequestFault::Status { code: 403, retry_after: None });
         world.facts(&Subject::node("gpu-1")).await
     };
     assert_eq!(facts.protected, None, "{facts:?}");

@@ -4,7 +4,7 @@
 
 use crate::engines;
 use crate::harness::{Engine, Site, alertmanager_body, eventually};
-use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFault, SimFleet, SimOptions};
 use serde_json::{Value, json};
 
 const RULES: &str = r#"
@@ -238,7 +238,7 @@ async fn killed_just_before_any_commit_while_traffic_goes_and_comes_back_the_wor
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_cancelled_run_left_under_way_is_stopped_by_whoever_comes_after_the_crash() {
     let fleet = SimFleet::start(SimOptions::default()).unwrap();
-    fleet.fault(Fault::Jobs { exit: None, message: String::new() }).unwrap();
+    fleet.fault(SimFault::Jobs { exit: None, message: String::new() }).unwrap();
     let job = "{ namespace: warm, image: r/n:1, host_path: /models }";
     let extra = format!("clusters:\n  sim:\n    url: {}\n    cache_job: {job}\n", fleet.url());
     let warm = "//! Warms.\n//!\n//! scope: none\n\ncache::warm(\"/models/a\", \"gpu-1\", #{ via: \"job\" });\n";
@@ -250,7 +250,7 @@ async fn what_a_cancelled_run_left_under_way_is_stopped_by_whoever_comes_after_t
     let jobs = || fleet.effects().into_iter().filter(|effect| effect.resource == "jobs" && effect.changed);
     eventually("the Job is made", async || jobs().next()).await;
     // Its first try to take the Job away does not arrive.
-    fleet.fault(ApiFault::next(1, "DELETE", "/jobs/", Trouble::Cut)).unwrap();
+    fleet.fault(ApiFault::next(1, "DELETE", "/jobs/", RequestFault::Cut)).unwrap();
     let cancel = format!("/api/v1/runs/{id}/cancel");
     let (status, answer) = engine.post(&cancel, &json!({ "why": "another node will do" })).await.unwrap();
     assert_eq!(status, 200, "{answer}");

@@ -8,11 +8,13 @@ mod floor;
 
 use crate::harness::{eventually, free_port, tool};
 use crate::night::Night;
-use nightshift::actions::{Performed, find};
+use nightshift::actions::{PerformResult, find};
 use nightshift::engine::Runner;
-use nightshift::model::{Call, Effect, FailureKind, Labels, Mode, Outcome, ReasonCode, RunId, RunState, Span, Step};
+use nightshift::model::{
+    ActionCall, EffectClass, FailureKind, Labels, Mode, Outcome, ReasonCode, RunId, RunState, Span, Step,
+};
 use nightshift::world::sim::SimSample;
-use nightshift::world::{Docker, DockerConfig, World, WorldError};
+use nightshift::world::{DockerClient, DockerConfig, World, WorldError};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -72,8 +74,8 @@ impl Engine {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    fn client(&self) -> Docker {
-        Docker::new(&DockerConfig { socket: self.socket() })
+    fn client(&self) -> DockerClient {
+        DockerClient::new(&DockerConfig { socket: self.socket() })
     }
 
     /// Docker's own command line, as a person would use it.
@@ -172,12 +174,12 @@ async fn starts(port: u16) -> u64 {
     eventually("the container answers", async || says(port, "starts")).await
 }
 
-fn restart(name: &str) -> Call {
-    Call::new("docker::restart", [("container", json!(name)), ("grace", json!("1s"))])
+fn restart(name: &str) -> ActionCall {
+    ActionCall::new("docker::restart", [("container", json!(name)), ("grace", json!("1s"))])
 }
 
 /// As the engine begins a step: the witness is read first.
-async fn begin(world: &World, call: Call) -> Step {
+async fn begin(world: &World, call: ActionCall) -> Step {
     let action = find(&call.action).unwrap();
     let carry = action.witness(world, &call).await.unwrap_or_default();
     let now = world.clock.now();
@@ -197,26 +199,26 @@ async fn begin(world: &World, call: Call) -> Step {
     }
 }
 
-async fn perform(world: &World, step: &Step) -> Performed {
+async fn perform(world: &World, step: &Step) -> PerformResult {
     find(&step.call.action).unwrap().perform(world, step).await
 }
 
-fn done(performed: Performed) -> Value {
+fn done(performed: PerformResult) -> Value {
     match performed {
-        Performed::Done(Outcome::Ok(value)) => value,
+        PerformResult::Done(Outcome::Ok(value)) => value,
         other => panic!("{other:?}"),
     }
 }
 
-fn refused(performed: Performed) -> (FailureKind, String) {
+fn refused(performed: PerformResult) -> (FailureKind, String) {
     match performed {
-        Performed::Done(Outcome::Failed(failure)) => (failure.kind, failure.message),
+        PerformResult::Done(Outcome::Failed(failure)) => (failure.kind, failure.message),
         other => panic!("{other:?}"),
     }
 }
 
 /// Between us and the engine: while it is told so, answers to restarts are lost on their way back.
-async fn lossy(engine: &Engine) -> (Docker, Arc<AtomicBool>) {
+async fn lossy(engine: &Engine) -> (DockerClient, Arc<AtomicBool>) {
     let path = engine.dir.path().join("lossy.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let (lose, target) = (Arc::new(AtomicBool::new(true)), engine.socket());
@@ -239,7 +241,7 @@ async fn lossy(engine: &Engine) -> (Docker, Arc<AtomicBool>) {
             });
         }
     });
-    (Docker::new(&DockerConfig { socket: path }), lose)
+    (DockerClient::new(&DockerConfig { socket: path }), lose)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,7 +257,7 @@ async fn a_container_with_our_label_is_found_and_restarted_once_whatever_is_lost
     assert_eq!((starts(port).await, starts(other).await, starts(kept).await), (1, 1, 1));
 
     // Found by label, and only those.
-    let listing = begin(world, Call::new("docker::containers", [])).await;
+    let listing = begin(world, ActionCall::new("docker::containers", [])).await;
     let listed = done(perform(world, &listing).await);
     let names: Vec<&str> = listed.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
     assert_eq!(names, ["canary", "vllm"]);
@@ -263,7 +265,7 @@ async fn a_container_with_our_label_is_found_and_restarted_once_whatever_is_lost
 
     // Restarted; the same step again, after its answer was kept nowhere, does not do it again.
     let step = begin(world, restart("vllm")).await;
-    assert_eq!(step.effect, Effect::Witnessed);
+    assert_eq!(step.effect, EffectClass::Witnessed);
     let first = done(perform(world, &step).await);
     assert_eq!(first["changed"], true);
     assert_ne!(first["before"], first["started_at"]);
@@ -276,7 +278,7 @@ async fn a_container_with_our_label_is_found_and_restarted_once_whatever_is_lost
     world.docker = Some(through);
     let step = begin(world, restart("vllm")).await;
     let lost = perform(world, &step).await;
-    let Performed::Retry { after: Some(after), .. } = lost else { panic!("{lost:?}") };
+    let PerformResult::Retry { after: Some(after), .. } = lost else { panic!("{lost:?}") };
     assert!(after >= Duration::from_secs(10), "an earlier request gets the time to end: {after:?}");
     lose.store(false, Ordering::Relaxed);
     assert_eq!(done(perform(world, &Step { attempt: 2, ..step }).await)["changed"], true);
@@ -285,7 +287,7 @@ async fn a_container_with_our_label_is_found_and_restarted_once_whatever_is_lost
     // A crash before the request was sent: the successor waits out what might be under way, then does it.
     let step = Step { attempt: 2, ..begin(world, restart("vllm")).await };
     let wait = perform(world, &step).await;
-    assert!(matches!(&wait, Performed::Again { why, .. } if why.contains("may be under way")), "{wait:?}");
+    assert!(matches!(&wait, PerformResult::Again { why, .. } if why.contains("may be under way")), "{wait:?}");
     night.clock.advance(Duration::from_secs(60));
     assert_eq!(done(perform(&night.parts.world, &step).await)["changed"], true);
     assert_eq!(starts(port).await, 4);
@@ -293,7 +295,7 @@ async fn a_container_with_our_label_is_found_and_restarted_once_whatever_is_lost
     // Without a witness it takes one first.
     let world = &night.parts.world;
     let bare = Step { carry: Value::Null, ..begin(world, restart("vllm")).await };
-    let Performed::Again { carry, .. } = perform(world, &bare).await else { panic!() };
+    let PerformResult::Again { carry, .. } = perform(world, &bare).await else { panic!() };
     assert!(carry["before"].is_string(), "{carry}");
 
     // What is not ours, what is protected, what is not there, what is no name.
@@ -308,7 +310,7 @@ async fn a_container_with_our_label_is_found_and_restarted_once_whatever_is_lost
         let foretold = find("docker::restart").unwrap().predict(world, &restart(name)).await;
         assert!(matches!(foretold, Outcome::Failed(failure) if failure.kind == kind), "{name}");
     }
-    let long = Call::new("docker::restart", [("container", json!("vllm")), ("grace", json!("10m"))]);
+    let long = ActionCall::new("docker::restart", [("container", json!("vllm")), ("grace", json!("10m"))]);
     assert_eq!(refused(perform(world, &begin(world, long).await).await).0, FailureKind::Invalid);
     assert_eq!((starts(port).await, starts(other).await, starts(kept).await), (4, 1, 1));
 
@@ -384,12 +386,12 @@ async fn a_hung_container_is_restarted_by_its_rule_within_the_guards_and_makes_p
 
 #[tokio::test]
 async fn an_engine_that_is_not_there_is_said_and_nothing_is_assumed() {
-    let docker = Docker::new(&DockerConfig { socket: "/no/such/docker.sock".into() });
+    let docker = DockerClient::new(&DockerConfig { socket: "/no/such/docker.sock".into() });
     let asked = docker.containers().await;
     assert!(matches!(&asked, Err(WorldError::Unreached(why)) if why.contains("/no/such/docker.sock")), "{asked:?}");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("docker.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let asked = Docker::new(&DockerConfig { socket: path }).container("vllm").await;
+    let asked = DockerClient::new(&DockerConfig { socket: path }).container("vllm").await;
     assert!(matches!(&asked, Err(WorldError::Unreached(_))), "{asked:?}");
 }

@@ -4,7 +4,7 @@
 
 use crate::engines::{Engine, Manner};
 use crate::harness::Site;
-use nightshift::world::sim::{Fault, SimFleet, SimOptions};
+use nightshift::world::sim::{SimFault, SimFleet, SimOptions};
 use serde_json::Value;
 use std::process::Command;
 
@@ -23,7 +23,7 @@ impl Case {
     }
 
     fn deny(&self, verb: &str, resource: &str) {
-        self.fleet.fault(Fault::Deny { verb: verb.to_owned(), resource: resource.to_owned() }).unwrap();
+        self.fleet.fault(SimFault::Deny { verb: verb.to_owned(), resource: resource.to_owned() }).unwrap();
     }
 
     /// (health, what, mend) of an area.

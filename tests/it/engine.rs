@@ -5,8 +5,8 @@
 use crate::night::Night;
 use nightshift::engine::Runner;
 use nightshift::model::{ApprovalState, Freeze, Mode, ReasonCode, RunState};
-use nightshift::store::{Control, Decided, Filter, StoreError};
-use nightshift::world::sim::{ApiFault, Fault, Trouble};
+use nightshift::store::{ControlChange, DecisionOutcome, Filter, StoreError};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFault};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,9 +61,9 @@ async fn a_person_approves_the_frozen_plan_and_a_second_answer_is_too_late() {
     let RunState::Asking { approval } = run.state else { panic!("{:?}", run.state) };
     assert!(night.effects().is_empty());
     let answer = night.parts.store.decide(approval, true, "ada", "go", night.now()).await.unwrap();
-    assert!(matches!(answer, Decided::Now(_)));
+    assert!(matches!(answer, DecisionOutcome::Now(_)));
     let late = night.parts.store.decide(approval, false, "bob", "no", night.now()).await.unwrap();
-    let Decided::Already(approval) = late else { panic!("{late:?}") };
+    let DecisionOutcome::Already(approval) = late else { panic!("{late:?}") };
     assert_eq!(approval.decided_by.as_deref(), Some("ada"));
     assert_eq!(night.until_rest(run.id, MINUTE).await.state, RunState::Done);
     assert_eq!(night.effects()["patch nodes gpu-2"], 1);
@@ -93,14 +93,14 @@ async fn the_kill_switch_holds_what_has_not_begun_and_releases_it_later() {
         until: None,
         release_by: None,
     };
-    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
+    night.parts.store.control(ControlChange::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
     let heard = night.hear("firing", XID).await;
     night.settle().await;
     let run = night.run(heard.runs[0]).await;
     let RunState::Held { reason } = run.state else { panic!("{:?}", run.state) };
     assert_eq!(reason.code, ReasonCode::Frozen);
     assert!(reason.text.contains("ada"), "{reason}");
-    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "done".into(), persons: 1 };
+    let thaw = ControlChange::Unfreeze { scope: "all".into(), by: "ada".into(), why: "done".into(), persons: 1 };
     night.parts.store.control(thaw, night.now()).await.unwrap();
     assert_eq!(night.until_rest(run.id, MINUTE).await.state, RunState::Done);
     assert_eq!(night.effects()["patch nodes gpu-2"], 1);
@@ -210,7 +210,7 @@ async fn a_run_keeps_the_runbook_it_started_with() {
 #[tokio::test]
 async fn a_target_that_does_not_answer_is_asked_again_and_done_once() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
-    night.fleet.fault(ApiFault::next(2, "PATCH", "nodes/gpu-2", Trouble::LoseReply)).unwrap();
+    night.fleet.fault(ApiFault::next(2, "PATCH", "nodes/gpu-2", RequestFault::LoseReply)).unwrap();
     let heard = night.hear("firing", XID).await;
     let run = night.until_rest(heard.runs[0], MINUTE * 5).await;
     assert_eq!(run.state, RunState::Done);
@@ -220,7 +220,7 @@ async fn a_target_that_does_not_answer_is_asked_again_and_done_once() {
 #[tokio::test]
 async fn a_missing_right_is_named_and_ends_the_run() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
-    night.fleet.fault(Fault::Deny { verb: "patch".into(), resource: "nodes".into() }).unwrap();
+    night.fleet.fault(SimFault::Deny { verb: "patch".into(), resource: "nodes".into() }).unwrap();
     let heard = night.hear("firing", XID).await;
     let run = night.until_rest(heard.runs[0], MINUTE * 5).await;
     let RunState::Failed { why, .. } = run.state else { panic!("{:?}", run.state) };
@@ -254,7 +254,7 @@ async fn replaying_a_finished_run_makes_no_call() {
     let (input, journal) = (run.input.clone(), night.steps(run.id).await);
     let turn =
         tokio::task::spawn_blocking(move || nightshift::script::advance(&runbook, &input, &journal)).await.unwrap();
-    assert!(matches!(turn, nightshift::script::Turn::Done(_)), "{turn:?}");
+    assert!(matches!(turn, nightshift::script::ScriptTurn::Done(_)), "{turn:?}");
 }
 
 #[tokio::test]
@@ -280,11 +280,11 @@ async fn freeze(night: &Night) {
         until: None,
         release_by: None,
     };
-    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
+    night.parts.store.control(ControlChange::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
 }
 
 async fn thaw(night: &Night) {
-    let thaw = Control::Unfreeze { scope: "all".into(), by: "ada".into(), why: "go on".into(), persons: 1 };
+    let thaw = ControlChange::Unfreeze { scope: "all".into(), by: "ada".into(), why: "go on".into(), persons: 1 };
     night.parts.store.control(thaw, night.now()).await.unwrap();
 }
 
@@ -383,7 +383,7 @@ async fn a_question_is_moot_when_the_complaint_ends() {
     night.settle().await;
     assert_eq!(code(&night.run(run).await.state), ReasonCode::EpisodeOver);
     let late = night.parts.store.decide(approval, true, "ada", "", night.now()).await.unwrap();
-    assert!(matches!(late, Decided::Already(asked) if asked.state == ApprovalState::Void));
+    assert!(matches!(late, DecisionOutcome::Already(asked) if asked.state == ApprovalState::Void));
 }
 
 #[tokio::test]
@@ -475,8 +475,13 @@ async fn a_redacted_event_is_gone_from_the_run_that_it_started() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
     let run = night.hear("firing", XID).await.runs[0];
     let heard = night.entries().await.into_iter().find(|entry| entry.kind.name() == "heard").unwrap().no;
-    let redact =
-        || Control::Redact { entry: heard, by: "ada".into(), why: "personal".into(), persons: 1, notify: Vec::new() };
+    let redact = || ControlChange::Redact {
+        entry: heard,
+        by: "ada".into(),
+        why: "personal".into(),
+        persons: 1,
+        notify: Vec::new(),
+    };
     let early = night.parts.store.control(redact(), night.now()).await;
     assert!(matches!(early, Err(StoreError::Refused(_))), "{early:?}");
     night.until_rest(run, MINUTE).await;
@@ -529,7 +534,7 @@ fn not_ready() -> String {
 async fn held_behind_gpu_2() -> (Night, nightshift::model::RunId) {
     let night = Night::fall_on_shipped(&not_ready()).await;
     night.by_hand("gpu-2", true).await;
-    night.fleet.fault(Fault::NodeNotReady { node: "gpu-3".into() }).unwrap();
+    night.fleet.fault(SimFault::NodeNotReady { node: "gpu-3".into() }).unwrap();
     let run = night.hear("firing", NOT_READY).await.runs[0];
     night.settle().await;
     assert_eq!(code(&night.run(run).await.state), ReasonCode::BlastRadius);
@@ -567,7 +572,7 @@ async fn a_held_step_that_is_still_needed_begins_once_the_guard_lets_it() {
 async fn a_held_run_whose_node_cannot_be_read_waits_and_does_not_act_on_what_it_read_before() {
     let (night, run) = held_behind_gpu_2().await;
     night.by_hand("gpu-2", false).await;
-    let broken = Trouble::Status { code: 500, retry_after: None };
+    let broken = RequestFault::Status { code: 500, retry_after: None };
     night.fleet.fault(ApiFault::next(100, "GET", "nodes/gpu-3", broken)).unwrap();
     night.pass(Duration::from_secs(20)).await;
     night.settle().await;
@@ -593,11 +598,11 @@ async fn a_held_run_is_withdrawn_in_the_moment_in_which_its_alert_ends() {
     assert!(!night.effects().contains_key("patch nodes gpu-3"), "{:?}", night.effects());
 }
 
-fn freeze_until(night: &Night, until: Option<Duration>) -> Control {
+fn freeze_until(night: &Night, until: Option<Duration>) -> ControlChange {
     let until = until.map(|lasts| night.now() + lasts);
     let (by, why) = ("ada".into(), "upgrade".into());
     let freeze = Freeze { scope: "all".into(), by, why, since: night.now(), until, release_by: None };
-    Control::Freeze(freeze, vec!["oncall".to_owned(), "pager".to_owned()])
+    ControlChange::Freeze(freeze, vec!["oncall".to_owned(), "pager".to_owned()])
 }
 
 #[tokio::test]
@@ -658,7 +663,7 @@ async fn a_second_freeze_never_makes_the_first_one_shorter() {
 async fn this_machines_token_is_no_person_when_a_freeze_is_released_whatever_user_it_names() {
     let night = Night::fall(&rule("auto"), &[("cordon", CORDON)]).await;
     night.parts.store.control(freeze_until(&night, None), night.now()).await.unwrap();
-    let lift = |by: &str| Control::Unfreeze { scope: "all".into(), by: by.into(), why: "x".into(), persons: 2 };
+    let lift = |by: &str| ControlChange::Unfreeze { scope: "all".into(), by: by.into(), why: "x".into(), persons: 2 };
     let refused_to_all = async || {
         for by in ["local:root (uid 0)", "local:eve (uid 1000)", "local"] {
             let refused = night.parts.store.control(lift(by), night.now()).await;
@@ -680,7 +685,7 @@ async fn a_filter_by_state_finds_new_rows_by_their_own_word_and_old_ones_that_sa
     let night = Night::fall(&rule("approve"), &[("cordon", CORDON)]).await;
     let run = night.hear("firing", XID).await.runs[0];
     night.until_rest(run, MINUTE).await;
-    let cancel = Control::Cancel { run, by: "ada".into(), why: "x".into() };
+    let cancel = ControlChange::Cancel { run, by: "ada".into(), why: "x".into() };
     night.parts.store.control(cancel, night.now()).await.unwrap();
     let found = async |word: &'static str| {
         let filter = Filter { state: Some(word), limit: 10, ..Filter::default() };

@@ -6,7 +6,7 @@ use crate::harness::{Site, alertmanager_body, eventually};
 use crate::night::Night;
 use nightshift::engine::EventLines;
 use nightshift::model::{Freeze, RunState};
-use nightshift::store::{Control, Filter};
+use nightshift::store::{ControlChange, Filter};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -34,12 +34,12 @@ async fn a_night_is_readable_from_the_log_alone() {
         release_by: None,
         until: None,
     };
-    store.control(Control::Freeze(freeze, Vec::new()), since).await.unwrap();
+    store.control(ControlChange::Freeze(freeze, Vec::new()), since).await.unwrap();
     let open = Filter { open: true, limit: 10, ..Filter::default() };
     let approval = store.approvals(open).await.unwrap().remove(0).id;
     store.decide(approval, true, "ana", "looks right", night.now()).await.unwrap();
     night.settle().await;
-    let free = Control::Unfreeze { scope: "all".into(), by: "ben".into(), why: "done".into(), persons: 1 };
+    let free = ControlChange::Unfreeze { scope: "all".into(), by: "ben".into(), why: "done".into(), persons: 1 };
     store.control(free, night.now()).await.unwrap();
     assert_eq!(night.until_rest(run.id, MINUTE * 5).await.state, RunState::Done);
     night.hear("resolved", XID).await;

@@ -209,14 +209,14 @@ async fn a_kill_switch_that_nobody_could_read_is_engaged() {
 
 #[test]
 fn a_rule_that_selects_everything_runs_nothing() {
-    let header = nightshift::model::Header {
+    let header = nightshift::model::RunbookHeader {
         title: "x".into(),
         params: vec![],
-        reach: nightshift::model::Reach::Node,
+        reach: nightshift::model::ImpactScope::Node,
         undo: nightshift::model::UndoPolicy::Never,
         approvers: vec![],
     };
-    let pin = nightshift::model::Pin { name: "drain".into(), hash: "ab".repeat(32) };
+    let pin = nightshift::model::RunbookPin { name: "drain".into(), hash: "ab".repeat(32) };
     for when in [r#"node=~".*""#, r#"node!="gpu-1""#, r#"cluster="""#] {
         let rules = serde_json::from_value(json!([{ "name": "all", "when": [when], "run": "drain" }])).unwrap();
         let runbooks = std::collections::HashMap::from([("drain".to_owned(), (pin.clone(), header.clone()))]);

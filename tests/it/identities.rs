@@ -6,9 +6,11 @@ use crate::night::Night;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use nightshift::model::{AGENT_ALERTS, AgentName, RunState, Standing};
-use nightshift::server::agents::{Authority, Door, Peer, Shown, join_route, routes};
-use nightshift::server::{App, Tokens};
+use nightshift::model::{AGENT_ALERTS, AgentName, AgentStatus, RunState};
+use nightshift::server::agents::{
+    AgentAuthority, AgentCertificate, AgentEndpoint, PeerCertificate, join_route, routes,
+};
+use nightshift::server::{App, ConfiguredTokens};
 use nightshift::store::{AgentProof, Filter, JoinToken, NewAgent, Store};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -28,8 +30,9 @@ impl Stage {
 
     async fn with(rules: &str, runbooks: &[(&str, &str)]) -> Stage {
         let night = Night::fall(rules, runbooks).await;
-        let authority = Authority::open_or_create(night.path(), "test", night.now()).unwrap();
-        let app = App::new(night.parts.clone(), Tokens::default()).with_agents(Door::new(Some(Arc::new(authority))));
+        let authority = AgentAuthority::open_or_create(night.path(), "test", night.now()).unwrap();
+        let app = App::new(night.parts.clone(), ConfiguredTokens::default())
+            .with_agents(AgentEndpoint::new(Some(Arc::new(authority))));
         let router = routes().merge(join_route()).with_state(app.clone());
         Stage { api: nightshift::server::router(app), night, router }
     }
@@ -39,10 +42,10 @@ impl Stage {
     }
 
     /// A request, by a certificate where one is shown.
-    async fn ask(&self, path: &str, shown: Option<&Shown>, body: Body) -> (StatusCode, Value) {
+    async fn ask(&self, path: &str, shown: Option<&AgentCertificate>, body: Body) -> (StatusCode, Value) {
         let mut request = Request::post(format!("/agent/v1/{path}")).header("content-type", "application/json");
         if let Some(shown) = shown {
-            request = request.extension(Peer(Some(shown.clone())));
+            request = request.extension(PeerCertificate(Some(shown.clone())));
         }
         let answer = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let status = answer.status();
@@ -50,7 +53,7 @@ impl Stage {
         (status, serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
-    async fn report(&self, shown: &Shown) -> StatusCode {
+    async fn report(&self, shown: &AgentCertificate) -> StatusCode {
         let body = json!({ "standing": { "boot": "b", "spool": "s" }, "reports": [] });
         self.ask("reports", Some(shown), Body::from(body.to_string())).await.0
     }
@@ -69,7 +72,7 @@ impl Stage {
     }
 
     /// What the engine says to a request to join, and the certificate's words.
-    async fn join(&self, token: &str, node: &str) -> Result<Shown, (StatusCode, String)> {
+    async fn join(&self, token: &str, node: &str) -> Result<AgentCertificate, (StatusCode, String)> {
         let body = json!({ "token": token, "node": node, "request": request() });
         let (status, said) = self.ask("join", None, Body::from(body.to_string())).await;
         match status {
@@ -78,7 +81,7 @@ impl Stage {
         }
     }
 
-    async fn renew(&self, shown: &Shown) -> Result<Shown, StatusCode> {
+    async fn renew(&self, shown: &AgentCertificate) -> Result<AgentCertificate, StatusCode> {
         let (status, said) =
             self.ask("renew", Some(shown), Body::from(json!({ "request": request() }).to_string())).await;
         if status == StatusCode::OK { Ok(words(said["certificate"].as_str().unwrap())) } else { Err(status) }
@@ -106,13 +109,17 @@ fn request() -> String {
 }
 
 /// As the handshake reads a certificate.
-fn words(pem: &str) -> Shown {
+fn words(pem: &str) -> AgentCertificate {
     let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
     let parsed = parsed.parse_x509().unwrap();
     let node = parsed.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned();
     let word = parsed.subject().iter_organizational_unit().next().unwrap().as_str().unwrap().to_owned();
     let (family, generation) = word.split_once('.').unwrap();
-    Shown { name: AgentName::new("", &node), family: family.to_owned(), generation: generation.parse().unwrap() }
+    AgentCertificate {
+        name: AgentName::new("", &node),
+        family: family.to_owned(),
+        generation: generation.parse().unwrap(),
+    }
 }
 
 #[tokio::test]
@@ -122,7 +129,7 @@ async fn an_agent_that_is_removed_between_head_and_body_stays_removed() {
     let shown = stage.join("t1", "gpu-1").await.unwrap();
     assert_eq!(stage.report(&shown).await, StatusCode::OK);
     let (store, now) = (Arc::clone(stage.store()), stage.night.now());
-    let standing = serde_json::to_vec(&Standing::default()).unwrap();
+    let standing = serde_json::to_vec(&AgentStatus::default()).unwrap();
     // The sender is known; its body arrives only after an admin has removed the agent.
     let late = futures::stream::once(async move {
         store.agent_remove(&AgentName::from("gpu-1"), "ann", "stolen", now).await.unwrap();
@@ -141,7 +148,7 @@ async fn an_agent_that_is_removed_between_head_and_body_stays_removed() {
         family: shown.family.clone(),
         generation: shown.generation,
     };
-    let why = stage.store().agent_seen(agent, Standing::default(), now).await.unwrap_err().to_string();
+    let why = stage.store().agent_seen(agent, AgentStatus::default(), now).await.unwrap_err().to_string();
     assert!(why.contains("was revoked at") && why.contains("stolen"), "{why}");
 }
 
@@ -195,7 +202,7 @@ async fn a_join_token_for_any_node_takes_no_place_that_is_taken_and_names_nodes_
     let inside =
         NewAgent { name: AgentName::from("gpu-1"), how: AgentProof::Inside, family: String::new(), generation: 0 };
     let now = stage.night.now();
-    stage.store().agent_seen(inside.clone(), Standing::default(), now).await.unwrap();
+    stage.store().agent_seen(inside.clone(), AgentStatus::default(), now).await.unwrap();
     stage.token("any", None).await;
     let (status, why) = stage.join("any", "gpu-1").await.unwrap_err();
     assert!(status == StatusCode::FORBIDDEN && why.contains("has an agent already"), "{status} {why}");
@@ -206,7 +213,7 @@ async fn a_join_token_for_any_node_takes_no_place_that_is_taken_and_names_nodes_
     // One that names the node replaces the agent there, and the agent that was there does not come back by speaking.
     stage.token("bound", Some("gpu-1")).await;
     stage.join("bound", "gpu-1").await.unwrap();
-    let why = stage.store().agent_seen(inside, Standing::default(), now).await.unwrap_err().to_string();
+    let why = stage.store().agent_seen(inside, AgentStatus::default(), now).await.unwrap_err().to_string();
     assert!(why.contains("agents remove gpu-1"), "{why}");
     let rows = stage.store().agents().await.unwrap();
     assert!(rows.iter().all(|row| row.how == AgentProof::Certificate), "{rows:?}");

@@ -6,13 +6,15 @@
 use crate::harness::{Site, alertmanager_body, eventually};
 use crate::night::{Night, seal};
 use crate::recording::{Answer, Recording};
-use nightshift::catalog::{Catalog, Folders};
-use nightshift::config::{Channel, Config, Secret};
-use nightshift::engine::Courier;
+use nightshift::catalog::{Catalog, CatalogFolders};
+use nightshift::config::{ChannelConfig, Config, SecretSource};
+use nightshift::engine::NotificationDispatcher;
 use nightshift::limits;
-use nightshift::model::{Approval, EntryKind, Incident, IncidentState, Poster, ReasonCode, Run, RunState, Severity};
-use nightshift::store::{Batch, Control, Filter, Heard, Origin};
-use nightshift::world::Http;
+use nightshift::model::{
+    Approval, EntryKind, EventSender, Incident, IncidentState, ReasonCode, Run, RunState, Severity,
+};
+use nightshift::store::{BatchOrigin, ControlChange, EventBatch, Filter, IntakeResult};
+use nightshift::world::HttpClient;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -33,7 +35,7 @@ fn rule(mode: &str) -> String {
 /// An engine as the configuration makes it by default, with a Slack channel and a pager.
 struct Shift {
     night: Night,
-    courier: Courier,
+    courier: NotificationDispatcher,
     slack: Recording,
     pager: Recording,
 }
@@ -52,16 +54,16 @@ impl Shift {
         let (slack, pager) = (Recording::slack().await, Recording::pagerduty().await);
         let key = night.path().join("key");
         std::fs::write(&key, KEY).unwrap();
-        let secret = Secret::File(key);
+        let secret = SecretSource::File(key);
         let oncall =
-            Channel::Slack { channel: "C1".into(), token: secret.clone(), api: slack.url.clone(), buttons: true };
+            ChannelConfig::Slack { channel: "C1".into(), token: secret.clone(), api: slack.url.clone(), buttons: true };
         let pages =
-            Channel::PagerDuty { routing_key: secret, api: format!("{}/v2/enqueue", pager.url), patience: None };
+            ChannelConfig::PagerDuty { routing_key: secret, api: format!("{}/v2/enqueue", pager.url), patience: None };
         let channels = BTreeMap::from([("oncall".to_owned(), oncall), ("pager".to_owned(), pages)]);
-        let http = Http::new("nightshift/test", &[]).unwrap();
+        let http = HttpClient::new("nightshift/test", &[]).unwrap();
         let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test", &seal()).unwrap();
         let parts = &night.parts;
-        let courier = Courier::with(
+        let courier = NotificationDispatcher::with(
             parts.store.clone(),
             parts.store.clone(),
             Arc::new(built),
@@ -74,7 +76,7 @@ impl Shift {
     }
 
     /// One request of Alertmanager; what fires begins now.
-    async fn hear(&self, status: &str, alerts: &[Labels<'_>]) -> Heard {
+    async fn hear(&self, status: &str, alerts: &[Labels<'_>]) -> IntakeResult {
         let body = alertmanager_body(status, &self.night.now().to_string(), alerts).to_string();
         let source = &self.night.parts.config.sources["test"];
         let now = self.night.now();
@@ -86,7 +88,7 @@ impl Shift {
     }
 
     /// Alerts that this source has posted, each by its labels.
-    async fn posted(&self, source: &str, status: &str, alerts: &[Vec<(&str, String)>]) -> Heard {
+    async fn posted(&self, source: &str, status: &str, alerts: &[Vec<(&str, String)>]) -> IntakeResult {
         let now = self.night.now();
         let config = &self.night.parts.config.sources["test"];
         let labels: Vec<Vec<(&str, &str)>> =
@@ -98,15 +100,15 @@ impl Shift {
         for event in &mut events {
             event.ends_at = event.ends_at.map(|_| now);
         }
-        let via = Poster { by: source.to_owned(), with: format!("token {source}"), person: false };
+        let via = EventSender { by: source.to_owned(), with: format!("token {source}"), person: false };
         let rules = self.night.parts.catalog.current().rules.clone();
-        let origin = Origin { kind: "alertmanager".to_owned(), via: Some(via) };
-        let batch = Batch { source: source.to_owned(), events, gaps: Vec::new(), rules, now, origin };
+        let origin = BatchOrigin { kind: "alertmanager".to_owned(), via: Some(via) };
+        let batch = EventBatch { source: source.to_owned(), events, gaps: Vec::new(), rules, now, origin };
         self.night.parts.store.intake(batch).await.unwrap()
     }
 
     /// The same alert on each of these nodes, in one request.
-    async fn hear_on(&self, status: &str, alert: &str, nodes: impl IntoIterator<Item = usize>) -> Heard {
+    async fn hear_on(&self, status: &str, alert: &str, nodes: impl IntoIterator<Item = usize>) -> IntakeResult {
         let nodes: Vec<String> = nodes.into_iter().map(|no| format!("gpu-{no}")).collect();
         let labels: Vec<[(&str, &str); 3]> =
             nodes.iter().map(|node| [("alertname", alert), ("node", node.as_str()), ("gpu", "1")]).collect();
@@ -178,9 +180,9 @@ impl Shift {
     }
 
     async fn acknowledge(&self, incident: &Incident) {
-        let taken = Control::Acknowledge { incident: incident.id, by: "ann".to_owned() };
+        let taken = ControlChange::Acknowledge { incident: incident.id, by: "ann".to_owned() };
         self.night.parts.store.control(taken, self.night.now()).await.unwrap();
-        let owned = Control::Assign { incident: incident.id, owner: "ann".to_owned(), by: "ann".to_owned() };
+        let owned = ControlChange::Assign { incident: incident.id, owner: "ann".to_owned(), by: "ann".to_owned() };
         self.night.parts.store.control(owned, self.night.now()).await.unwrap();
     }
 }
@@ -275,8 +277,11 @@ async fn alerts_with_next_to_no_labels_are_one_incident_and_lose_nothing() {
 #[tokio::test]
 async fn what_a_stock_prometheus_always_fires_is_ignored_by_the_shipped_rules_with_a_reason() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders =
-        Folders { runbooks: home.join("runbooks"), rules: home.join("rules"), integrations: home.join("integrations") };
+    let folders = CatalogFolders {
+        runbooks: home.join("runbooks"),
+        rules: home.join("rules"),
+        integrations: home.join("integrations"),
+    };
     let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
     let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
     let rules = catalog.current().rules.clone();
@@ -286,7 +291,7 @@ async fn what_a_stock_prometheus_always_fires_is_ignored_by_the_shipped_rules_wi
         let source = &shift.night.parts.config.sources["test"];
         let now = shift.night.now();
         let events = nightshift::sources::alertmanager::decode(body.as_bytes(), "test", source, now).unwrap().events;
-        let batch = nightshift::store::Batch {
+        let batch = nightshift::store::EventBatch {
             source: "test".into(),
             events,
             gaps: vec![],
@@ -591,7 +596,7 @@ async fn a_source_that_keeps_anothers_incident_open_is_named_and_a_person_can_en
     let entries = shift.night.entries().await;
     let joined = entries.iter().filter_map(nightshift::engine::story::line).find(|line| line.text.contains("joined"));
     assert!(joined.as_ref().is_some_and(|line| line.text.contains("(source lab)")), "{joined:?}");
-    let end = |source: &str| Control::Resolve {
+    let end = |source: &str| ControlChange::Resolve {
         incident: open[0].id,
         source: Some(source.to_owned()),
         by: "ann".to_owned(),

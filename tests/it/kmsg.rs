@@ -4,8 +4,8 @@
 //! Invariant: the test of the real log looks only at lines with an address that no machine has, and that it wrote itself.
 
 use nightshift::config::AgentConfig;
-use nightshift::model::{Finding, GpuName, Status, Time};
-use nightshift::node::{Faults, KMSG, KernelLog, Machine, Pass, Sight, follow, xid_finding};
+use nightshift::model::{EventStatus, Finding, GpuName, Time};
+use nightshift::node::{FaultObservation, FaultTracker, KMSG, KernelLog, KernelLogRead, Machine, follow, xid_finding};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn complaints(pass: &Pass) -> Vec<(String, u64)> {
+fn complaints(pass: &KernelLogRead) -> Vec<(String, u64)> {
     pass.sights.iter().map(|sight| (sight.finding.complaint.clone(), sight.times)).collect()
 }
 
 /// Passes until something is said.
-fn next(log: &mut KernelLog) -> Pass {
+fn next(log: &mut KernelLog) -> KernelLogRead {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         let pass = log.pass(Duration::from_millis(50)).unwrap();
@@ -87,7 +87,7 @@ fn what_was_lost_and_what_cannot_be_read_is_said() {
 fn a_log_that_is_not_there_is_a_complaint_and_is_followed_once_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("later");
-    let (tell, told) = mpsc::sync_channel::<Pass>(1);
+    let (tell, told) = mpsc::sync_channel::<KernelLogRead>(1);
     let follower = std::thread::spawn({
         let path = path.clone();
         move || follow(&path, None, |pass| tell.send(pass).is_ok())
@@ -97,15 +97,15 @@ fn a_log_that_is_not_there_is_a_complaint_and_is_followed_once_it_is() {
     assert!(pass.sights[0].finding.summary.contains("CAP_SYSLOG"), "{}", pass.sights[0].finding.summary);
     std::fs::write(&path, "6,1,1,-;NVRM: Xid (PCI:0000:65:00): 79\n").unwrap();
     let pass = told.recv_timeout(Duration::from_secs(60)).unwrap();
-    let said: Vec<(&str, Status)> =
+    let said: Vec<(&str, EventStatus)> =
         pass.sights.iter().map(|sight| (sight.finding.complaint.as_str(), sight.finding.status)).collect();
-    assert_eq!(said, [("kernel-log-unreadable", Status::Resolved), ("xid-79 0000:65:00.0", Status::Firing)]);
+    assert_eq!(said, [("kernel-log-unreadable", EventStatus::Resolved), ("xid-79 0000:65:00.0", EventStatus::Firing)]);
     drop(told);
     follower.join().unwrap();
 }
 
 /// Hears sights as the agent does, and says them in short.
-fn hear(faults: &Faults, sights: Vec<Sight>) -> Vec<String> {
+fn hear(faults: &FaultTracker, sights: Vec<FaultObservation>) -> Vec<String> {
     let said: Vec<Finding> = sights.into_iter().flat_map(|sight| faults.hear(sight, Time::now())).collect();
     said.into_iter().map(|finding| finding.complaint).collect()
 }
@@ -117,7 +117,7 @@ fn a_restart_says_again_what_is_open_and_misses_nothing_and_a_new_boot_begins_an
     let line = |seq: u32, code: u32| format!("3,{seq},1,-;NVRM: Xid (PCI:0000:65:00): {code}, pid=1, name=x, words\n");
     std::fs::write(&log_path, line(1, 79) + &line(2, 94)).unwrap();
 
-    let faults = Faults::open(&memory, "boot-1", Time::now());
+    let faults = FaultTracker::open(&memory, "boot-1", Time::now());
     assert!(faults.tick(Time::now()).is_empty() && faults.last().is_none());
     let pass = next(&mut KernelLog::open(&log_path, faults.last()).unwrap());
     assert_eq!(hear(&faults, pass.sights), ["xid-79 0000:65:00.0", "xid-94 0000:65:00.0"]);
@@ -126,10 +126,10 @@ fn a_restart_says_again_what_is_open_and_misses_nothing_and_a_new_boot_begins_an
 
     let mut more = OpenOptions::new().append(true).open(&log_path).unwrap();
     more.write_all((line(3, 79) + &line(4, 95)).as_bytes()).unwrap();
-    let faults = Faults::open(&memory, "boot-1", Time::now());
+    let faults = FaultTracker::open(&memory, "boot-1", Time::now());
     let again = faults.tick(Time::now());
     let again: Vec<_> = again.iter().map(|finding| (finding.complaint.as_str(), finding.status)).collect();
-    assert_eq!(again, [("xid-79 0000:65:00.0", Status::Firing), ("xid-94 0000:65:00.0", Status::Firing)]);
+    assert_eq!(again, [("xid-79 0000:65:00.0", EventStatus::Firing), ("xid-94 0000:65:00.0", EventStatus::Firing)]);
     assert!(faults.tick(Time::now()).is_empty(), "once");
     assert_eq!(faults.last(), Some(2));
     let pass = next(&mut KernelLog::open(&log_path, faults.last()).unwrap());
@@ -138,7 +138,7 @@ fn a_restart_says_again_what_is_open_and_misses_nothing_and_a_new_boot_begins_an
     faults.commit(pass.last).unwrap();
     drop(faults);
 
-    let faults = Faults::open(&memory, "boot-2", Time::now());
+    let faults = FaultTracker::open(&memory, "boot-2", Time::now());
     let ended = faults.tick(Time::now());
     let ended: Vec<&str> = ended.iter().map(|finding| finding.complaint.as_str()).collect();
     assert_eq!(ended, ["xid-79 0000:65:00.0", "xid-94 0000:65:00.0", "xid-95 0000:65:00.0"]);
@@ -146,7 +146,7 @@ fn a_restart_says_again_what_is_open_and_misses_nothing_and_a_new_boot_begins_an
     drop(faults);
 
     std::fs::write(&memory, "{\"boot\": \"boot-2\", \"la").unwrap();
-    let faults = Faults::open(&memory, "boot-2", Time::now());
+    let faults = FaultTracker::open(&memory, "boot-2", Time::now());
     assert!(faults.tick(Time::now()).is_empty() && faults.last().is_none(), "a torn memory repeats rather than misses");
 }
 
@@ -174,7 +174,7 @@ async fn the_watcher_sends_what_it_hears_within_a_moment_and_remembers_it_once_i
     assert_eq!(heard(&mut said).await.complaint, "xid-79 0000:65:00.0");
     // What NVML saw of the same fault says nothing new; what it alone saw waits for the kernel's words, and then does.
     let nvml = |code| {
-        Sight::nvml(xid_finding(
+        FaultObservation::nvml(xid_finding(
             code,
             GpuName { pci: "0000:65:00.0".to_owned(), ..GpuName::default() },
             BTreeMap::new(),
@@ -187,7 +187,7 @@ async fn the_watcher_sends_what_it_hears_within_a_moment_and_remembers_it_once_i
     assert_eq!(heard(&mut said).await.complaint, "xid-45 0000:65:00.0");
     machine.faults.healed("0000:65:00.0", "it was reset", Time::now());
     for over in [heard(&mut said).await, heard(&mut said).await] {
-        assert_eq!((over.status, over.complaint.starts_with("xid-")), (Status::Resolved, true));
+        assert_eq!((over.status, over.complaint.starts_with("xid-")), (EventStatus::Resolved, true));
     }
     let memory = folder.path().join("faults.json");
     crate::harness::eventually("the place in the log is remembered", async || {
@@ -222,8 +222,9 @@ fn a_fault_in_the_machines_own_kernel_log_is_heard_once_and_with_its_time() {
         eprintln!("{KMSG} is not ours to write ({error}): the other tests use files");
         return;
     }
-    let ours =
-        |pass: &Pass, code: u32| pass.sights.iter().find(|sight| sight.finding.complaint == complaint(code)).cloned();
+    let ours = |pass: &KernelLogRead, code: u32| {
+        pass.sights.iter().find(|sight| sight.finding.complaint == complaint(code)).cloned()
+    };
     let until = |log: &mut KernelLog, code: u32| {
         let give_up = Instant::now() + PATIENCE;
         let mut seen = Vec::new();

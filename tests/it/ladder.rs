@@ -11,10 +11,10 @@ use crate::night::Night;
 use axum::body::Body;
 use axum::http::Request;
 use nightshift::config::Role;
-use nightshift::engine::Courier;
+use nightshift::engine::NotificationDispatcher;
 use nightshift::model::{EntryKind, Mode, Run, RunId, RunState};
-use nightshift::server::{App, GivenToken, Tokens, router};
-use nightshift::store::Control;
+use nightshift::server::{App, ConfiguredTokens, GivenToken, router};
+use nightshift::store::ControlChange;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl House {
             clusters: None,
             text: token(name),
         });
-        let router = router(App::new(night.parts.clone(), Tokens::new(given.to_vec()).unwrap()));
+        let router = router(App::new(night.parts.clone(), ConfiguredTokens::new(given.to_vec()).unwrap()));
         House { night, router }
     }
 
@@ -247,7 +247,7 @@ async fn nobody_promotes_a_rule_to_auto_on_their_own_word_alone() {
     // Nor with the word of a token that they made.
     let bot = nightshift::store::NewToken {
         name: "bot".to_owned(),
-        grant: nightshift::model::Grant::everywhere(Role::Approver),
+        grant: nightshift::model::RoleGrant::everywhere(Role::Approver),
         sources: Vec::new(),
         hash: "0".repeat(64),
         by: "ops".to_owned(),
@@ -257,8 +257,14 @@ async fn nobody_promotes_a_rule_to_auto_on_their_own_word_alone() {
         expires_at: house.night.now() + HOUR,
     };
     house.night.parts.store.token_make(bot, house.night.now()).await.unwrap();
-    let word =
-        Control::Judge { run, right: true, by: "bot".to_owned(), why: String::new(), first: false, in_force: None };
+    let word = ControlChange::Judge {
+        run,
+        right: true,
+        by: "bot".to_owned(),
+        why: String::new(),
+        first: false,
+        in_force: None,
+    };
     house.night.parts.store.control(word, house.night.now()).await.unwrap();
     assert!(house.refused("ops").await.ends_with("requires a review or approval by a user other than ops, has none"));
     house.judge("rae", run, "right").await;
@@ -462,7 +468,7 @@ async fn a_suggestion_in_slack_can_be_judged_with_one_press_until_somebody_has()
     let told = BTreeMap::from([("oncall".to_owned(), crate::notifiers::slack_with_buttons(&server))]);
     let parts = &house.night.parts;
     let clock = parts.clock.clone();
-    let courier = Courier::with(
+    let courier = NotificationDispatcher::with(
         parts.store.clone(),
         parts.store.clone(),
         Arc::new(told),
@@ -499,8 +505,13 @@ async fn a_redacted_reason_is_gone_from_the_level_too() {
     let secret = json!({ "why": "password hunter2" });
     assert_eq!(house.ask("rae", "POST", "rules/xid/demote", secret).await.0, 200);
     let entry = house.night.entries().await.into_iter().find(|entry| entry.kind.name() == "rule_demoted").unwrap();
-    let redact =
-        Control::Redact { entry: entry.no, by: "ops".into(), why: "a secret".into(), persons: 1, notify: Vec::new() };
+    let redact = ControlChange::Redact {
+        entry: entry.no,
+        by: "ops".into(),
+        why: "a secret".into(),
+        persons: 1,
+        notify: Vec::new(),
+    };
     house.night.parts.store.control(redact, house.night.now()).await.unwrap();
     assert!(!house.card().await.to_string().contains("hunter2"));
     assert!(!house.why("rule:xid").await.contains("hunter2"));

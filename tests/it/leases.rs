@@ -2,15 +2,15 @@
 
 use crate::harness::{Engine, Site, alertmanager_body, eventually};
 use nightshift::clock::{Clock, RealClock};
-use nightshift::engine::{Acting, Keeper};
-use nightshift::world::sim::{ApiFault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Kube, KubeConfig, install_tls};
+use nightshift::engine::{LeaseKeeper, LeaseStatus};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFleet, SimOptions};
+use nightshift::world::{KubeClient, KubeConfig, install_tls};
 use std::sync::Arc;
 use std::time::Duration;
 
-async fn kube(fleet: &SimFleet) -> Kube {
+async fn kube(fleet: &SimFleet) -> KubeClient {
     install_tls();
-    Kube::connect(&KubeConfig { url: fleet.url(), ..KubeConfig::default() }, "nightshift/test").await.unwrap()
+    KubeClient::connect(&KubeConfig { url: fleet.url(), ..KubeConfig::default() }, "nightshift/test").await.unwrap()
 }
 
 fn fleet() -> SimFleet {
@@ -23,21 +23,21 @@ async fn a_lease_is_taken_over_only_once_it_was_not_renewed_for_its_time() {
     let kube = kube(&fleet).await;
     let now = RealClock.now();
     let at = Duration::from_secs;
-    let mut first = Keeper::new("ops", "prod", "one_a");
-    let mut copy = Keeper::new("ops", "prod", "two_b");
-    let mut other = Keeper::new("ops", "staging", "two_b");
-    assert_eq!(first.look(&kube, at(0), now).await, &Acting::Ours);
-    assert_eq!(other.look(&kube, at(0), now).await, &Acting::Ours, "another installation has a Lease of its own");
+    let mut first = LeaseKeeper::new("ops", "prod", "one_a");
+    let mut copy = LeaseKeeper::new("ops", "prod", "two_b");
+    let mut other = LeaseKeeper::new("ops", "staging", "two_b");
+    assert_eq!(first.look(&kube, at(0), now).await, &LeaseStatus::Ours);
+    assert_eq!(other.look(&kube, at(0), now).await, &LeaseStatus::Ours, "another installation has a Lease of its own");
     for second in [0, 5, 29] {
-        assert_eq!(copy.look(&kube, at(second), now).await, &Acting::Theirs("one_a".to_owned()), "{second}");
+        assert_eq!(copy.look(&kube, at(second), now).await, &LeaseStatus::Theirs("one_a".to_owned()), "{second}");
     }
-    assert_eq!(first.look(&kube, at(29), now).await, &Acting::Ours);
+    assert_eq!(first.look(&kube, at(29), now).await, &LeaseStatus::Ours);
     // It was renewed, so its time begins anew from where the copy sees that.
     for second in [30, 59] {
-        assert_eq!(copy.look(&kube, at(second), now).await, &Acting::Theirs("one_a".to_owned()), "{second}");
+        assert_eq!(copy.look(&kube, at(second), now).await, &LeaseStatus::Theirs("one_a".to_owned()), "{second}");
     }
-    assert_eq!(copy.look(&kube, at(60), now).await, &Acting::Ours);
-    assert_eq!(first.look(&kube, at(61), now).await, &Acting::Theirs("two_b".to_owned()));
+    assert_eq!(copy.look(&kube, at(60), now).await, &LeaseStatus::Ours);
+    assert_eq!(first.look(&kube, at(61), now).await, &LeaseStatus::Theirs("two_b".to_owned()));
 }
 
 #[tokio::test]
@@ -46,14 +46,14 @@ async fn an_engine_that_cannot_renew_stops_before_another_one_may_take_over() {
     let kube = kube(&fleet).await;
     let now = RealClock.now();
     let at = Duration::from_secs;
-    let mut first = Keeper::new("ops", "prod", "one_a");
-    assert_eq!(first.look(&kube, at(0), now).await, &Acting::Ours);
-    let away = ApiFault::next(100, "GET", "/leases", Trouble::Status { code: 503, retry_after: None });
+    let mut first = LeaseKeeper::new("ops", "prod", "one_a");
+    assert_eq!(first.look(&kube, at(0), now).await, &LeaseStatus::Ours);
+    let away = ApiFault::next(100, "GET", "/leases", RequestFault::Status { code: 503, retry_after: None });
     fleet.fault(away).unwrap();
-    assert_eq!(first.look(&kube, at(19), now).await, &Acting::Ours);
-    assert!(matches!(first.look(&kube, at(20), now).await, Acting::Unknown(_)));
+    assert_eq!(first.look(&kube, at(19), now).await, &LeaseStatus::Ours);
+    assert!(matches!(first.look(&kube, at(20), now).await, LeaseStatus::Unknown(_)));
     fleet.calm();
-    assert_eq!(first.look(&kube, at(21), now).await, &Acting::Ours);
+    assert_eq!(first.look(&kube, at(21), now).await, &LeaseStatus::Ours);
 }
 
 /// A hung API server answers nothing, and the engine must not take that for time that has not passed.
@@ -64,17 +64,17 @@ async fn an_engine_whose_lease_gets_no_answer_stops_as_early_as_one_that_gets_an
     let now = RealClock.now();
     let at = Duration::from_secs;
     let within = Duration::from_millis(200);
-    let mut first = Keeper::new("ops", "prod", "one_a");
-    assert_eq!(first.look(&kube, at(0), now).await, &Acting::Ours);
+    let mut first = LeaseKeeper::new("ops", "prod", "one_a");
+    assert_eq!(first.look(&kube, at(0), now).await, &LeaseStatus::Ours);
     let mut first = first.answered_within(within);
-    fleet.fault(ApiFault::next(100, "GET", "/leases", Trouble::Delay { millis: 60_000 })).unwrap();
-    assert_eq!(first.look(&kube, at(10), now).await, &Acting::Ours);
+    fleet.fault(ApiFault::next(100, "GET", "/leases", RequestFault::Delay { millis: 60_000 })).unwrap();
+    assert_eq!(first.look(&kube, at(10), now).await, &LeaseStatus::Ours);
     // It begins before the end of the time, and ends after it.
     let acting = first.look(&kube, at(20) - within / 2, now).await;
-    assert!(matches!(acting, Acting::Unknown(why) if why.contains("none within 200ms")), "{acting:?}");
+    assert!(matches!(acting, LeaseStatus::Unknown(why) if why.contains("none within 200ms")), "{acting:?}");
     fleet.calm();
     let mut first = first.answered_within(at(5));
-    assert_eq!(first.look(&kube, at(22), now).await, &Acting::Ours);
+    assert_eq!(first.look(&kube, at(22), now).await, &LeaseStatus::Ours);
 }
 
 const CORDON: &str = "//! Cordons.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n\

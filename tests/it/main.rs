@@ -72,6 +72,7 @@ mod throttle;
 mod tidy;
 mod tokens;
 mod units;
+mod upgrade;
 mod watch;
 mod web;
 mod xids;

@@ -6,14 +6,14 @@ use crate::night::Night;
 use crate::recording::Recording;
 use axum::body::Body;
 use axum::http::Request;
-use nightshift::config::{Channel, Role, Secret};
-use nightshift::engine::{Courier, LedgerCheck};
+use nightshift::config::{ChannelConfig, Role, SecretSource};
+use nightshift::engine::{LedgerCheck, NotificationDispatcher};
 use nightshift::model::{Freeze, RunState};
 use nightshift::notifiers;
-use nightshift::server::{App, GivenToken, Tokens, router};
-use nightshift::store::{Control, Filter};
-use nightshift::telemetry::{Kind, TABLE};
-use nightshift::world::Http;
+use nightshift::server::{App, ConfiguredTokens, GivenToken, router};
+use nightshift::store::{ControlChange, Filter};
+use nightshift::telemetry::{MetricKind, TABLE};
+use nightshift::world::HttpClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
@@ -37,7 +37,7 @@ const MEND: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! sc
 struct Scene {
     night: Night,
     router: axum::Router,
-    courier: Courier,
+    courier: NotificationDispatcher,
     pager: Recording,
     /// Names of series, without prefix and suffix, that had a value other than 0 on a page.
     moved: BTreeSet<String>,
@@ -50,18 +50,18 @@ impl Scene {
             let (name, text) = (name.to_owned(), text.to_owned());
             GivenToken { name, role, sources: Vec::new(), clusters: None, text }
         });
-        let router = router(App::new(night.parts.clone(), Tokens::new(given.to_vec()).unwrap()));
+        let router = router(App::new(night.parts.clone(), ConfiguredTokens::new(given.to_vec()).unwrap()));
         let pager = Recording::pagerduty().await;
         let key = night.path().join("pager-key");
         std::fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
         let api = format!("{}/v2/enqueue", pager.url);
-        let channel = Channel::PagerDuty { routing_key: Secret::File(key), api, patience: None };
+        let channel = ChannelConfig::PagerDuty { routing_key: SecretSource::File(key), api, patience: None };
         let channels = BTreeMap::from([("pager".to_owned(), channel)]);
-        let http = Http::new("nightshift/test", &[]).unwrap();
+        let http = HttpClient::new("nightshift/test", &[]).unwrap();
         let built = notifiers::build(&channels, &HashMap::new(), &http, "test", &crate::night::seal()).unwrap();
         let parts = &night.parts;
         let (store, clock, nudge) = (parts.store.clone(), parts.clock.clone(), parts.nudge.clone());
-        let courier = Courier::with(store.clone(), store, Arc::new(built), clock, nudge, "test", None)
+        let courier = NotificationDispatcher::with(store.clone(), store, Arc::new(built), clock, nudge, "test", None)
             .metered(parts.metrics.clone());
         Scene { night, router, courier, pager, moved: BTreeSet::new() }
     }
@@ -94,9 +94,9 @@ impl Scene {
         for metric in TABLE {
             let name = format!("nightshift_{}", metric.name);
             let samples = match metric.kind {
-                Kind::Counter => format!("{name}_total"),
-                Kind::Gauge => name,
-                Kind::Histogram => format!("{name}_count"),
+                MetricKind::Counter => format!("{name}_total"),
+                MetricKind::Gauge => name,
+                MetricKind::Histogram => format!("{name}_count"),
             };
             let moves = |line: &&str| {
                 let rest = line.strip_prefix(&samples).filter(|rest| rest.starts_with([' ', '{']));
@@ -146,7 +146,7 @@ async fn a_question_a_freeze_and_a_demotion(scene: &mut Scene) {
     let since = scene.night.now();
     let freeze =
         Freeze { scope: "all".into(), by: "ana".into(), why: "test".into(), since, release_by: None, until: None };
-    scene.night.parts.store.control(Control::Freeze(freeze, Vec::new()), since).await.unwrap();
+    scene.night.parts.store.control(ControlChange::Freeze(freeze, Vec::new()), since).await.unwrap();
     let other: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "48"), ("node", "gpu-3"), ("gpu", "0")];
     assert_eq!(scene.alert("firing", other).await, 200);
     scene.night.settle().await;
@@ -157,7 +157,7 @@ async fn a_question_a_freeze_and_a_demotion(scene: &mut Scene) {
 
 /// The journal and the ledger are changed under the engine's feet, as by somebody with the file in hand.
 async fn damage(scene: &mut Scene) {
-    let unfreeze = Control::Unfreeze { scope: "all".into(), by: "ana".into(), why: "go on".into(), persons: 1 };
+    let unfreeze = ControlChange::Unfreeze { scope: "all".into(), by: "ana".into(), why: "go on".into(), persons: 1 };
     scene.night.parts.store.control(unfreeze, scene.night.now()).await.unwrap();
     let run = scene.night.start("mend", nightshift::model::Mode::Auto, json!({ "node": "gpu-4" })).await;
     let claimed = scene.night.parts.store.claim(run, scene.night.now()).await.unwrap().unwrap();
@@ -215,7 +215,7 @@ async fn every_end_of_a_run_is_counted_whoever_ended_it() {
     scene.night.settle().await;
     let runs = scene.night.runs().await;
     let [repair, asks] = runs.as_slice() else { panic!("{runs:?}") };
-    let cancel = Control::Cancel { run: repair.id, by: "ana".into(), why: "enough".into() };
+    let cancel = ControlChange::Cancel { run: repair.id, by: "ana".into(), why: "enough".into() };
     scene.night.parts.store.control(cancel, scene.night.now()).await.unwrap();
     let open = Filter { open: true, limit: 10, ..Filter::default() };
     let approval = scene.night.parts.store.approvals(open).await.unwrap().remove(0);

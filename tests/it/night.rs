@@ -2,20 +2,21 @@
 //!
 //! Invariant: nothing here waits on the wall clock; time passes when a test says so.
 
-use nightshift::catalog::{Catalog, Folders};
+use nightshift::catalog::{Catalog, CatalogFolders};
 use nightshift::clock::{Clock, SimClock};
-use nightshift::config::{Config, Source};
-use nightshift::engine::{Nudge, Parts, Runner};
-use nightshift::model::{Call, Entry, Event, Input, Mode, Outcome, Run, RunId, RunState, Step, Time};
-use nightshift::notifiers::slack::Seal;
+use nightshift::config::{Config, SourceConfig};
+use nightshift::engine::{EngineParts, Runner, WakeSender};
+use nightshift::model::{ActionCall, Entry, Event, Mode, Outcome, Run, RunId, RunInput, RunState, Step, Time};
+use nightshift::notifiers::slack::ButtonSeal;
 use nightshift::policy::RuleSet;
 use nightshift::store::{
-    Batch, Filter, Follower, Heard, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey,
+    CommitFollower, EventBatch, Filter, IntakeResult, NewRun, SqliteOptions, SqliteStore, Store, ledger::SigningKey,
 };
 use nightshift::telemetry::Metrics;
 use nightshift::world::sim::{SimFleet, SimOptions};
 use nightshift::world::{
-    Agents, EngineTarget, Engines, Http, Kube, KubeConfig, ProbeConfig, Prometheus, World, install_tls,
+    AgentMailbox, EngineTarget, HttpClient, KubeClient, KubeConfig, ProbeConfig, ProbedEngines, PrometheusClient,
+    World, install_tls,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -27,14 +28,14 @@ use std::time::Duration;
 pub const NIGHT: &str = "2026-11-23T03:00:00Z";
 
 /// What the buttons of the tests are sealed with.
-pub fn seal() -> Arc<Seal> {
-    Arc::new(Seal::new(&[7; 32], "test"))
+pub fn seal() -> Arc<ButtonSeal> {
+    Arc::new(ButtonSeal::new(&[7; 32], "test"))
 }
 
 pub struct Night {
     pub fleet: SimFleet,
     pub clock: Arc<SimClock>,
-    pub parts: Parts,
+    pub parts: EngineParts,
     pub runner: Runner,
     dir: tempfile::TempDir,
 }
@@ -51,7 +52,7 @@ impl Night {
         std::fs::create_dir_all(dir.path().join("rules")).unwrap();
         std::fs::write(dir.path().join("rules/test.yaml"), rules).unwrap();
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folders = Folders {
+        let folders = CatalogFolders {
             runbooks: home.join("runbooks"),
             rules: dir.path().join("rules"),
             integrations: home.join("integrations"),
@@ -69,7 +70,7 @@ impl Night {
         for (name, text) in runbooks {
             std::fs::write(dir.path().join(format!("runbooks/{name}.rhai")), text).unwrap();
         }
-        let folders = Folders {
+        let folders = CatalogFolders {
             runbooks: dir.path().join("runbooks"),
             rules: dir.path().join("rules"),
             integrations: dir.path().join("integrations"),
@@ -84,7 +85,7 @@ impl Night {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("rules"));
         let home = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folders = Folders {
+        let folders = CatalogFolders {
             runbooks: home.join("runbooks"),
             rules: dir.path().join("rules"),
             integrations: home.join("integrations"),
@@ -94,49 +95,50 @@ impl Night {
         Night::fall_by(folders, dir, options).await
     }
 
-    async fn fall_on(folders: Folders, dir: tempfile::TempDir) -> Night {
+    async fn fall_on(folders: CatalogFolders, dir: tempfile::TempDir) -> Night {
         let options = SqliteOptions::new(dir.path().join("nightshift.db"));
         Night::fall_by(folders, dir, options).await
     }
 
-    async fn fall_by(folders: Folders, dir: tempfile::TempDir, options: SqliteOptions) -> Night {
+    async fn fall_by(folders: CatalogFolders, dir: tempfile::TempDir, options: SqliteOptions) -> Night {
         install_tls();
         let clock = Arc::new(SimClock::new(NIGHT.parse().unwrap()));
         let fleet = SimFleet::start(SimOptions { clock: clock.clone(), ..SimOptions::default() }).unwrap();
         let metrics = Arc::new(Metrics::default());
         let counting = metrics.clone();
-        let counted = Follower::new(move |commit| nightshift::engine::measure(&counting, &commit));
+        let counted = CommitFollower::new(move |commit| nightshift::engine::measure(&counting, &commit));
         let follower = options.follower.clone().or(Some(counted));
         let options = SqliteOptions { follower, ..options };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options, clock.now()).unwrap());
         let loading = tokio::task::spawn_blocking(move || Catalog::load(folders)).await.unwrap();
         let (catalog, _) = loading.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let kube = KubeConfig { url: fleet.url(), ..KubeConfig::default() };
-        let kube = Kube::connect(&kube, "nightshift/test").await.unwrap();
+        let kube = KubeClient::connect(&kube, "nightshift/test").await.unwrap();
         kube.keep_labels(Config::default().guards.labels());
         let world = World {
             clusters: BTreeMap::from([("sim".to_owned(), kube)]),
             default_cluster: "sim".to_owned(),
-            prometheus: Some(Prometheus::connect(&fleet.url(), None).unwrap()),
-            http: Http::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
+            prometheus: Some(PrometheusClient::connect(&fleet.url(), None).unwrap()),
+            http: HttpClient::new("nightshift/test", &[format!("private+{}", fleet.url())]).unwrap(),
             docker: None,
-            agents: Agents::default(),
-            engines: Engines::default(),
+            agents: AgentMailbox::default(),
+            engines: ProbedEngines::default(),
             clock: clock.clone(),
             kill: Arc::default(),
             identity: "nightshift/test".to_owned(),
         };
         let key = SigningKey::open_or_create(&dir.path().join("key"), "test").unwrap();
         let mut config = Config::default();
-        config
-            .sources
-            .insert("test".to_owned(), serde_json::from_value::<Source>(json!({"kind": "alertmanager"})).unwrap());
+        config.sources.insert(
+            "test".to_owned(),
+            serde_json::from_value::<SourceConfig>(json!({"kind": "alertmanager"})).unwrap(),
+        );
         // A fleet of four would use up its day with one node; the level at once stays as it ships.
         config.guards.share_per_hour = 1.0;
         config.guards.share_per_day = 1.0;
         // Three of four are no storm here; the breaker against one is shown by the tests of the store.
         config.guards.correlated_share = 1.0;
-        let parts = Parts {
+        let parts = EngineParts {
             config: Arc::new(config),
             store,
             catalog: Arc::new(catalog),
@@ -144,7 +146,7 @@ impl Night {
             notifiers: Arc::default(),
             clock: clock.clone(),
             metrics,
-            nudge: Nudge::default(),
+            nudge: WakeSender::default(),
             key: Arc::new(key),
         };
         nightshift::engine::take_in(&parts).await;
@@ -160,7 +162,7 @@ impl Night {
 
     /// The configuration names these engines.
     pub fn know(&mut self, targets: Vec<EngineTarget>) {
-        self.parts.world.engines = Engines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
+        self.parts.world.engines = ProbedEngines::of([&ProbeConfig { targets, ..ProbeConfig::default() }]);
         self.runner = Runner::new(self.parts.clone());
     }
 
@@ -183,7 +185,7 @@ impl Night {
     }
 
     /// The webhook says that an alert with these labels fires (or has ended).
-    pub async fn hear(&self, status: &str, labels: &[(&str, &str)]) -> Heard {
+    pub async fn hear(&self, status: &str, labels: &[(&str, &str)]) -> IntakeResult {
         let body = crate::harness::alertmanager_body(status, NIGHT, &[labels]);
         let source = &self.parts.config.sources["test"];
         let bytes = serde_json::to_vec(&body).unwrap();
@@ -191,10 +193,10 @@ impl Night {
         self.hear_events(decoded.events).await
     }
 
-    pub async fn hear_events(&self, events: Vec<Event>) -> Heard {
+    pub async fn hear_events(&self, events: Vec<Event>) -> IntakeResult {
         let rules: Arc<RuleSet> = self.parts.catalog.current().rules.clone();
-        let origin = nightshift::store::Origin::of_kind("alertmanager");
-        let batch = Batch { source: "test".to_owned(), events, gaps: Vec::new(), rules, now: self.now(), origin };
+        let origin = nightshift::store::BatchOrigin::of_kind("alertmanager");
+        let batch = EventBatch { source: "test".to_owned(), events, gaps: Vec::new(), rules, now: self.now(), origin };
         self.parts.store.intake(batch).await.unwrap()
     }
 
@@ -203,7 +205,7 @@ impl Night {
         let loaded = self.parts.catalog.current();
         let runbook = loaded.runbooks.get(runbook).unwrap_or_else(|| panic!("no runbook {runbook}"));
         let given: Map<String, Value> = params.as_object().cloned().unwrap_or_default();
-        let input: Input = RuleSet::bind(&runbook.header, &given, None).unwrap();
+        let input: RunInput = RuleSet::bind(&runbook.header, &given, None).unwrap();
         let new = NewRun {
             pin: runbook.pin.clone(),
             subject: nightshift::policy::subject_of(&runbook.header, &input.params, None),
@@ -298,7 +300,7 @@ fn undo_mark(step: &Step) -> &'static str {
     if step.undoes.is_some() { "undo: " } else { "" }
 }
 
-fn short(call: &Call) -> String {
+fn short(call: &ActionCall) -> String {
     let arguments: Vec<String> = call.args.values().filter_map(Value::as_str).map(str::to_owned).collect();
     format!("{}({})", call.action, arguments.join(", "))
 }

@@ -6,11 +6,11 @@
 pub(crate) mod mail;
 
 use crate::recording::{Answer, Recording};
-use nightshift::config::{Channel, Secret};
+use nightshift::config::{ChannelConfig, SecretSource};
 use nightshift::model::*;
 use nightshift::notifiers::{self, Notifier};
-use nightshift::script::Shape;
-use nightshift::world::Http;
+use nightshift::script::ShapeScript;
+use nightshift::world::HttpClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,49 +20,49 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 const HOSTILE: &str = "<!channel> <@U1> <https://evil|x> </script> ]}\" \u{202e}gnp \0 & *b*";
 
 /// Builds one channel as the program does, with its secret in a file.
-fn build(make: impl FnOnce(Secret) -> Channel, secret: &str) -> Result<Box<dyn Notifier>, Vec<String>> {
+fn build(make: impl FnOnce(SecretSource) -> ChannelConfig, secret: &str) -> Result<Box<dyn Notifier>, Vec<String>> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("secret");
     std::fs::write(&file, secret).unwrap();
-    let channels = BTreeMap::from([("it".to_owned(), make(Secret::File(file)))]);
-    let http = Http::new("nightshift/test", &[]).unwrap();
+    let channels = BTreeMap::from([("it".to_owned(), make(SecretSource::File(file)))]);
+    let http = HttpClient::new("nightshift/test", &[]).unwrap();
     notifiers::build(&channels, &encoders(), &http, "test", &crate::night::seal())
         .map(|mut built| built.remove("it").unwrap())
 }
 
-fn encoders() -> HashMap<String, Arc<Shape>> {
+fn encoders() -> HashMap<String, Arc<ShapeScript>> {
     let shape = |name: &str| {
         let path = format!("{}/integrations/{name}/encode.rhai", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap();
-        (name.to_owned(), Arc::new(Shape::compile(&path, &text, "encode").unwrap()))
+        (name.to_owned(), Arc::new(ShapeScript::compile(&path, &text, "encode").unwrap()))
     };
     ["webhook-json", "teams", "opsgenie", "datadog", "newrelic"].map(shape).into_iter().collect()
 }
 
 fn slack(server: &Recording) -> Box<dyn Notifier> {
     let api = server.url.clone();
-    build(|token| Channel::Slack { channel: "#gpu".into(), token, api, buttons: false }, "xoxb-1\n").unwrap()
+    build(|token| ChannelConfig::Slack { channel: "#gpu".into(), token, api, buttons: false }, "xoxb-1\n").unwrap()
 }
 
 pub(crate) fn slack_with_buttons(server: &Recording) -> Box<dyn Notifier> {
     let api = server.url.clone();
-    build(|token| Channel::Slack { channel: "C1".into(), token, api, buttons: true }, "x").unwrap()
+    build(|token| ChannelConfig::Slack { channel: "C1".into(), token, api, buttons: true }, "x").unwrap()
 }
 
 pub(crate) fn pagerduty(server: &Recording) -> Box<dyn Notifier> {
     let api = format!("{}/v2/enqueue", server.url);
-    build(|routing_key| Channel::PagerDuty { routing_key, api, patience: None }, KEY).unwrap()
+    build(|routing_key| ChannelConfig::PagerDuty { routing_key, api, patience: None }, KEY).unwrap()
 }
 
-fn line(no: i64, text: &str) -> StoryLine {
+fn line(no: i64, text: &str) -> TimelineEntry {
     let at = "2026-11-23T03:12:00Z".parse().unwrap();
-    StoryLine { no: EntryNo(no), at, text: text.into(), headline: true, change: false }
+    TimelineEntry { no: EntryNo(no), at, text: text.into(), headline: true, change: false }
 }
 
-pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -> Notice {
+pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -> IncidentNotice {
     let at = "2026-11-23T03:12:00Z".parse().unwrap();
-    let lines: Vec<StoryLine> = fresh.iter().map(|(no, text)| line(*no, text)).collect();
-    Notice {
+    let lines: Vec<TimelineEntry> = fresh.iter().map(|(no, text)| line(*no, text)).collect();
+    IncidentNotice {
         incident: Incident {
             owner: None,
             id: IncidentId(3),
@@ -99,12 +99,12 @@ pub(crate) fn notice(state: IncidentState, title: &str, fresh: &[(i64, &str)]) -
     }
 }
 
-pub(crate) fn open(fresh: &[(i64, &str)]) -> Notice {
+pub(crate) fn open(fresh: &[(i64, &str)]) -> IncidentNotice {
     notice(IncidentState::Open, "XID 79 on gpu-3", fresh)
 }
 
-pub(crate) fn ask(text: &str) -> Ask {
-    Ask {
+pub(crate) fn ask(text: &str) -> PendingApproval {
+    PendingApproval {
         approval: ApprovalId(3),
         question: text.into(),
         plan_hash: "ab".repeat(32),
@@ -118,31 +118,31 @@ pub(crate) fn ask(text: &str) -> Ask {
     }
 }
 
-pub(crate) fn delivered(delivery: Delivery) -> Receipt {
+pub(crate) fn delivered(delivery: DeliveryResult) -> DeliveryReceipt {
     match delivery {
-        Delivery::Delivered(receipt) => receipt,
+        DeliveryResult::Delivered(receipt) => receipt,
         other => panic!("not delivered: {other:?}"),
     }
 }
 
 /// The receipt after a notice that sent nothing.
-pub(crate) fn unsent(delivery: Delivery, prior: Option<&Receipt>) -> Receipt {
+pub(crate) fn unsent(delivery: DeliveryResult, prior: Option<&DeliveryReceipt>) -> DeliveryReceipt {
     match delivery {
-        Delivery::Nothing(receipt) => receipt.or(prior.cloned()).unwrap_or(Receipt(Value::Null)),
+        DeliveryResult::Nothing(receipt) => receipt.or(prior.cloned()).unwrap_or(DeliveryReceipt(Value::Null)),
         other => panic!("something was sent: {other:?}"),
     }
 }
 
-fn retry(delivery: Delivery) -> (Option<Duration>, String) {
+fn retry(delivery: DeliveryResult) -> (Option<Duration>, String) {
     match delivery {
-        Delivery::Retry { after, why } => (after, why),
+        DeliveryResult::Retry { after, why } => (after, why),
         other => panic!("not a retry: {other:?}"),
     }
 }
 
-fn refused(delivery: Delivery) -> String {
+fn refused(delivery: DeliveryResult) -> String {
     match delivery {
-        Delivery::Refused { why } => why,
+        DeliveryResult::Refused { why } => why,
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -261,7 +261,7 @@ async fn what_slack_says_decides_between_later_and_never() {
     server.then(Answer::Json(200, json!({ "ok": false, "error": "msg_blocks_too_long" })));
     delivered(slack.deliver(&notice, None).await);
     server.then(Answer::Json(200, json!({ "ok": false, "error": "message_not_found" })));
-    let gone = Receipt(json!({ "channel": "C1", "ts": "1.1" }));
+    let gone = DeliveryReceipt(json!({ "channel": "C1", "ts": "1.1" }));
     assert_ne!(delivered(slack.deliver(&notice, Some(&gone)).await), gone, "posted anew");
 }
 
@@ -301,7 +301,8 @@ async fn an_answer_that_breaks_off_or_never_comes_is_a_retry() {
 #[tokio::test]
 async fn slacks_webhook_posts_what_is_new_and_nothing_else() {
     let server = Recording::start(200, |_, _| json!({})).await;
-    let webhook = build(|url| Channel::SlackWebhook { url }, &format!("{}/services/T/B/secret", server.url)).unwrap();
+    let webhook =
+        build(|url| ChannelConfig::SlackWebhook { url }, &format!("{}/services/T/B/secret", server.url)).unwrap();
     server.then(Answer::Text(200, "ok"));
     let receipt = delivered(webhook.deliver(&open(&[(1, "opened")]), None).await);
     let mut quiet = open(&[(2, "a detail")]);
@@ -339,9 +340,9 @@ async fn pagerduty_hears_a_state_once_under_one_key() {
     assert!(seen[0].body["payload"]["summary"].as_str().unwrap().contains("\\u{202e}gnp \\u{0}"));
 }
 
-pub(crate) fn need(kind: NeedKind, key: &str, text: &str) -> Need {
+pub(crate) fn need(kind: AttentionKind, key: &str, text: &str) -> AttentionReason {
     let link = Some("https://ns.example/runs/r2".to_owned());
-    Need { kind, key: key.into(), run: RunId(2), text: text.into(), link }
+    AttentionReason { kind, key: key.into(), run: RunId(2), text: text.into(), link }
 }
 
 #[tokio::test]
@@ -351,7 +352,7 @@ async fn a_question_that_comes_with_the_acknowledgement_is_sent_after_it() {
     let mut now = notice(IncidentState::Open, "gpu-3: XID 79", &[(1, "opened")]);
     let mut receipt = delivered(pagerduty.deliver(&now, None).await);
     now.incident.state = IncidentState::Acknowledged;
-    now.needs = vec![need(NeedKind::Approval, "a3", "drain (r3) waits for an answer")];
+    now.needs = vec![need(AttentionKind::Approval, "a3", "drain (r3) waits for an answer")];
     // An acknowledgement carries no details.
     receipt = delivered(pagerduty.deliver(&now, Some(&receipt)).await);
     receipt = delivered(pagerduty.deliver(&now, Some(&receipt)).await);
@@ -369,8 +370,8 @@ async fn the_page_carries_the_question_and_names_the_gpu_as_a_person_would() {
     asking.asks[0].plan = vec!["cordon gpu-3 (XID 79)".into(), "drain gpu-3 (within 30m)".into()];
     asking.asks[0].steps.clear();
     asking.asks[0].brief = "cordon gpu-3 and drain it (4 pods move)".into();
-    asking.links = vec![Link { label: "Runbook".into(), url: "https://wiki.example/xid79".into() }];
-    asking.needs = vec![need(NeedKind::Approval, "a3", "gpu-fell-off-the-bus (r2) waits for an answer")];
+    asking.links = vec![NoticeLink { label: "Runbook".into(), url: "https://wiki.example/xid79".into() }];
+    asking.needs = vec![need(AttentionKind::Approval, "a3", "gpu-fell-off-the-bus (r2) waits for an answer")];
     delivered(pagerduty(&server).deliver(&asking, None).await);
     let body = server.seen().remove(0).body;
     let payload = &body["payload"];
@@ -395,9 +396,9 @@ async fn what_begins_to_need_people_later_updates_the_alert_under_its_key_once()
     let pagerduty = pagerduty(&server);
     let mut at_work = open(&[(1, "opened")]);
     let mut receipt = delivered(pagerduty.deliver(&at_work, None).await);
-    let stuck = need(NeedKind::Stuck, "r2 stuck", "gpu-reset (r2) is stuck: the reset was not answered");
+    let stuck = need(AttentionKind::Stuck, "r2 stuck", "gpu-reset (r2) is stuck: the reset was not answered");
     for (needs, summary) in [
-        (vec![need(NeedKind::Held, "r2 held", "gpu-reset (r2) has been on hold since 03:10 UTC")], "[on hold] "),
+        (vec![need(AttentionKind::Held, "r2 held", "gpu-reset (r2) has been on hold since 03:10 UTC")], "[on hold] "),
         (vec![stuck.clone()], "[stuck] "),
     ] {
         at_work.needs = needs;
@@ -412,7 +413,7 @@ async fn what_begins_to_need_people_later_updates_the_alert_under_its_key_once()
     in_hand.incident.state = IncidentState::Acknowledged;
     receipt = delivered(pagerduty.deliver(&in_hand, Some(&receipt)).await);
     in_hand.asks = vec![ask("Drain gpu-3?")];
-    in_hand.needs.insert(0, need(NeedKind::Approval, "a3", "drain (r3) waits for an answer"));
+    in_hand.needs.insert(0, need(AttentionKind::Approval, "a3", "drain (r3) waits for an answer"));
     receipt = delivered(pagerduty.deliver(&in_hand, Some(&receipt)).await);
     unsent(pagerduty.deliver(&in_hand, Some(&receipt)).await, Some(&receipt));
     let actions: Vec<String> =
@@ -426,7 +427,7 @@ async fn a_storms_alert_counts_every_incident_links_to_them_and_is_corrected_und
     let pagerduty = pagerduty(&server);
     let item =
         DigestItem { title: "gpu-9: XID 79".into(), severity: Severity::Critical, line: "(i9 node gpu-9)".into() };
-    let mut digest = Digest {
+    let mut digest = IncidentDigest {
         total: 30,
         own: 20,
         asking: 0,
@@ -459,8 +460,10 @@ async fn a_storms_alert_counts_every_incident_links_to_them_and_is_corrected_und
 #[tokio::test]
 async fn a_notifier_that_sent_nothing_says_so() {
     let pd = Recording::pagerduty().await;
-    let key =
-        |routing_key: Secret| Channel::PagerDutyChanges { routing_key, api: format!("{}/v2/change/enqueue", pd.url) };
+    let key = |routing_key: SecretSource| ChannelConfig::PagerDutyChanges {
+        routing_key,
+        api: format!("{}/v2/change/enqueue", pd.url),
+    };
     let changes = build(key, KEY).unwrap();
     unsent(changes.deliver(&open(&[(1, "opened")]), None).await, None);
     unsent(pagerduty(&pd).deliver(&notice(IncidentState::Resolved, "x", &[(1, "over")]), None).await, None);
@@ -505,10 +508,10 @@ async fn what_pagerduty_says_decides_between_later_and_never() {
 fn a_rest_key_is_no_routing_key() {
     let api = "http://127.0.0.1:1".to_owned();
     let dir = tempfile::tempdir().unwrap();
-    let routing_key = Secret::File(dir.path().join("key"));
+    let routing_key = SecretSource::File(dir.path().join("key"));
     std::fs::write(dir.path().join("key"), "u+abcdefghijklmnopqr").unwrap();
-    let channels = BTreeMap::from([("it".to_owned(), Channel::PagerDuty { routing_key, api, patience: None })]);
-    let http = Http::new("nightshift/test", &[]).unwrap();
+    let channels = BTreeMap::from([("it".to_owned(), ChannelConfig::PagerDuty { routing_key, api, patience: None })]);
+    let http = HttpClient::new("nightshift/test", &[]).unwrap();
     let built = notifiers::build(&channels, &encoders(), &http, "test", &crate::night::seal()).unwrap();
     let off = built["it"].off().unwrap();
     assert!(off.contains("REST API key"), "{off}");
@@ -522,7 +525,7 @@ async fn a_shape_makes_the_request_of_a_webhook() {
     let webhook = |shape: &str| {
         let shape = shape.to_owned();
         let address = format!("{}/hook", server.url);
-        build(|url| Channel::Webhook { shape, url, headers: BTreeMap::new(), patience: None }, &address)
+        build(|url| ChannelConfig::Webhook { shape, url, headers: BTreeMap::new(), patience: None }, &address)
     };
     let json_ = webhook("webhook-json").unwrap();
     let receipt = delivered(json_.deliver(&open(&[(1, HOSTILE)]), None).await);
@@ -541,7 +544,7 @@ async fn a_shape_makes_the_request_of_a_webhook() {
 
 fn vendor(shape: &str, server: &Recording) -> Box<dyn Notifier> {
     let (shape, address) = (shape.to_owned(), format!("{}/v2/alerts", server.url));
-    build(|url| Channel::Webhook { shape, url, headers: BTreeMap::new(), patience: None }, &address).unwrap()
+    build(|url| ChannelConfig::Webhook { shape, url, headers: BTreeMap::new(), patience: None }, &address).unwrap()
 }
 
 #[tokio::test]
@@ -605,7 +608,7 @@ async fn datadog_and_new_relic_get_an_event_for_each_news_within_their_limits() 
 }
 
 /// A question with everything that a message can have.
-fn full() -> Notice {
+fn full() -> IncidentNotice {
     let title = "gpu-1: 2 faults (XID 74 on GPU 4, XID 48 on GPU 2)";
     let mut notice =
         notice(IncidentState::Open, title, &[(7, "gpu-reset (r3) started for gpu-1, GPU 2, mode approve")]);
@@ -625,7 +628,7 @@ fn full() -> Notice {
         alert("gpu-1: GPU 2 has an uncorrectable memory error (XID 48)", ""),
     ];
     notice.alerts_left_out = 3;
-    let link = |label: &str, url: &str| Link { label: label.into(), url: url.into() };
+    let link = |label: &str, url: &str| NoticeLink { label: label.into(), url: url.into() };
     notice.links = vec![
         link("Runbook", "https://wiki.example/xid?a=1&b=2"),
         link("Alert source", "http://prometheus:9090/graph?g0.expr=x&g0.tab=1"),
@@ -723,12 +726,12 @@ async fn the_samples_are_what_the_vendors_receive() {
         since: notice.incident.opened_at,
         description: "The NVIDIA driver logged XID 79 1 times in the exporter's window.".into(),
     }];
-    notice.links = vec![Link { label: "Runbook".into(), url: "https://wiki.example/xid-79".into() }];
+    notice.links = vec![NoticeLink { label: "Runbook".into(), url: "https://wiki.example/xid-79".into() }];
     notice.dedup_key = "nightshift/prod/i3".into();
     let server = Recording::slack().await;
     let api = server.url.clone();
     let slack =
-        build(|token| Channel::Slack { channel: "C0123456789".into(), token, api, buttons: true }, "x").unwrap();
+        build(|token| ChannelConfig::Slack { channel: "C0123456789".into(), token, api, buttons: true }, "x").unwrap();
     delivered(slack.deliver(&notice, None).await);
     check_sample("slack/samples/postMessage.json", &server.seen()[0].body);
     let server = Recording::pagerduty().await;

@@ -4,7 +4,7 @@
 use crate::gpus::Gpus;
 use crate::harness::eventually;
 use nightshift::config::{AgentConfig, NvmlConfig};
-use nightshift::model::{Answer, Command, Finding, Outcome, RunId, Severity, Span, Status, Time};
+use nightshift::model::{AgentCommand, CommandStatus, EventStatus, Finding, Outcome, RunId, Severity, Span, Time};
 use nightshift::node::{self, Machine};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -63,11 +63,11 @@ impl Rig {
     }
 
     async fn fires(&mut self, complaint: &str) -> Finding {
-        self.hear(complaint, |finding| finding.status == Status::Firing && finding.complaint == complaint).await
+        self.hear(complaint, |finding| finding.status == EventStatus::Firing && finding.complaint == complaint).await
     }
 
     async fn ends(&mut self, complaint: &str) -> Finding {
-        self.hear(complaint, |finding| finding.status == Status::Resolved && finding.complaint == complaint).await
+        self.hear(complaint, |finding| finding.status == EventStatus::Resolved && finding.complaint == complaint).await
     }
 
     fn story(&self) -> Vec<String> {
@@ -76,7 +76,7 @@ impl Rig {
 
     async fn ask(&self, verb: &str, args: Value) -> Outcome {
         let Value::Object(args) = args else { panic!("arguments are an object") };
-        let command = Command {
+        let command = AgentCommand {
             run: RunId(1),
             step: 1,
             epoch: 1,
@@ -86,8 +86,8 @@ impl Rig {
             incarnation: String::new(),
         };
         match node::find(verb).unwrap().perform(&self.machine, &command, &|_| {}).await {
-            Answer::Ended { outcome } => outcome,
-            Answer::Working { why, .. } => panic!("still working: {why}"),
+            CommandStatus::Ended { outcome } => outcome,
+            CommandStatus::Working { why, .. } => panic!("still working: {why}"),
         }
     }
 
@@ -156,7 +156,7 @@ async fn each_finding_begins_and_ends_by_the_timeline() {
         rig.ends(&complaint).await;
     }
     let (fired, ended): (Vec<&Finding>, Vec<&Finding>) =
-        rig.all.iter().partition(|finding| finding.status == Status::Firing);
+        rig.all.iter().partition(|finding| finding.status == EventStatus::Firing);
     assert_eq!(fired.len(), ended.len(), "each once, none twice: {:?}", rig.story());
     rig.end().await;
 }

@@ -13,11 +13,11 @@ mod words;
 
 use crate::harness::alertmanager_body;
 use crate::night::{NIGHT, Night, seal};
-use nightshift::config::{Channel, Secret};
-use nightshift::engine::Courier;
+use nightshift::config::{ChannelConfig, SecretSource};
+use nightshift::engine::NotificationDispatcher;
 use nightshift::model::{Incident, Time};
-use nightshift::store::{Control, Filter, Store};
-use nightshift::world::Http;
+use nightshift::store::{ControlChange, Filter, Store};
+use nightshift::world::HttpClient;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,25 +28,25 @@ const RULES: &str = "rules: [{ name: r, when: ['alertname=~\"Gpu.*\"'], tell: [o
 /// An engine with one channel, at a vendor that can be away.
 struct Scene {
     night: Night,
-    courier: Courier,
+    courier: NotificationDispatcher,
     vendor: Vendor,
 }
 
 impl Scene {
-    async fn begin(does: Does, channel: impl FnOnce(Secret, &str) -> Channel) -> Scene {
+    async fn begin(does: Does, channel: impl FnOnce(SecretSource, &str) -> ChannelConfig) -> Scene {
         Scene::of(Night::fall(RULES, &[]).await, does, channel).await
     }
 
     /// The same with another night.
-    async fn of(night: Night, does: Does, channel: impl FnOnce(Secret, &str) -> Channel) -> Scene {
+    async fn of(night: Night, does: Does, channel: impl FnOnce(SecretSource, &str) -> ChannelConfig) -> Scene {
         let vendor = Vendor::start(night.clock.clone(), does).await;
         let file = night.path().join("secret");
         std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
-        let channels = BTreeMap::from([("oncall".to_owned(), channel(Secret::File(file), &vendor.url()))]);
-        let http = Http::new("nightshift/test", &[]).unwrap();
+        let channels = BTreeMap::from([("oncall".to_owned(), channel(SecretSource::File(file), &vendor.url()))]);
+        let http = HttpClient::new("nightshift/test", &[]).unwrap();
         let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test", &seal()).unwrap();
         let (parts, url) = (&night.parts, Some("https://ns.example"));
-        let courier = Courier::with(
+        let courier = NotificationDispatcher::with(
             parts.store.clone(),
             parts.store.clone(),
             Arc::new(built),
@@ -81,7 +81,7 @@ impl Scene {
 
     async fn acknowledge(&self, no: usize) {
         let incident = self.incident(no).await.id;
-        self.store().control(Control::Acknowledge { incident, by: "ada".to_owned() }, self.now()).await.unwrap();
+        self.store().control(ControlChange::Acknowledge { incident, by: "ada".to_owned() }, self.now()).await.unwrap();
     }
 
     /// The incident of this node.

@@ -6,7 +6,7 @@ use crate::slack_in::{Chat, SECRET};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use nightshift::model::Incident;
-use nightshift::server::Tokens;
+use nightshift::server::ConfiguredTokens;
 use nightshift::store::Filter;
 use nightshift::world::KubeConfig;
 use serde_json::{Value, json};
@@ -116,7 +116,7 @@ async fn who_may_not_respond_here_acknowledges_nothing_there_and_the_story_says_
 
 #[tokio::test]
 async fn who_may_act_in_other_clusters_alone_acknowledges_nothing_of_this_one() {
-    let chat = Chat::begin_with(Tokens::default(), |config| {
+    let chat = Chat::begin_with(ConfiguredTokens::default(), |config| {
         config.clusters.insert("sim".into(), KubeConfig::default());
         config.people[0].clusters = Some(vec!["elsewhere".into()]);
         config.people[1].clusters = Some(vec!["sim".into()]);

@@ -5,11 +5,11 @@
 
 use crate::night::{Night, seal};
 use crate::recording::Recording;
-use nightshift::config::{Channel, Secret};
-use nightshift::engine::Courier;
+use nightshift::config::{ChannelConfig, SecretSource};
+use nightshift::engine::NotificationDispatcher;
 use nightshift::model::{EntryKind, Span};
 use nightshift::store::Filter;
-use nightshift::world::Http;
+use nightshift::world::HttpClient;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,13 @@ const RULES: &str =
     "rules: [{ name: r, when: ['alertname=\"GpuXid\"'], run: mend, mode: auto, tell: [pager, timeline] }]";
 const HEADER: &str = "//! Mend a node.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\n";
 
-fn http() -> Http {
-    Http::new("nightshift/test", &[]).unwrap()
+fn http() -> HttpClient {
+    HttpClient::new("nightshift/test", &[]).unwrap()
 }
 
 struct Desk {
     night: Night,
-    courier: Courier,
+    courier: NotificationDispatcher,
     pager: Recording,
     timeline: Recording,
 }
@@ -41,22 +41,26 @@ async fn desk_of(rules: &str, runbook: &str, patience: Option<Span>) -> Desk {
     let (pager, timeline) = (Recording::pagerduty().await, Recording::pagerduty().await);
     let key = night.path().join("key");
     std::fs::write(&key, KEY).unwrap();
-    let routing_key = Secret::File(key);
+    let routing_key = SecretSource::File(key);
     let channels = BTreeMap::from([
         (
             "pager".to_owned(),
-            Channel::PagerDuty { routing_key: routing_key.clone(), api: format!("{}/v2/enqueue", pager.url), patience },
+            ChannelConfig::PagerDuty {
+                routing_key: routing_key.clone(),
+                api: format!("{}/v2/enqueue", pager.url),
+                patience,
+            },
         ),
         (
             "timeline".to_owned(),
-            Channel::PagerDutyChanges { routing_key, api: format!("{}/v2/change/enqueue", timeline.url) },
+            ChannelConfig::PagerDutyChanges { routing_key, api: format!("{}/v2/change/enqueue", timeline.url) },
         ),
     ]);
     let patient = channels.iter().filter_map(|(name, channel)| Some((name.clone(), channel.patience()?)));
     let patient: Vec<(String, Span)> = patient.collect();
     let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http(), "test", &seal()).unwrap();
     let parts = &night.parts;
-    let courier = Courier::with(
+    let courier = NotificationDispatcher::with(
         parts.store.clone(),
         parts.store.clone(),
         Arc::new(built),
@@ -222,9 +226,9 @@ async fn a_question_pages_at_once_although_the_channel_waits_for_automation() {
 fn a_key_of_a_ruleset_takes_no_change_events_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("key"), format!("R{}", &KEY[1..])).unwrap();
-    let routing_key = Secret::File(dir.path().join("key"));
+    let routing_key = SecretSource::File(dir.path().join("key"));
     let api = "https://events.pagerduty.com/v2/change/enqueue".to_owned();
-    let channels = BTreeMap::from([("timeline".to_owned(), Channel::PagerDutyChanges { routing_key, api })]);
+    let channels = BTreeMap::from([("timeline".to_owned(), ChannelConfig::PagerDutyChanges { routing_key, api })]);
     let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http(), "test", &seal()).unwrap();
     let off = built["timeline"].off().unwrap();
     assert!(off.contains("key of a service"), "{off}");

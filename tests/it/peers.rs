@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use nightshift::config::Role;
-use nightshift::server::{App, GivenToken, Tokens, router};
+use nightshift::server::{App, ConfiguredTokens, GivenToken, router};
 use serde_json::{Value, json};
 use std::path::Path;
 use tower::ServiceExt;
@@ -54,7 +54,7 @@ impl Door {
             token("oli", Role::Operator, &[]),
             token("other", Role::Source, &["elsewhere"]),
         ];
-        let router = router(App::new(night.parts.clone(), Tokens::new(tokens).unwrap()));
+        let router = router(App::new(night.parts.clone(), ConfiguredTokens::new(tokens).unwrap()));
         Door { night, router }
     }
 

@@ -9,7 +9,7 @@ use crate::harness::eventually;
 use nightshift::model::{EpisodeState, Mode, Run, RunState};
 use nightshift::store::Filter;
 use nightshift::world::sim::{SimFleet, SimOptions, SimWorkload};
-use nightshift::world::{EngineTarget, Engines, ProbeConfig, Prometheus};
+use nightshift::world::{EngineTarget, ProbeConfig, ProbedEngines, PrometheusClient};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ async fn pitch(fleet: &SimFleet, probe: Value, rules: &str) -> Camp {
 async fn on(dir: tempfile::TempDir, fleet: &SimFleet, probe: Value, rules: &str) -> Camp {
     let mut world = crate::watch::world(&[("eu", fleet)]).await;
     let probed: ProbeConfig = serde_json::from_value(probe.clone()).unwrap();
-    world.engines = Engines::of([&probed]);
-    world.prometheus = Some(Prometheus::connect(&fleet.url(), None).unwrap());
+    world.engines = ProbedEngines::of([&probed]);
+    world.prometheus = Some(PrometheusClient::connect(&fleet.url(), None).unwrap());
     let sources = json!({ "serving": { "kind": "inference", "probe": probe } });
     Camp::pitch(dir, Gear { rules, runbooks: &[], sources, world }).await
 }

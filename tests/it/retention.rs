@@ -3,8 +3,8 @@
 //! Invariant: rows are made old from outside, and upkeep runs as it does each hour.
 
 use crate::store::fixtures::*;
-use nightshift::model::{Pin, Reach, Reason, ReasonCode, RunState, Span};
-use nightshift::store::{Begun, SqliteOptions, SqliteStore, Store};
+use nightshift::model::{ImpactScope, Reason, ReasonCode, RunState, RunbookPin, Span};
+use nightshift::store::{BeginOutcome, SqliteOptions, SqliteStore, Store};
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ async fn the_journal_of_a_stuck_run_stays_as_long_as_it_holds_its_node() {
     let store = open(dir.path());
     let claimed = running(&store, "gpu-3").await;
     let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
-    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+    assert!(matches!(begun, BeginOutcome::Step(_)), "{begun:?}");
     let reason = Reason::new(ReasonCode::InDoubt, "a crash in the middle".to_owned());
     store.finish(claimed.run.id, claimed.run.epoch, RunState::Stuck { reason }, at(2)).await.unwrap();
     sweep(&store, 100).await;
@@ -74,9 +74,9 @@ async fn a_text_that_no_run_and_no_catalog_has_goes_and_one_that_is_in_force_sta
     use nightshift::model::{CatalogFile, FileKind};
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let pin = |name: &str| Pin { name: name.to_owned(), hash: name.repeat(32) };
-    store.pin(&pin("aa"), "gone", Reach::None, start()).await.unwrap();
-    store.pin(&pin("bb"), "in force", Reach::None, start()).await.unwrap();
+    let pin = |name: &str| RunbookPin { name: name.to_owned(), hash: name.repeat(32) };
+    store.pin(&pin("aa"), "gone", ImpactScope::None, start()).await.unwrap();
+    store.pin(&pin("bb"), "in force", ImpactScope::None, start()).await.unwrap();
     let path = "runbooks/bb.rhai".to_owned();
     let file = CatalogFile { kind: FileKind::Runbook, path, name: "bb".into(), text: "in force".into() };
     store.keep_catalog(vec![file]).await.unwrap();

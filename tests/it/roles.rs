@@ -5,9 +5,9 @@
 use crate::harness::{Engine, Site, eventually, secret};
 use crate::slack_in::Chat;
 use axum::http::StatusCode;
-use nightshift::config::{Config, Person, Role};
+use nightshift::config::{Config, PersonConfig, Role};
 use nightshift::model::{Mode, RunState};
-use nightshift::server::{Gate, GivenToken, Roster, Tokens, gates};
+use nightshift::server::{ConfiguredTokens, GivenToken, PrincipalSet, RoutePolicy, gates};
 use nightshift::world::KubeConfig;
 use regex::Regex;
 use serde_json::{Value, json};
@@ -114,19 +114,19 @@ async fn without_a_token_nothing_opens_and_no_setting_changes_that() {
             for token in [None, Some("local"), Some("undefined"), Some("0")] {
                 let (status, _) = engine.ask(&method.to_uppercase(), &filled(path), token, &body).await;
                 let shut = match gate {
-                    Gate::Anybody => status == 200,
-                    Gate::SignIn => matches!(status, 200 | 403 | 404),
+                    RoutePolicy::Anybody => status == 200,
+                    RoutePolicy::SignIn => matches!(status, 200 | 403 | 404),
                     // A token in a header is no session: one is sent to sign in, and a form is not even read.
-                    Gate::Session(_) if method == "get" => {
+                    RoutePolicy::Session(_) if method == "get" => {
                         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
                         let page = client.build().unwrap().get(format!("{}{}", engine.url, filled(path)));
                         let answer = page.bearer_auth(token.unwrap_or_default()).send().await.unwrap();
                         answer.status() == 303 && answer.headers()["location"].to_str().unwrap().starts_with("/login?")
                     }
-                    Gate::Session(_) => status == 403,
+                    RoutePolicy::Session(_) => status == 403,
                     // Not set up here, which is said without looking at the request; and a join token is in the body.
-                    Gate::Signed(..) => matches!(status, 401 | 404),
-                    Gate::Agent if path.ends_with("join") => matches!(status, 400 | 403 | 409),
+                    RoutePolicy::Signed(..) => matches!(status, 401 | 404),
+                    RoutePolicy::Agent if path.ends_with("join") => matches!(status, 400 | 403 | 409),
                     _ => status == 401,
                 };
                 assert!(shut, "{method} {path} with {token:?}: {status}");
@@ -155,7 +155,7 @@ pub async fn chat(more: Vec<GivenToken>) -> Chat {
         token("bob", Role::Operator, None),
     ];
     tokens.extend(more);
-    Chat::begin_with(Tokens::new(tokens).unwrap(), |config| {
+    Chat::begin_with(ConfiguredTokens::new(tokens).unwrap(), |config| {
         config.mode_ceiling = Mode::Approve;
         config.clusters.insert("sim".into(), KubeConfig::default());
         for person in config.people.iter_mut().filter(|person| person.role == Role::Approver) {
@@ -215,12 +215,13 @@ async fn a_role_that_was_taken_away_between_the_question_and_the_press_decides_n
     let (run, value) = chat.asking().await;
     let before = chat.app.roster.now();
     let people = before.people().iter().cloned().map(|person| match person.name.as_str() {
-        "ada" => Person { role: Role::Viewer, ..person },
+        "ada" => PersonConfig { role: Role::Viewer, ..person },
         _ => person,
     });
-    chat.app
-        .roster
-        .replace(Roster::new(people.collect(), Tokens::new(vec![token("ada", Role::Operator, None)]).unwrap()));
+    chat.app.roster.replace(PrincipalSet::new(
+        people.collect(),
+        ConfiguredTokens::new(vec![token("ada", Role::Operator, None)]).unwrap(),
+    ));
     chat.presses("U0ADA", "approve", &value).await;
     assert!(chat.slack.answers(1).await[0].contains("`ada` has role viewer"));
     let (status, said) = chat.posts(&secret("ada"), "/api/v1/approvals/a1", json!({ "approve": true })).await;

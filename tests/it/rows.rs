@@ -4,8 +4,8 @@
 
 use crate::night::Night;
 use crate::store::fixtures::*;
-use nightshift::model::{ApprovalState, EntryKind, Mode, Plan, PlanEnd, ReasonCode, Receipt, RunState};
-use nightshift::store::{Control, Filter, NewApproval, Receipted, SqliteOptions, SqliteStore, Store};
+use nightshift::model::{ApprovalState, DeliveryReceipt, EntryKind, Mode, Plan, PlanEnd, ReasonCode, RunState};
+use nightshift::store::{ControlChange, DeliveryOutcome, Filter, NewApproval, SqliteOptions, SqliteStore, Store};
 use rusqlite::Connection;
 use serde_json::json;
 use std::path::Path;
@@ -54,8 +54,8 @@ async fn one_unreadable_receipt_keeps_no_other_notice_and_no_run_waiting() {
     for incident in &incidents {
         let due = store.due(at(1), 10).await.unwrap().notices;
         let upto = due.iter().find(|notice| notice.incident == incident.id).unwrap().want;
-        let receipt = Receipt(json!({ "id": "1" }));
-        let delivered = Receipted::Delivered { upto, receipt };
+        let receipt = DeliveryReceipt(json!({ "id": "1" }));
+        let delivered = DeliveryOutcome::Delivered { upto, receipt };
         store.receipted("slack", incident.id, delivered, at(1)).await.unwrap();
     }
     store.note(nightshift::model::Actor::engine(), about(incidents[0].id), news(), at(100)).await.unwrap();
@@ -95,8 +95,8 @@ async fn a_page_is_full_although_one_of_its_rows_is_unreadable_so_that_a_walk_do
     assert_eq!(ids(Filter { limit: 1, before: Some(known[0]), ..all() }).await, [known[2]], "past the row alone");
 }
 
-fn about(incident: nightshift::model::IncidentId) -> nightshift::model::About {
-    nightshift::model::About { incident: Some(incident), run: None }
+fn about(incident: nightshift::model::IncidentId) -> nightshift::model::EntryLinks {
+    nightshift::model::EntryLinks { incident: Some(incident), run: None }
 }
 
 fn news() -> EntryKind {
@@ -176,7 +176,7 @@ async fn one_unreadable_run_is_set_aside_and_the_others_run_to_their_end() {
     let said = troubles(store).await;
     assert!(said.iter().any(|text| text.contains("row 2 of table `run`")), "{said:?}");
     // A person ends it, and its nodes are free.
-    let cancel = Control::Cancel { run: nightshift::model::RunId(2), by: "kim".into(), why: "unreadable".into() };
+    let cancel = ControlChange::Cancel { run: nightshift::model::RunId(2), by: "kim".into(), why: "unreadable".into() };
     store.control(cancel, night.now()).await.unwrap();
     let ended = night.run(nightshift::model::RunId(2)).await;
     assert!(ended.state.is_final(), "{ended:?}");

@@ -4,9 +4,11 @@
 
 use crate::engines::Engine;
 use crate::night::Night;
-use nightshift::model::{Answer, Failure, FailureKind, Labels, Mode, Outcome, Run, RunState, Span, Standing};
-use nightshift::world::Agents;
-use nightshift::world::sim::{Fault, SimSample};
+use nightshift::model::{
+    AgentStatus, CommandStatus, FailureKind, Labels, Mode, Outcome, Run, RunState, Span, StepFailure,
+};
+use nightshift::world::AgentMailbox;
+use nightshift::world::sim::{SimFault, SimSample};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ struct Case {
     #[serde(default = "auto")]
     mode: Mode,
     #[serde(default)]
-    faults: Vec<Fault>,
+    faults: Vec<SimFault>,
     /// PromQL → what Prometheus answers from the beginning.
     #[serde(default)]
     prometheus: BTreeMap<String, f64>,
@@ -169,11 +171,11 @@ impl Drop for AbortOnDrop {
 }
 
 /// Takes commands as an agent does, and answers what the case says. After a reboot it speaks from another boot.
-async fn serve(agents: Agents, agent: Agent) {
+async fn serve(agents: AgentMailbox, agent: Agent) {
     // After a boot it is handed again what it was at, and knows it.
     let mut booted = std::collections::BTreeSet::new();
     loop {
-        let standing = Standing { boot: format!("boot-{}", booted.len()), ..Standing::default() };
+        let standing = AgentStatus { boot: format!("boot-{}", booted.len()), ..AgentStatus::default() };
         let commands = agents.take(agent.node.as_str(), standing, std::time::Duration::from_secs(5)).await;
         for command in commands {
             if command.verb == "node::reboot" {
@@ -181,9 +183,11 @@ async fn serve(agents: Agents, agent: Agent) {
             }
             let outcome = match agent.answers.get(&command.verb) {
                 Some(value) => Outcome::Ok(value.clone()),
-                None => Outcome::Failed(Failure::new(FailureKind::Invalid, format!("no answer to {}", command.verb))),
+                None => {
+                    Outcome::Failed(StepFailure::new(FailureKind::Invalid, format!("no answer to {}", command.verb)))
+                }
             };
-            agents.answered(agent.node.as_str(), &command.key(), Answer::Ended { outcome });
+            agents.answered(agent.node.as_str(), &command.key(), CommandStatus::Ended { outcome });
         }
     }
 }

@@ -90,7 +90,7 @@ async fn a_thousand_silenced_alerts_hide_no_lost_resolve() {
     let rules = "rules:\n  - name: r\n    when: ['alertname=\"X\"']\n    tell: [oncall]\n";
     let mut night = Night::fall(rules, &[]).await;
     night.parts.world.http =
-        nightshift::world::Http::new("nightshift/test", &[format!("private+{}", api.url)]).unwrap();
+        nightshift::world::HttpClient::new("nightshift/test", &[format!("private+{}", api.url)]).unwrap();
     let source = serde_json::json!({ "kind": "alertmanager", "api": api.url });
     night.configure(|config| {
         config.sources.insert("test".to_owned(), serde_json::from_value(source).unwrap());

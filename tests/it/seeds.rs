@@ -5,7 +5,7 @@
 
 use crate::night::Night;
 use nightshift::model::RunState;
-use nightshift::world::sim::{ApiFault, Fault, Trouble};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFault};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -44,15 +44,15 @@ impl Dice {
     }
 }
 
-fn trouble(dice: &mut Dice) -> Trouble {
+fn trouble(dice: &mut Dice) -> RequestFault {
     match dice.roll(7) {
-        0 => Trouble::Status { code: 409, retry_after: None },
-        1 => Trouble::Status { code: 429, retry_after: Some(1) },
-        2 => Trouble::Status { code: 500, retry_after: None },
-        3 => Trouble::Status { code: 503, retry_after: Some(2) },
-        4 => Trouble::Cut,
-        5 => Trouble::Garbage,
-        _ => Trouble::LoseReply,
+        0 => RequestFault::Status { code: 409, retry_after: None },
+        1 => RequestFault::Status { code: 429, retry_after: Some(1) },
+        2 => RequestFault::Status { code: 500, retry_after: None },
+        3 => RequestFault::Status { code: 503, retry_after: Some(2) },
+        4 => RequestFault::Cut,
+        5 => RequestFault::Garbage,
+        _ => RequestFault::LoseReply,
     }
 }
 
@@ -69,7 +69,7 @@ async fn survive(seed: u64) {
             probability,
             trouble: trouble(&mut dice),
         };
-        night.fleet.fault(Fault::Api(fault)).unwrap();
+        night.fleet.fault(SimFault::Api(fault)).unwrap();
     }
     for node in ["gpu-1", "gpu-2", "gpu-3"] {
         night.hear("firing", &[("alertname", "GpuXid"), ("node", node)]).await;

@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams, Preconditions};
 use nightshift::clock::SimClock;
-use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, SimSample, SimWorkload, Trouble, WorkloadKind};
+use nightshift::world::sim::{
+    ApiFault, RequestFault, SimFault, SimFleet, SimOptions, SimSample, SimWorkload, WorkloadKind,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -193,11 +195,11 @@ async fn a_lost_reply_is_an_error_here_and_an_effect_there() {
     let patch = Patch::Merge(json!({"spec": {"unschedulable": true}}));
     let cordon = || async { rig.nodes().patch("gpu-2", &PatchParams::default(), &patch).await };
 
-    rig.fleet.fault(ApiFault::next(1, "PATCH", "^/api/v1/nodes/gpu-2", Trouble::Cut)).unwrap();
+    rig.fleet.fault(ApiFault::next(1, "PATCH", "^/api/v1/nodes/gpu-2", RequestFault::Cut)).unwrap();
     assert!(!matches!(cordon().await, Err(kube::Error::Api(_)) | Ok(_)));
     assert!(rig.fleet.effects().is_empty());
 
-    rig.fleet.fault(ApiFault::next(1, "PATCH", "^/api/v1/nodes/gpu-2", Trouble::LoseReply)).unwrap();
+    rig.fleet.fault(ApiFault::next(1, "PATCH", "^/api/v1/nodes/gpu-2", RequestFault::LoseReply)).unwrap();
     assert!(!matches!(cordon().await, Err(kube::Error::Api(_)) | Ok(_)));
     let effects = rig.fleet.effects();
     assert!(effects.len() == 1 && effects[0].changed && effects[0].reply_lost);
@@ -211,23 +213,23 @@ async fn a_lost_reply_is_an_error_here_and_an_effect_there() {
 #[tokio::test]
 async fn the_api_can_refuse_garble_and_answer_from_the_past() {
     let rig = Rig::new();
-    let unavailable = Trouble::Status { code: 503, retry_after: Some(7) };
+    let unavailable = RequestFault::Status { code: 503, retry_after: Some(7) };
     rig.fleet.fault(ApiFault::next(1, "GET", "/nodes/gpu-1", unavailable)).unwrap();
     let answer = reqwest::get(format!("{}/api/v1/nodes/gpu-1", rig.fleet.url())).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "7"));
-    rig.fleet.fault(ApiFault::next(1, "GET", "/nodes/gpu-1", Trouble::Garbage)).unwrap();
+    rig.fleet.fault(ApiFault::next(1, "GET", "/nodes/gpu-1", RequestFault::Garbage)).unwrap();
     assert!(rig.nodes().get("gpu-1").await.is_err());
 
     let label = Patch::Merge(json!({"metadata": {"labels": {"state": "new"}}}));
     rig.nodes().patch("gpu-1", &PatchParams::default(), &label).await.unwrap();
-    rig.fleet.fault(ApiFault::next(2, "GET", "/nodes", Trouble::Stale { versions: 1 })).unwrap();
+    rig.fleet.fault(ApiFault::next(2, "GET", "/nodes", RequestFault::Stale { versions: 1 })).unwrap();
     let has_label = |node: &Node| node.metadata.labels.as_ref().unwrap().contains_key("state");
     assert!(!has_label(&rig.nodes().get("gpu-1").await.unwrap()));
     let listed = rig.nodes().list(&ListParams::default()).await.unwrap();
     assert!(!listed.iter().any(has_label));
     assert!(has_label(&rig.nodes().get("gpu-1").await.unwrap()));
 
-    rig.fleet.fault(Fault::Deny { verb: "patch".to_owned(), resource: "nodes".to_owned() }).unwrap();
+    rig.fleet.fault(SimFault::Deny { verb: "patch".to_owned(), resource: "nodes".to_owned() }).unwrap();
     let status = refusal(rig.nodes().patch("gpu-1", &PatchParams::default(), &label).await);
     assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
 }
@@ -295,7 +297,7 @@ async fn a_stateful_set_keeps_its_names() {
 #[tokio::test]
 async fn a_sick_gpu_leaves_the_pool_until_its_drained_node_heals() {
     let rig = Rig::with(|options| options.self_heal = Some(Duration::from_secs(5)));
-    rig.fleet.fault(Fault::Xid { node: "gpu-1".to_owned(), gpu: 3, code: 79 }).unwrap();
+    rig.fleet.fault(SimFault::Xid { node: "gpu-1".to_owned(), gpu: 3, code: 79 }).unwrap();
     let allocatable = || {
         let node = rig.fleet.node("gpu-1").unwrap();
         node["status"]["allocatable"]["nvidia.com/gpu"].as_str().unwrap().to_owned()
@@ -325,7 +327,7 @@ async fn a_sick_gpu_leaves_the_pool_until_its_drained_node_heals() {
 #[tokio::test]
 async fn pods_on_a_silent_node_stay_until_it_speaks_again() {
     let rig = Rig::new();
-    rig.fleet.fault(Fault::NodeNotReady { node: "gpu-1".to_owned() }).unwrap();
+    rig.fleet.fault(SimFault::NodeNotReady { node: "gpu-1".to_owned() }).unwrap();
     let (namespace, pod) = rig.fleet.pods_on("gpu-1").into_iter().find(|(ns, _)| ns == "inference").unwrap();
     assert!(!is_ready(&rig.pods().get(&pod).await.unwrap()));
     rig.pods().delete(&pod, &DeleteParams::default()).await.unwrap();

@@ -204,8 +204,10 @@ async fn a_button_that_is_not_ours_or_too_old_does_nothing_says_so_and_is_writte
     let (run, value) = chat.asking().await;
     let (id, hash) = value.split_once(' ').unwrap();
     let now = chat.night.now();
-    let theirs = nightshift::notifiers::slack::Seal::new(&[8; 32], "test").close("approve", id, hash, now + MINUTE);
-    let renamed = nightshift::notifiers::slack::Seal::new(&[7; 32], "other").close("approve", id, hash, now + MINUTE);
+    let theirs =
+        nightshift::notifiers::slack::ButtonSeal::new(&[8; 32], "test").close("approve", id, hash, now + MINUTE);
+    let renamed =
+        nightshift::notifiers::slack::ButtonSeal::new(&[7; 32], "other").close("approve", id, hash, now + MINUTE);
     let (denies, late) = (chat.sealed("deny", &value), crate::night::seal().close("approve", id, hash, now - MINUTE));
     let foreign = "of another installation or of another version";
     for (no, (carried, words)) in [

@@ -4,11 +4,11 @@ use crate::harness::{Site, alertmanager_body, eventually, eventually_within, num
 use crate::night::{NIGHT, Night};
 use crate::throttle::Throttle;
 use nightshift::engine::Runner;
-use nightshift::model::{Input, Mode, ReasonCode, RunId, RunState, Subject};
+use nightshift::model::{Mode, ReasonCode, RunId, RunInput, RunState, Subject};
 use nightshift::policy::RuleSet;
 use nightshift::store::NewRun;
-use nightshift::world::sim::{ApiFault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Kube, KubeConfig};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFleet, SimOptions};
+use nightshift::world::{KubeClient, KubeConfig};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ async fn begin(night: &Night, cluster: &str, node: &str) -> RunId {
     let loaded = night.parts.catalog.current();
     let runbook = &loaded.runbooks["cordon"];
     let given = json!({ "node": node }).as_object().cloned().unwrap();
-    let input: Input = RuleSet::bind(&runbook.header, &given, None).unwrap();
+    let input: RunInput = RuleSet::bind(&runbook.header, &given, None).unwrap();
     let new = NewRun {
         pin: runbook.pin.clone(),
         subject: Subject { cluster: Some(cluster.to_owned()), ..Subject::node(node) },
@@ -47,7 +47,7 @@ async fn a_cluster_whose_api_hangs_keeps_no_run_of_another_cluster_waiting() {
             kept.push(stream);
         }
     });
-    night.parts.world.clusters.insert("hangs".to_owned(), Kube::late(&config, "nightshift/test"));
+    night.parts.world.clusters.insert("hangs".to_owned(), KubeClient::late(&config, "nightshift/test"));
     let mut hung = Vec::new();
     for number in 0..100 {
         hung.push(begin(&night, "hangs", &format!("n{number}")).await);
@@ -118,7 +118,7 @@ async fn a_blind_post_without_an_answer_is_in_doubt_as_after_a_crash_and_is_neve
     let text = "//! Posts.\n//!\n//! params:\n//!   url: String\n//! scope: pod\n//! undo: never\n\n\
                 try { http::post(url, \"x\"); } catch { http::post(url, \"x\"); }\n";
     let night = Night::fall("rules: []\n", &[("post", text)]).await;
-    night.fleet.fault(ApiFault::next(5, "POST", "/hook", Trouble::LoseReply)).unwrap();
+    night.fleet.fault(ApiFault::next(5, "POST", "/hook", RequestFault::LoseReply)).unwrap();
     let run = night.start("post", Mode::Auto, json!({ "url": format!("{}/hook", night.fleet.url()) })).await;
     let ended = night.until_rest(run, Duration::from_secs(600)).await;
     let RunState::Stuck { reason } = &ended.state else { panic!("{:?}", ended.state) };

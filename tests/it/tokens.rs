@@ -228,7 +228,10 @@ async fn a_token_made_here_is_no_second_person_of_whoever_asked() {
         let given = ["ada", "laptop", "bob", "root", "local"].map(|name| {
             token(name, if ["root", "local"].contains(&name) { Role::Admin } else { Role::Operator }, None)
         });
-        nightshift::server::Roster::new(people, nightshift::server::Tokens::new(given.to_vec()).unwrap())
+        nightshift::server::PrincipalSet::new(
+            people,
+            nightshift::server::ConfiguredTokens::new(given.to_vec()).unwrap(),
+        )
     });
     let (phone, _) = make(&chat, &secret("local"), wanted("phone", "operator", "1d")).await;
     let (machine, _) = make(&chat, &secret("root"), wanted("ci", "operator", "1d")).await;

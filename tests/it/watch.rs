@@ -5,8 +5,10 @@
 use crate::harness::eventually;
 use nightshift::clock::RealClock;
 use nightshift::model::Subject;
-use nightshift::world::sim::{ApiFault, Fault, SimFleet, SimOptions, Trouble};
-use nightshift::world::{Agents, Engines, Http, Kube, KubeConfig, Node, Told, World, install_tls};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFault, SimFleet, SimOptions};
+use nightshift::world::{
+    AgentMailbox, HttpClient, KubeClient, KubeConfig, Node, ProbedEngines, WatchEvent, World, install_tls,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,17 +18,17 @@ pub async fn world(fleets: &[(&str, &SimFleet)]) -> World {
     let mut clusters = BTreeMap::new();
     for (name, fleet) in fleets {
         let config = KubeConfig { url: fleet.url(), ..KubeConfig::default() };
-        clusters.insert((*name).to_owned(), Kube::connect(&config, "nightshift/test").await.unwrap());
+        clusters.insert((*name).to_owned(), KubeClient::connect(&config, "nightshift/test").await.unwrap());
     }
     World {
         clusters,
         default_cluster: fleets[0].0.to_owned(),
         prometheus: None,
         docker: None,
-        agents: Agents::default(),
-        engines: Engines::default(),
+        agents: AgentMailbox::default(),
+        engines: ProbedEngines::default(),
         kill: Arc::default(),
-        http: Http::new("nightshift/test", &[]).unwrap(),
+        http: HttpClient::new("nightshift/test", &[]).unwrap(),
         clock: Arc::new(RealClock),
         identity: "nightshift/test".to_owned(),
     }
@@ -47,24 +49,24 @@ struct Mirror {
 }
 
 impl Mirror {
-    fn hear(&mut self, told: Told<nightshift::world::NodeSeen>) {
+    fn hear(&mut self, told: WatchEvent<nightshift::world::NodeSeen>) {
         match told {
-            Told::Restart => {
+            WatchEvent::Restart => {
                 self.seen.clear();
                 self.listing = true;
             }
-            Told::Is(seen) => {
+            WatchEvent::Is(seen) => {
                 self.seen.push(seen.node.name.clone());
                 self.nodes.insert(seen.node.name.clone(), seen.node);
             }
-            Told::Gone(seen) => drop(self.nodes.remove(&seen.node.name)),
-            Told::Whole => {
+            WatchEvent::Gone(seen) => drop(self.nodes.remove(&seen.node.name)),
+            WatchEvent::Whole => {
                 self.nodes.retain(|name, _| self.seen.contains(name));
                 self.listing = false;
                 self.lists += 1;
             }
-            Told::Alive => {}
-            Told::Broken(_) => self.breaks += 1,
+            WatchEvent::Alive => {}
+            WatchEvent::Broken(_) => self.breaks += 1,
         }
     }
 }
@@ -93,19 +95,19 @@ async fn a_watch_tells_every_change_through_cuts_silence_refusals_and_a_forgotte
     kube.patch_node("gpu-1", patch(true), None).await.unwrap();
     cordoned("gpu-1", true).await;
     // Cut, and what happens meanwhile is told on resuming, without another list.
-    fleet.fault(Fault::WatchesCut).unwrap();
+    fleet.fault(SimFault::WatchesCut).unwrap();
     kube.patch_node("gpu-2", patch(true), None).await.unwrap();
     cordoned("gpu-2", true).await;
     assert_eq!(mirror.lock().unwrap().lists, 1);
     // The API server refuses for a while.
-    fleet.fault(ApiFault::next(2, "GET", "watch=true", Trouble::Status { code: 503, retry_after: None })).unwrap();
-    fleet.fault(Fault::WatchesCut).unwrap();
+    fleet.fault(ApiFault::next(2, "GET", "watch=true", RequestFault::Status { code: 503, retry_after: None })).unwrap();
+    fleet.fault(SimFault::WatchesCut).unwrap();
     kube.patch_node("gpu-1", patch(false), None).await.unwrap();
     cordoned("gpu-1", false).await;
     assert!(mirror.lock().unwrap().breaks >= 1);
     // Its history is compacted: everything is listed again, and a node that went meanwhile is gone.
-    fleet.fault(ApiFault::next(1, "GET", "watch=true", Trouble::Status { code: 410, retry_after: None })).unwrap();
-    fleet.fault(Fault::WatchesCut).unwrap();
+    fleet.fault(ApiFault::next(1, "GET", "watch=true", RequestFault::Status { code: 410, retry_after: None })).unwrap();
+    fleet.fault(SimFault::WatchesCut).unwrap();
     crate::harness::client().delete(format!("{}/api/v1/nodes/gpu-3", fleet.url())).send().await.unwrap();
     eventually("gpu-3 gone", async || (!mirror.lock().unwrap().nodes.contains_key("gpu-3")).then_some(())).await;
     eventually("a second list", async || (mirror.lock().unwrap().lists == 2).then_some(())).await;
@@ -117,9 +119,9 @@ async fn a_history_that_is_always_too_old_does_not_make_a_storm_of_lists() {
     let fleet = SimFleet::start(SimOptions { nodes: 1, ..SimOptions::default() }).unwrap();
     let world = world(&[("a", &fleet)]).await;
     let kube = world.kube(None).unwrap().clone();
-    let gone = Trouble::Status { code: 410, retry_after: None };
+    let gone = RequestFault::Status { code: 410, retry_after: None };
     let always = ApiFault { method: None, path: "watch=true".into(), times: None, probability: 1.0, trouble: gone };
-    fleet.fault(Fault::Api(always)).unwrap();
+    fleet.fault(SimFault::Api(always)).unwrap();
     let watch = tokio::spawn(async move { match kube.watch_nodes(&RealClock, &mut |_| ()).await {} });
     let began = std::time::Instant::now();
     eventually("three lists", async || (lists_of_nodes(&fleet) >= 3).then_some(())).await;
@@ -132,9 +134,9 @@ async fn a_history_that_is_always_too_old_does_not_make_a_storm_of_lists() {
 async fn those_who_wait_share_the_list_that_begins_after_they_came() {
     let fleet = SimFleet::start(SimOptions { nodes: 3, ..SimOptions::default() }).unwrap();
     let world = world(&[("a", &fleet)]).await;
-    let slow = Trouble::Delay { millis: 200 };
+    let slow = RequestFault::Delay { millis: 200 };
     let slow = ApiFault { method: None, path: "/nodes[?]limit".into(), times: None, probability: 1.0, trouble: slow };
-    fleet.fault(Fault::Api(slow)).unwrap();
+    fleet.fault(SimFault::Api(slow)).unwrap();
     let asks = (0..64).map(|_| async { world.facts(&Subject::node("gpu-1")).await });
     let facts = futures::future::join_all(asks).await;
     assert!(facts.iter().all(|facts| facts.nodes_total == Some(3) && facts.read_at.is_some()));
@@ -169,13 +171,13 @@ async fn with_a_watch_guards_list_nothing_and_know_what_we_and_others_did() {
     assert_eq!(lists_of_nodes(&fleet), lists, "no list was needed");
     // Without a watch nothing is believed: the cluster is listed.
     watch.abort();
-    fleet.fault(Fault::Deny { verb: "watch".into(), resource: "nodes".into() }).unwrap();
+    fleet.fault(SimFault::Deny { verb: "watch".into(), resource: "nodes".into() }).unwrap();
     let kube = world.kube(None).unwrap().clone();
     let refused = Arc::new(Mutex::new(String::new()));
     let words = refused.clone();
     let watch = tokio::spawn(async move {
         let mut tell = |told| {
-            if let Told::Broken(error) = told {
+            if let WatchEvent::Broken(error) = told {
                 *words.lock().unwrap() = error.to_string();
             }
         };

@@ -20,7 +20,7 @@ use browser::{Browser, FROM};
 use desk::{Desk, MINUTE, given, token, tokens};
 use nightshift::config::Role;
 use nightshift::model::{Mode, RunState};
-use nightshift::server::{Roster, Tokens};
+use nightshift::server::{ConfiguredTokens, PrincipalSet};
 use std::time::Duration;
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn a_role_that_is_taken_away_is_gone_at_the_next_click() {
     let run = desk.asking().await;
     let (mut ada, _) = desk.signed_in("ada").await;
     let form = desk.question(&mut ada, run).await.with("answer", "approve");
-    let known = |given| Roster::new(Vec::new(), Tokens::new(given).unwrap());
+    let known = |given| PrincipalSet::new(Vec::new(), ConfiguredTokens::new(given).unwrap());
     let viewer = tokens().into_iter().map(|old| if old.name == "ada" { given("ada", Role::Viewer) } else { old });
     desk.app.roster.replace(known(viewer.collect()));
     let refused = ada.send(&form).await;

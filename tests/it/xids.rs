@@ -3,7 +3,7 @@
 //! Invariant: what began is counted in runs; a fault ends before the next one begins, as the agent says it.
 
 use crate::night::Night;
-use nightshift::model::{Event, LabelMap, Labels, Severity, Status, Subject, Time};
+use nightshift::model::{Event, EventStatus, LabelMap, Labels, Severity, Subject, Time};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ async fn fault(night: &Night, xid: &str, gpu: &str, place: Option<(&str, &str)>)
         labels.extend([("gpc", gpc), ("tpc", tpc)]);
     }
     let begun = night.now();
-    let heard = night.hear_events(vec![event(&labels, Status::Firing, begun)]).await;
+    let heard = night.hear_events(vec![event(&labels, EventStatus::Firing, begun)]).await;
     night.pass(Duration::from_secs(60)).await;
-    night.hear_events(vec![Event { ends_at: Some(night.now()), ..event(&labels, Status::Resolved, begun) }]).await;
+    night.hear_events(vec![Event { ends_at: Some(night.now()), ..event(&labels, EventStatus::Resolved, begun) }]).await;
     let mut began = Vec::new();
     for run in heard.runs {
         began.push(night.run(run).await.runbook.name);
@@ -31,7 +31,7 @@ async fn fault(night: &Night, xid: &str, gpu: &str, place: Option<(&str, &str)>)
     began
 }
 
-fn event(labels: &[(&str, &str)], status: Status, starts_at: Time) -> Event {
+fn event(labels: &[(&str, &str)], status: EventStatus, starts_at: Time) -> Event {
     let labels: Labels = labels.iter().copied().collect();
     Event {
         source: "test".to_owned(),

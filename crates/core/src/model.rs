@@ -29,36 +29,39 @@ mod token;
 mod verdict;
 
 pub use action::{
-    ActionSpec, ApprovalNeed, Capacity, Effect, ParamSpec, ParamType, Permission, Phrases, Reach, Scheduling, Takes,
-    TargetKind,
+    ActionPhrases, ActionSpec, ApprovalNeed, CapacityKind, CapacityLoss, EffectClass, ImpactScope, KubePermission,
+    ParamSpec, ParamType, SchedulingEffect, TargetKind,
 };
 pub use agent::AgentName;
 pub use catalog_file::{CatalogFile, FileKind};
-pub use command::{Answer, Command};
-pub use entry::{About, Actor, Breaker, Entry, EntryKind, Freeze, HeardEvent, Poster};
+pub use command::{AgentCommand, CommandStatus};
+pub use entry::{Actor, Breaker, Entry, EntryKind, EntryLinks, EventOutcome, EventSender, Freeze};
 pub use episode::{Episode, EpisodeState};
-pub use event::{Event, Severity, Status};
+pub use event::{Event, EventStatus, Severity};
 pub use finding::{AGENT_ALERTS, AGENT_LABELS, Finding, GpuName};
 pub use id::{ApprovalId, EntryNo, EpisodeId, IdError, IncidentId, RunId, TokenId};
 pub use incident::{Incident, IncidentState};
 pub use labels::Labels;
-pub use ladder::{Aftermath, Card, Demote, Judgement, Level, NextRung, Promote, Scorecard, Terms, short_content};
+pub use ladder::{
+    DemotionLimits, NextLevel, PromotionCriteria, RuleLevel, RuleSnapshot, RuleStats, RunReview, Scorecard,
+    VerificationResult, short_content,
+};
 pub use mig::{MigAct, MigCompute, MigGpu, MigInstance, MigPlace, MigProfile, MigStep, mig_profile_of, mig_resource};
 pub use notice::{
-    AlertLine, Ask, Delivery, Digest, DigestItem, Link, Need, NeedKind, Notice, PlannedStep, Receipt, StoryLine,
-    Suggestion,
+    AlertLine, AttentionKind, AttentionReason, DeliveryReceipt, DeliveryResult, DigestItem, IncidentDigest,
+    IncidentNotice, NoticeLink, PendingApproval, PlanSuggestion, PlannedStep, TimelineEntry,
 };
-pub use plan::{Foretold, Plan, PlanEnd, PlannedCall};
-pub use report::{Answered, Commands, Report, Reports, Standing, Taken};
-pub use role::{Grant, Right, Role};
-pub use rule::{Argument, Mode, Repeat, Rule, Schedule};
-pub use run::{Approval, ApprovalState, Input, Run, RunState};
-pub use runbook::{Header, Param, Pin, UndoPolicy};
+pub use plan::{Plan, PlanEnd, PlannedCall, PreflightDecision};
+pub use report::{AgentStatus, CommandBatch, CommandReport, FindingAck, FindingBatch, NumberedFinding};
+pub use role::{Right, Role, RoleGrant};
+pub use rule::{Mode, ParamSource, RepeatCondition, Rule, Schedule};
+pub use run::{Approval, ApprovalState, Run, RunInput, RunState};
+pub use runbook::{RunbookHeader, RunbookParam, RunbookPin, UndoPolicy};
 pub use span::{Span, SpanError};
-pub use step::{Call, Failure, FailureKind, Outcome, Step};
+pub use step::{ActionCall, FailureKind, Outcome, Step, StepFailure};
 pub use subject::{LabelMap, Subject};
 pub use token::{ApiToken, BreakGlass, LOCAL, identity, local_user, short_name, shown_subject, subject_name};
-pub use verdict::{Reason, ReasonCode, Verdict};
+pub use verdict::{GuardDecision, Reason, ReasonCode};
 
 /// A moment, to the microsecond; printed as RFC 3339 in UTC.
 pub type Time = jiff::Timestamp;

@@ -16,23 +16,25 @@ mod suggest;
 mod xid;
 
 pub use admit::{
-    Closed, Facts, Group, GuardLimits, Levels, Proposal, Protected, Replica, Serving, TakenReplica, admit, admit_again,
+    AffectedReplicas, ClosedWindow, GuardInputs, GuardLimits, NodeGroup, ProtectedObjects, ReadyReplica, StepProposal,
+    TakenReplica, WorldFacts, admit, admit_again,
 };
 pub use backoff::backoff;
 pub use correlate::{
-    Change, Prior, alert_place, group_key, group_title, hear, incident_key, incident_part, incident_title, title_of,
+    EpisodeChange, PriorEpisode, alert_place, group_key, group_title, hear, incident_key, incident_part,
+    incident_title, title_of,
 };
-pub use escalate::{Page, page};
+pub use escalate::{PageDecision, page};
 pub use guards::{nodes_at_once, share_of};
 pub use inference::{
-    EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineReading, EngineSignal, EngineTrouble,
-    FirstTokens, Lane, SignalGroup, Unread, engine_signals, inference_page, parse_engine_page,
+    EngineCheck, EngineJudge, EngineKind, EngineLimits, EngineLook, EngineQueue, EngineReadError, EngineReading,
+    EngineSignal, EngineTrouble, FirstTokens, SignalGroup, engine_signals, inference_page, parse_engine_page,
 };
 pub use ladder::{effective, missing};
-pub use matcher::{Matcher, MatcherError, Op, matches_all, parse_matchers};
+pub use matcher::{MatchOperator, Matcher, MatcherError, matches_all, parse_matchers};
 pub use mig::{
-    Geometry, Held, MigBoard, MigBounds, MigDemand, MigNode, MigPlan, MigPlanError, MigRefusal, MigSeat, Seating,
-    move_cost, plan_mig, profiles_of_product,
+    MigBoard, MigBounds, MigDemand, MigGeometry, MigNode, MigOccupancy, MigPlan, MigPlanError, MigRefusal, MigSeat,
+    NodeConstraints, move_cost, plan_mig, profiles_of_product,
 };
-pub use select::{Chosen, RuleError, RuleSet, Selected, Start, subject_of};
-pub use xid::{Blame, Remedy, XidEntry, XidTable, XidTableError};
+pub use select::{RuleDecision, RuleError, RuleSelection, RuleSet, RunSpec, subject_of};
+pub use xid::{XidCause, XidEntry, XidRemedy, XidTable, XidTableError};

@@ -19,15 +19,15 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Diagnostic, Level, check, render};
-pub use sandbox::Brake;
-pub use shape::{Shape, ShapeError};
+pub use check::{Diagnostic, DiagnosticLevel, check, render};
+pub use sandbox::ScriptBrake;
+pub use shape::{ShapeError, ShapeScript};
 
 use crate::limits;
-use crate::model::{ActionSpec, Call, Header, Input, Pin, Reason, ReasonCode, Step};
+use crate::model::{ActionCall, ActionSpec, Reason, ReasonCode, RunInput, RunbookHeader, RunbookPin, Step};
 use rhai::{AST, Scope};
 use serde_json::Value;
-use session::Intent;
+use session::ScriptPurpose;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -43,14 +43,14 @@ pub struct HostApi {
 /// A compiled runbook. Cheap to clone, safe to share.
 #[derive(Clone)]
 pub struct Runbook {
-    pub pin: Pin,
+    pub pin: RunbookPin,
     pub text: String,
-    pub header: Header,
-    compiled: Arc<Compiled>,
+    pub header: RunbookHeader,
+    compiled: Arc<CompiledScript>,
 }
 
-struct Compiled {
-    host: Arc<host::Host>,
+struct CompiledScript {
+    host: Arc<host::ScriptHost>,
     ast: AST,
     /// By the number of the action in the host.
     allowed: Arc<[bool]>,
@@ -58,9 +58,9 @@ struct Compiled {
 
 /// The next turn of a run, computed from all its entries.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Turn {
+pub enum ScriptTurn {
     /// The journal does not answer this call: begin it as the next step.
-    Call(Call),
+    Call(ActionCall),
     Done(Value),
     /// `stop("why")`.
     Stopped(String),
@@ -79,14 +79,14 @@ pub enum Turn {
 /// Fails with every diagnostic of the text when one of them is an error.
 pub fn compile(name: &str, text: &str, api: &HostApi) -> Result<Runbook, Vec<Diagnostic>> {
     let host = host::of(api);
-    let check::Analysis { header, ast, actions, diagnostics } = check::analyse(text, &host);
+    let check::RunbookAnalysis { header, ast, actions, diagnostics } = check::analyse(text, &host);
     let ast = match ast {
-        Some(ast) if diagnostics.iter().all(|one| one.level != Level::Error) => ast,
+        Some(ast) if diagnostics.iter().all(|one| one.level != DiagnosticLevel::Error) => ast,
         _ => return Err(diagnostics),
     };
     let allowed = (0..host.specs.len()).map(|number| actions.contains(&number)).collect();
-    let pin = Pin { name: name.to_owned(), hash: hash(text) };
-    Ok(Runbook { pin, text: text.to_owned(), header, compiled: Arc::new(Compiled { host, ast, allowed }) })
+    let pin = RunbookPin { name: name.to_owned(), hash: hash(text) };
+    Ok(Runbook { pin, text: text.to_owned(), header, compiled: Arc::new(CompiledScript { host, ast, allowed }) })
 }
 
 impl Runbook {
@@ -103,25 +103,25 @@ impl Runbook {
 
 /// Runs the script from the top. `journal` holds the ended steps of the script in order (undo steps left out).
 /// Needs a thread with `limits::SCRIPT_STACK_BYTES` of stack.
-pub fn advance(runbook: &Runbook, input: &Input, journal: &[Step]) -> Turn {
-    turn(runbook, input, journal, Intent::Advance)
+pub fn advance(runbook: &Runbook, input: &RunInput, journal: &[Step]) -> ScriptTurn {
+    turn(runbook, input, journal, ScriptPurpose::Advance)
 }
 
 /// `advance`, ended early when the brake acts: then the turn is `Braked`. A script of slow
 /// operations (copies of large arrays) can keep a thread for many seconds within its operations.
-pub fn advance_with(runbook: &Runbook, input: &Input, journal: &[Step], brake: &Brake) -> Turn {
+pub fn advance_with(runbook: &Runbook, input: &RunInput, journal: &[Step], brake: &ScriptBrake) -> ScriptTurn {
     sandbox::with_brake(brake, || advance(runbook, input, journal))
 }
 
 /// `advance_plan` with a brake.
-pub fn advance_plan_with(runbook: &Runbook, input: &Input, journal: &[Step], brake: &Brake) -> Turn {
+pub fn advance_plan_with(runbook: &Runbook, input: &RunInput, journal: &[Step], brake: &ScriptBrake) -> ScriptTurn {
     sandbox::with_brake(brake, || advance_plan(runbook, input, journal))
 }
 
 /// The same for a plan, whose journal holds predictions: `verify` looks once and takes the condition as true, for in a
 /// dry run no time passes and nothing gets better.
-pub fn advance_plan(runbook: &Runbook, input: &Input, journal: &[Step]) -> Turn {
-    turn(runbook, input, journal, Intent::Plan)
+pub fn advance_plan(runbook: &Runbook, input: &RunInput, journal: &[Step]) -> ScriptTurn {
+    turn(runbook, input, journal, ScriptPurpose::Plan)
 }
 
 /// The reference page of all actions, in Markdown.
@@ -129,18 +129,18 @@ pub fn reference(api: &HostApi) -> String {
     reference::reference(api)
 }
 
-fn turn(runbook: &Runbook, input: &Input, journal: &[Step], intent: Intent) -> Turn {
+fn turn(runbook: &Runbook, input: &RunInput, journal: &[Step], intent: ScriptPurpose) -> ScriptTurn {
     let name = runbook.pin.name.as_str();
     let mut scope = Scope::with_capacity(runbook.header.params.len() + 8);
     for param in &runbook.header.params {
         let Some(value) = input.params.get(&param.name).or(param.default.as_ref()) else {
             let text = format!("{name}.rhai needs the parameter `{}`, which the run was not given", param.name);
-            return Turn::Broken(Reason::new(ReasonCode::ParameterMissing, text));
+            return ScriptTurn::Broken(Reason::new(ReasonCode::ParameterMissing, text));
         };
         scope.push_dynamic(param.name.as_str(), value::to_dynamic(value));
     }
     scope.push_dynamic("event", value::to_dynamic(&input.event));
-    let Compiled { host, ast, allowed } = &*runbook.compiled;
+    let CompiledScript { host, ast, allowed } = &*runbook.compiled;
     session::turn(name, intent, allowed.clone(), journal, || sandbox::run_ast(&host.engine, &mut scope, ast))
 }
 

@@ -12,14 +12,14 @@ mod send;
 mod spool;
 
 pub use http::{CLUSTER_HEADER, HttpLink};
-pub use identity::{Granted, Joined, Joining, Renewal, identity_paths, join, node_name};
-pub use link::{Link, LinkError};
+pub use identity::{IssuedCertificate, JoinOutcome, JoinRequest, RenewalRequest, identity_paths, join, node_name};
+pub use link::{EngineLink, LinkError};
 
 use crate::limits;
-use crate::model::{Finding, Standing};
+use crate::model::{AgentStatus, Finding};
 use crate::node::{self, Machine, NodeClockWatch};
-use book::Book;
-use hands::Hands;
+use book::CommandJournal;
+use hands::CommandExecutor;
 use spool::Spool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,9 +29,9 @@ use tokio::task::JoinSet;
 /// One agent, ready to run.
 pub struct Agent {
     machine: Machine,
-    link: Arc<dyn Link>,
+    link: Arc<dyn EngineLink>,
     spool: Arc<Mutex<Spool>>,
-    hands: Arc<Hands>,
+    hands: Arc<CommandExecutor>,
 }
 
 impl Agent {
@@ -41,13 +41,13 @@ impl Agent {
     /// # Errors
     ///
     /// Fails when the journal of commands cannot be opened; the message names its path.
-    pub fn new(machine: Machine, link: Arc<dyn Link>) -> Result<Agent, String> {
+    pub fn new(machine: Machine, link: Arc<dyn EngineLink>) -> Result<Agent, String> {
         let data = &machine.settings.data_dir;
         let book = data.join("commands");
-        let book = Book::open(&book)
+        let book = CommandJournal::open(&book)
             .map_err(|error| format!("the command journal {} cannot be opened: {error}", book.display()))?;
         let spool = Spool::open(&data.join("spool"), &machine.boot, machine.settings.spool_mib.max(1) << 20);
-        let hands = Arc::new(Hands::new(machine.clone(), book, Arc::clone(&link)));
+        let hands = Arc::new(CommandExecutor::new(machine.clone(), book, Arc::clone(&link)));
         if machine.clock.moved() != 0 {
             hands.shift(machine.clock.moved());
         }
@@ -92,7 +92,7 @@ async fn pass_on(mut from: mpsc::Receiver<Finding>, to: mpsc::Sender<Finding>) {
 }
 
 /// Follows a step of this node's clock that lasts.
-async fn watch_clock(machine: Machine, hands: Arc<Hands>, mut stop: watch::Receiver<bool>) {
+async fn watch_clock(machine: Machine, hands: Arc<CommandExecutor>, mut stop: watch::Receiver<bool>) {
     let mut clock = NodeClockWatch::default();
     while !*stop.borrow() {
         if let Some(by) = clock.pass(&machine.clock, &machine.faults) {
@@ -108,12 +108,12 @@ async fn watch_clock(machine: Machine, hands: Arc<Hands>, mut stop: watch::Recei
 /// Polls for commands, one long poll after another.
 async fn listen(
     spool: Arc<Mutex<Spool>>,
-    link: Arc<dyn Link>,
-    hands: Arc<Hands>,
+    link: Arc<dyn EngineLink>,
+    hands: Arc<CommandExecutor>,
     machine: Machine,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut patience = Patience::default();
+    let mut patience = RetryBackoff::default();
     while !*stop.borrow() {
         let standing = standing(&spool, &machine);
         let polled = tokio::select! {
@@ -138,7 +138,7 @@ async fn listen(
     }
 }
 
-fn standing(spool: &Mutex<Spool>, machine: &Machine) -> Standing {
+fn standing(spool: &Mutex<Spool>, machine: &Machine) -> AgentStatus {
     let mut standing = spool.lock().unwrap_or_else(PoisonError::into_inner).standing();
     if machine.settings.kill_file.exists() {
         let words = format!("{} stops all commands", machine.settings.kill_file.display());
@@ -150,11 +150,11 @@ fn standing(spool: &Mutex<Spool>, machine: &Machine) -> Standing {
 
 /// The wait after a failure: short at first, and logged once, not each time.
 #[derive(Default)]
-struct Patience {
+struct RetryBackoff {
     failures: u32,
 }
 
-impl Patience {
+impl RetryBackoff {
     fn wait(&mut self, error: &LinkError, doing: &str) -> Duration {
         match (self.failures, error) {
             (0, error) => tracing::warn!(%error, "{doing} failed; nothing is lost; retrying"),

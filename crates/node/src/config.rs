@@ -43,11 +43,11 @@ pub struct AgentConfig {
     /// Path of the kernel's boot ID; use a file for tests.
     pub boot_id: PathBuf,
     /// Models on this node's disks.
-    pub cache: Cache,
+    pub cache: ModelCacheConfig,
     /// The watch of the GPUs.
     pub nvml: NvmlConfig,
     /// The agent's log.
-    pub log: Log,
+    pub log: LogConfig,
 }
 
 /// How the GPUs are watched.
@@ -88,9 +88,9 @@ impl Default for AgentConfig {
             bug_report_within: Span(crate::limits::BUG_REPORT_WITHIN),
             reboot: vec!["systemctl".to_owned(), "reboot".to_owned()],
             boot_id: PathBuf::from("/proc/sys/kernel/random/boot_id"),
-            cache: Cache::default(),
+            cache: ModelCacheConfig::default(),
             nvml: NvmlConfig::default(),
-            log: Log::default(),
+            log: LogConfig::default(),
         }
     }
 }
@@ -119,7 +119,7 @@ impl AgentConfig {
 /// Where models lie on this node, and how they may be read into memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cache {
+pub struct ModelCacheConfig {
     /// Folders of models. Files outside them are never opened; empty: no models.
     pub roots: Vec<PathBuf>,
     /// Threads that read at once.
@@ -130,24 +130,29 @@ pub struct Cache {
     pub mib_per_second: Option<u64>,
 }
 
-impl Default for Cache {
+impl Default for ModelCacheConfig {
     fn default() -> Self {
-        Cache { roots: Vec::new(), readers: 8, reserve_mib: crate::limits::CACHE_RESERVE_MIB, mib_per_second: None }
+        ModelCacheConfig {
+            roots: Vec::new(),
+            readers: 8,
+            reserve_mib: crate::limits::CACHE_RESERVE_MIB,
+            mib_per_second: None,
+        }
     }
 }
 
 /// The log of a process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     /// As in `RUST_LOG`: `info`, `nightshift=debug`.
     pub level: String,
     /// Left out: plain lines on a terminal, JSON everywhere else.
     pub json: Option<bool>,
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
-        Log { level: "info".to_owned(), json: None }
+        LogConfig { level: "info".to_owned(), json: None }
     }
 }

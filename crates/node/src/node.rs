@@ -20,15 +20,15 @@ mod waiter;
 
 pub(crate) use clock::moved_by;
 pub use clock::{NodeClock, NodeClockWatch};
-pub use faults::{Faults, MemoryError};
-pub use join::{Join, Names, Open};
-pub use kmsg::{KMSG, KernelLog, KmsgError, Pass, follow, read_bytes};
-pub use nvml::{NvmlDoor, Released, findings_page};
-pub use sight::{Seen, Sight, recovery_finding, xid_finding};
+pub use faults::{FaultTracker, MemoryError};
+pub use join::{FaultCorrelator, GpuNames, OpenCondition};
+pub use kmsg::{KMSG, KernelLog, KernelLogRead, KmsgError, follow, read_bytes};
+pub use nvml::{NvmlClient, NvmlReleaseGuard, findings_page};
+pub use sight::{FaultObservation, ObservationSource, recovery_finding, xid_finding};
 pub use waiter::is_meant;
 
 use crate::config::AgentConfig;
-use crate::model::{Answer, Command, Failure, FailureKind, Finding, Outcome};
+use crate::model::{AgentCommand, CommandStatus, FailureKind, Finding, Outcome, StepFailure};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,10 +45,10 @@ pub struct Machine {
     pub settings: Arc<AgentConfig>,
     pub clock: NodeClock,
     /// The way to the watcher of the GPUs through NVML.
-    pub nvml: NvmlDoor,
+    pub nvml: NvmlClient,
     /// The faults of the GPUs, from all watchers together. A watcher of GPU faults reports everything here first, and
     /// sends on the returned findings.
-    pub faults: Arc<Faults>,
+    pub faults: Arc<FaultTracker>,
     /// This program's own binary, which also waits for the programs that it starts.
     pub own: PathBuf,
 }
@@ -58,7 +58,7 @@ impl Machine {
     pub fn here(name: String, settings: Arc<AgentConfig>) -> Machine {
         let boot = boot_id(&settings.boot_id);
         let clock = NodeClock::default();
-        let faults = Faults::open(&settings.data_dir.join("faults.json"), &boot, clock.now());
+        let faults = FaultTracker::open(&settings.data_dir.join("faults.json"), &boot, clock.now());
         // The boot is the same where anything is left to be moved.
         clock.was_moved(faults.reckon(clock.offset()));
         Machine {
@@ -66,7 +66,7 @@ impl Machine {
             boot,
             settings,
             clock,
-            nvml: NvmlDoor::default(),
+            nvml: NvmlClient::default(),
             faults: Arc::new(faults),
             own: PathBuf::from(OWN),
         }
@@ -84,7 +84,7 @@ fn boot_id(path: &std::path::Path) -> String {
 /// Something that an agent can do. Effects are the action's matter; a verb must be right when called again for one
 /// command whose answer was lost: the agent calls it again when it was begun and its end is not on disk.
 #[async_trait::async_trait]
-pub trait Verb: Send + Sync {
+pub trait AgentVerb: Send + Sync {
     /// As in the catalog of actions: `gpu::reset`.
     fn name(&self) -> &'static str;
 
@@ -104,12 +104,17 @@ pub trait Verb: Send + Sync {
     }
 
     /// Does it; `progress` receives the state that users may see meanwhile.
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer;
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus;
 }
 
 /// Something that listens to the hardware for as long as the agent runs.
 #[async_trait::async_trait]
-pub trait Watcher: Send + Sync {
+pub trait NodeWatcher: Send + Sync {
     /// For logs: `kmsg`.
     fn name(&self) -> &'static str;
 
@@ -119,25 +124,25 @@ pub trait Watcher: Send + Sync {
 }
 
 /// One line a verb, in alphabetic order of their names.
-static VERBS: &[&dyn Verb] = &[
-    &cache::verbs::CacheStatus,
-    &cache::verbs::CacheVerify,
-    &cache::verbs::CacheWarm,
-    &mig::MigApply,
-    &mig::MigInventory,
-    &nvml::GpuHealth,
-    &nvml::GpuProcesses,
-    &nvml::GpuRecoveryAction,
-    &reset::GpuReset,
-    &collect::NodeCollect,
-    &reboot::NodeReboot,
+static VERBS: &[&dyn AgentVerb] = &[
+    &cache::verbs::CacheStatusVerb,
+    &cache::verbs::CacheVerifyVerb,
+    &cache::verbs::CacheWarmVerb,
+    &mig::MigApplyVerb,
+    &mig::MigInventoryVerb,
+    &nvml::GpuHealthVerb,
+    &nvml::GpuProcessesVerb,
+    &nvml::GpuRecoveryVerb,
+    &reset::GpuResetVerb,
+    &collect::NodeCollectVerb,
+    &reboot::NodeRebootVerb,
 ];
 
 /// One line a watcher.
-static WATCHERS: [&dyn Watcher; 3] = [&kmsg::KernelWatch, &mig::LayoutAtBoot, &nvml::NvmlWatch];
+static WATCHERS: [&dyn NodeWatcher; 3] = [&kmsg::KernelWatch, &mig::LayoutAtBoot, &nvml::NvmlWatch];
 
 /// The verb of that name.
-pub fn find(name: &str) -> Option<&'static dyn Verb> {
+pub fn find(name: &str) -> Option<&'static dyn AgentVerb> {
     VERBS.iter().find(|verb| verb.name() == name).copied()
 }
 
@@ -147,16 +152,16 @@ pub fn verbs() -> impl Iterator<Item = &'static str> {
 }
 
 /// Every watcher, in the order in which they start.
-pub fn watchers() -> impl Iterator<Item = &'static dyn Watcher> {
+pub fn watchers() -> impl Iterator<Item = &'static dyn NodeWatcher> {
     WATCHERS.iter().copied()
 }
 
 /// An answer that is settled well.
-pub fn ended(value: Value) -> Answer {
-    Answer::Ended { outcome: Outcome::Ok(value) }
+pub fn ended(value: Value) -> CommandStatus {
+    CommandStatus::Ended { outcome: Outcome::Ok(value) }
 }
 
 /// An answer that is a failure, in words.
-pub fn failed(kind: FailureKind, why: impl Into<String>) -> Answer {
-    Answer::Ended { outcome: Outcome::Failed(Failure::new(kind, why)) }
+pub fn failed(kind: FailureKind, why: impl Into<String>) -> CommandStatus {
+    CommandStatus::Ended { outcome: Outcome::Failed(StepFailure::new(kind, why)) }
 }

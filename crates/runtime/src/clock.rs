@@ -55,7 +55,7 @@ pub struct ClockStep {
 
 /// The engine's time over two clocks.
 #[derive(Debug, Clone, Copy)]
-struct Steady {
+struct SteadyClock {
     /// The engine's time less the running clock, in microseconds.
     offset: i64,
     step: Option<ClockStep>,
@@ -63,9 +63,9 @@ struct Steady {
     adopted: u64,
 }
 
-impl Steady {
-    fn new(wall: Time, monotonic: Duration) -> Steady {
-        Steady { offset: wall.as_microsecond() - micros(monotonic), step: None, unsettled_at: None, adopted: 0 }
+impl SteadyClock {
+    fn new(wall: Time, monotonic: Duration) -> SteadyClock {
+        SteadyClock { offset: wall.as_microsecond() - micros(monotonic), step: None, unsettled_at: None, adopted: 0 }
     }
 
     /// Takes a reading of both and returns the engine's time.
@@ -101,13 +101,13 @@ fn micros(span: Duration) -> i64 {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RealClock;
 
-static MACHINE: Mutex<Option<Steady>> = Mutex::new(None);
+static MACHINE: Mutex<Option<SteadyClock>> = Mutex::new(None);
 
 impl RealClock {
-    fn read<T>(&self, take: impl FnOnce(&mut Steady, Time, Duration) -> T) -> T {
-        let mut machine: MutexGuard<'_, Option<Steady>> = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    fn read<T>(&self, take: impl FnOnce(&mut SteadyClock, Time, Duration) -> T) -> T {
+        let mut machine: MutexGuard<'_, Option<SteadyClock>> = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
         let (wall, monotonic) = readings();
-        let steady = machine.get_or_insert_with(|| Steady::new(wall, monotonic));
+        let steady = machine.get_or_insert_with(|| SteadyClock::new(wall, monotonic));
         let now = steady.read(wall, monotonic);
         take(steady, now, monotonic)
     }
@@ -202,18 +202,18 @@ fn boot() -> Option<i64> {
 
 /// A clock that stands still until a test moves it.
 #[derive(Debug)]
-pub struct SimClock(watch::Sender<Sim>);
+pub struct SimClock(watch::Sender<SimClockState>);
 
 #[derive(Debug, Clone, Copy)]
-struct Sim {
+struct SimClockState {
     wall: Time,
     running: Duration,
     now: Time,
-    steady: Steady,
+    steady: SteadyClock,
     boot: i64,
 }
 
-impl Sim {
+impl SimClockState {
     fn read(&mut self) {
         self.now = self.steady.read(self.wall, self.running);
     }
@@ -224,8 +224,8 @@ impl SimClock {
     pub fn new(start: Time) -> SimClock {
         // Not at zero, so that ages of an hour can be made.
         let running = Duration::from_secs(1_000_000);
-        let steady = Steady::new(start, running);
-        SimClock(watch::Sender::new(Sim { wall: start, running, now: start, steady, boot: 1 }))
+        let steady = SteadyClock::new(start, running);
+        SimClock(watch::Sender::new(SimClockState { wall: start, running, now: start, steady, boot: 1 }))
     }
 
     /// Time passes on both clocks; sleepers whose time has come wake.
@@ -250,7 +250,7 @@ impl SimClock {
         self.0.send_modify(|sim| {
             let adopted = sim.steady.adopted + 1;
             sim.wall = to;
-            sim.steady = Steady { adopted, ..Steady::new(to, sim.running) };
+            sim.steady = SteadyClock { adopted, ..SteadyClock::new(to, sim.running) };
             sim.read();
         });
     }

@@ -2,21 +2,21 @@
 //!
 //! Invariant: a request is answered wholly under the fleet's lock, so readers see whole changes alone.
 
-use super::answer::Answer;
+use super::answer::SimResponse;
 use super::controllers::{repair, terminate};
 use super::disruption;
-use super::health::Fault;
-use super::object::{Key, Kind, RESOURCES, Resource, list, number, text};
-use super::selector::Selector;
-use super::state::State;
-use super::watch::Watched;
-use super::write::{self, Writer};
+use super::health::SimFault;
+use super::object::{ApiResource, ObjectKey, ObjectKind, RESOURCES, list, number, text};
+use super::selector::ObjectSelector;
+use super::state::FleetState;
+use super::watch::SimWatchOptions;
+use super::write::{self, WriteOptions};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// A request as far as the fleet cares.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Request {
+pub(super) struct SimRequest {
     pub method: String,
     pub path: String,
     pub query: Vec<(String, String)>,
@@ -25,7 +25,7 @@ pub(super) struct Request {
     pub body: Vec<u8>,
 }
 
-impl Request {
+impl SimRequest {
     /// The value of a query parameter; empty where it is absent.
     pub fn query(&self, name: &str) -> &str {
         self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default()
@@ -36,12 +36,12 @@ impl Request {
     /// # Errors
     ///
     /// Fails with a 400 when the body is no JSON.
-    pub fn json(&self) -> Result<Value, Answer> {
+    pub fn json(&self) -> Result<Value, SimResponse> {
         if self.body.is_empty() {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&self.body).map_err(|e| {
-            Answer::bad_request(format!("the object provided is unrecognized (must be of type JSON): {e}"))
+            SimResponse::bad_request(format!("the object provided is unrecognized (must be of type JSON): {e}"))
         })
     }
 
@@ -49,28 +49,28 @@ impl Request {
         self.query("dryRun") == "All"
     }
 
-    fn writer<'a>(&'a self, verb: &'a str) -> Writer<'a> {
+    fn writer<'a>(&'a self, verb: &'a str) -> WriteOptions<'a> {
         let manager = self.query("fieldManager");
         let by = if manager.is_empty() { &self.user_agent } else { manager };
-        Writer { verb, by, dry_run: self.is_dry_run(), status: self.path.ends_with("/status") }
+        WriteOptions { verb, by, dry_run: self.is_dry_run(), status: self.path.ends_with("/status") }
     }
 }
 
 /// The terms of a watch request, if it may watch; `None` if it is no watch.
-pub(super) fn watched(state: &State, request: &Request) -> Option<Result<Watched, Answer>> {
+pub(super) fn watched(state: &FleetState, request: &SimRequest) -> Option<Result<SimWatchOptions, SimResponse>> {
     let asks = request.method == "GET" && matches!(request.query("watch"), "true" | "1");
     let target = target(request.path.trim_matches('/')).filter(|target| asks && target.name.is_none())?;
     let resource = target.resource;
     if state.health.denied.contains(&("watch".to_owned(), resource.plural.to_owned())) {
-        return Some(Err(Answer::forbidden(resource.kind, "", "watch")));
+        return Some(Err(SimResponse::forbidden(resource.kind, "", "watch")));
     }
-    let read = |name: &str| Selector::parse(request.query(name)).map_err(Answer::bad_request);
+    let read = |name: &str| ObjectSelector::parse(request.query(name)).map_err(SimResponse::bad_request);
     let (labels, fields) = match (read("labelSelector"), read("fieldSelector")) {
         (Ok(labels), Ok(fields)) => (labels, fields),
         (Err(refusal), _) | (_, Err(refusal)) => return Some(Err(refusal)),
     };
     let number = |name: &str| request.query(name).parse::<u64>().ok();
-    Some(Ok(Watched {
+    Some(Ok(SimWatchOptions {
         kind: resource.kind,
         namespace: target.namespace,
         labels,
@@ -82,35 +82,40 @@ pub(super) fn watched(state: &State, request: &Request) -> Option<Result<Watched
 }
 
 /// The object or list that a path names.
-struct Target {
-    resource: &'static Resource,
+struct RequestTarget {
+    resource: &'static ApiResource,
     namespace: String,
     name: Option<String>,
     subresource: Option<String>,
 }
 
 /// Answers one request of the Kubernetes API; reads see the fleet as it was `back` changes ago.
-pub(super) fn handle(state: &mut State, request: &Request, back: usize) -> Answer {
+pub(super) fn handle(state: &mut FleetState, request: &SimRequest, back: usize) -> SimResponse {
     let path = request.path.trim_matches('/');
     match path {
-        "readyz" | "livez" | "healthz" => return Answer::text("text/plain; charset=utf-8", "ok".to_owned()),
-        "version" => return Answer::ok(version()),
+        "readyz" | "livez" | "healthz" => return SimResponse::text("text/plain; charset=utf-8", "ok".to_owned()),
+        "version" => return SimResponse::ok(version()),
         "apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => return review(state, request),
         _ => {}
     }
-    let Some(target) = target(path) else { return Answer::no_such_path() };
+    let Some(target) = target(path) else { return SimResponse::no_such_path() };
     let verb = verb(request, &target);
     let resource = match &target.subresource {
         Some(sub) => format!("{}/{sub}", target.resource.plural),
         None => target.resource.plural.to_owned(),
     };
     if state.health.denied.contains(&(verb.to_owned(), resource)) {
-        return Answer::forbidden(target.resource.kind, target.name.as_deref().unwrap_or_default(), verb);
+        return SimResponse::forbidden(target.resource.kind, target.name.as_deref().unwrap_or_default(), verb);
     }
     route(state, request, &target, back).unwrap_or_else(|refusal| refusal)
 }
 
-fn route(state: &mut State, request: &Request, target: &Target, back: usize) -> Result<Answer, Answer> {
+fn route(
+    state: &mut FleetState,
+    request: &SimRequest,
+    target: &RequestTarget,
+    back: usize,
+) -> Result<SimResponse, SimResponse> {
     let kind = target.resource.kind;
     let Some(name) = &target.name else {
         return match request.method.as_str() {
@@ -119,15 +124,15 @@ fn route(state: &mut State, request: &Request, target: &Target, back: usize) -> 
             _ => Err(method_not_allowed()),
         };
     };
-    let key = Key::new(kind, &target.namespace, name);
+    let key = ObjectKey::new(kind, &target.namespace, name);
     match (request.method.as_str(), target.subresource.as_deref()) {
         ("GET", None | Some("status")) => {
-            let found = state.get_stale(&key, back).ok_or_else(|| Answer::not_found(kind, name))?;
-            Ok(Answer::ok(shown(state, kind, &found)))
+            let found = state.get_stale(&key, back).ok_or_else(|| SimResponse::not_found(kind, name))?;
+            Ok(SimResponse::ok(shown(state, kind, &found)))
         }
-        ("GET", Some("log")) if kind == Kind::Pod => {
-            let pod = state.get(&key).ok_or_else(|| Answer::not_found(kind, name))?;
-            Ok(Answer::text("text/plain", super::jobs::log(pod)))
+        ("GET", Some("log")) if kind == ObjectKind::Pod => {
+            let pod = state.get(&key).ok_or_else(|| SimResponse::not_found(kind, name))?;
+            Ok(SimResponse::text("text/plain", super::jobs::log(pod)))
         }
         ("PATCH", None | Some("status")) => {
             let (content, body) = (&request.content_type, request.json()?);
@@ -135,20 +140,20 @@ fn route(state: &mut State, request: &Request, target: &Target, back: usize) -> 
         }
         ("PUT", None) => write::update(state, &key, request.json()?, &request.writer("update")),
         ("DELETE", None) => delete(state, request, &key),
-        ("POST", Some("eviction")) if kind == Kind::Pod => evict(state, request, &key),
-        (method, Some("scale")) if matches!(kind, Kind::Deployment | Kind::StatefulSet) => {
+        ("POST", Some("eviction")) if kind == ObjectKind::Pod => evict(state, request, &key),
+        (method, Some("scale")) if matches!(kind, ObjectKind::Deployment | ObjectKind::StatefulSet) => {
             scale(state, request, &key, method)
         }
         _ => Err(method_not_allowed()),
     }
 }
 
-fn method_not_allowed() -> Answer {
+fn method_not_allowed() -> SimResponse {
     let message = "the server does not allow this method on the requested resource";
-    Answer::refusal(405, "MethodNotAllowed", message, json!({}))
+    SimResponse::refusal(405, "MethodNotAllowed", message, json!({}))
 }
 
-fn verb(request: &Request, target: &Target) -> &'static str {
+fn verb(request: &SimRequest, target: &RequestTarget) -> &'static str {
     match (request.method.as_str(), &target.name) {
         ("GET", Some(_)) => "get",
         ("GET", None) => "list",
@@ -159,7 +164,7 @@ fn verb(request: &Request, target: &Target) -> &'static str {
     }
 }
 
-fn target(path: &str) -> Option<Target> {
+fn target(path: &str) -> Option<RequestTarget> {
     let parts: Vec<&str> = path.split('/').collect();
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
@@ -180,14 +185,14 @@ fn target(path: &str) -> Option<Target> {
     if !resource.namespaced && !namespace.is_empty() || resource.namespaced && namespace.is_empty() && name.is_some() {
         return None;
     }
-    Some(Target { resource, namespace: namespace.to_owned(), name, subresource })
+    Some(RequestTarget { resource, namespace: namespace.to_owned(), name, subresource })
 }
 
 /// The object as the API shows it, with its type on it.
-pub(super) fn shown(state: &State, kind: Kind, object: &Value) -> Value {
+pub(super) fn shown(state: &FleetState, kind: ObjectKind, object: &Value) -> Value {
     let resource = kind.resource();
     let mut object = match kind {
-        Kind::DisruptionBudget => disruption::with_status(state, object.clone()),
+        ObjectKind::DisruptionBudget => disruption::with_status(state, object.clone()),
         _ => object.clone(),
     };
     object["kind"] = resource.name.into();
@@ -195,7 +200,7 @@ pub(super) fn shown(state: &State, kind: Kind, object: &Value) -> Value {
     object
 }
 
-fn api_version(resource: &Resource) -> String {
+fn api_version(resource: &ApiResource) -> String {
     if resource.group.is_empty() {
         resource.version.to_owned()
     } else {
@@ -203,9 +208,14 @@ fn api_version(resource: &Resource) -> String {
     }
 }
 
-fn list_objects(state: &State, request: &Request, target: &Target, back: usize) -> Result<Answer, Answer> {
+fn list_objects(
+    state: &FleetState,
+    request: &SimRequest,
+    target: &RequestTarget,
+    back: usize,
+) -> Result<SimResponse, SimResponse> {
     let resource = target.resource;
-    let read = |name: &str| Selector::parse(request.query(name)).map_err(Answer::bad_request);
+    let read = |name: &str| ObjectSelector::parse(request.query(name)).map_err(SimResponse::bad_request);
     let (labels, fields) = (read("labelSelector")?, read("fieldSelector")?);
     let matches = |object: &Arc<Value>| labels.matches(&object["metadata"]["labels"]) && fields.matches_fields(object);
     let found: Vec<Arc<Value>> =
@@ -219,27 +229,27 @@ fn list_objects(state: &State, request: &Request, target: &Target, back: usize) 
         metadata["continue"] = end.to_string().into();
         metadata["remainingItemCount"] = (found.len() - end).into();
     }
-    Ok(Answer::ok(json!({
+    Ok(SimResponse::ok(json!({
         "kind": format!("{}List", resource.name), "apiVersion": api_version(resource),
         "metadata": metadata, "items": items,
     })))
 }
 
-fn delete(state: &mut State, request: &Request, key: &Key) -> Result<Answer, Answer> {
+fn delete(state: &mut FleetState, request: &SimRequest, key: &ObjectKey) -> Result<SimResponse, SimResponse> {
     let options = request.json()?;
-    let object = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?.clone();
+    let object = state.get(key).ok_or_else(|| SimResponse::not_found(key.kind, &key.name))?.clone();
     for (field, pointer, label) in
         [("uid", "/metadata/uid", "UID"), ("resourceVersion", "/metadata/resourceVersion", "ResourceVersion")]
     {
         let wanted = text(&options["preconditions"], &format!("/{field}"));
         let found = text(&object, pointer);
         if !wanted.is_empty() && wanted != found {
-            return Err(Answer::precondition(key.kind, &key.name, label, wanted, found));
+            return Err(SimResponse::precondition(key.kind, &key.name, label, wanted, found));
         }
     }
     let was_terminating = super::object::is_terminating(&object);
     if !request.is_dry_run() {
-        if key.kind == Kind::Pod {
+        if key.kind == ObjectKind::Pod {
             let in_query = request.query("gracePeriodSeconds").parse().ok();
             terminate(state, key, in_query.or_else(|| options["gracePeriodSeconds"].as_i64()));
         } else {
@@ -252,12 +262,12 @@ fn delete(state: &mut State, request: &Request, key: &Key) -> Result<Answer, Ans
     }
     let details = json!({"name": key.name, "kind": key.kind.resource().plural, "uid": object["metadata"]["uid"]});
     Ok(match state.get(key) {
-        Some(ending) => Answer::ok(shown(state, key.kind, ending)),
-        None => Answer::success(200, details),
+        Some(ending) => SimResponse::ok(shown(state, key.kind, ending)),
+        None => SimResponse::success(200, details),
     })
 }
 
-fn evict(state: &mut State, request: &Request, key: &Key) -> Result<Answer, Answer> {
+fn evict(state: &mut FleetState, request: &SimRequest, key: &ObjectKey) -> Result<SimResponse, SimResponse> {
     let body = request.json()?;
     let uid = state.get(key).map(|pod| pod["metadata"]["uid"].clone()).unwrap_or_default();
     let (answer, changed) = disruption::evict(state, key, &body);
@@ -267,8 +277,13 @@ fn evict(state: &mut State, request: &Request, key: &Key) -> Result<Answer, Answ
     Ok(answer)
 }
 
-fn scale(state: &mut State, request: &Request, key: &Key, method: &str) -> Result<Answer, Answer> {
-    let object = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?;
+fn scale(
+    state: &mut FleetState,
+    request: &SimRequest,
+    key: &ObjectKey,
+    method: &str,
+) -> Result<SimResponse, SimResponse> {
+    let object = state.get(key).ok_or_else(|| SimResponse::not_found(key.kind, &key.name))?;
     if method != "GET" {
         let body = request.json()?;
         let body = match method {
@@ -281,7 +296,7 @@ fn scale(state: &mut State, request: &Request, key: &Key, method: &str) -> Resul
         if object["spec"]["replicas"].is_null()
             || body.pointer("/spec/replicas").and_then(Value::as_i64).is_none_or(|n| n < 0)
         {
-            return Err(Answer::invalid(
+            return Err(SimResponse::invalid(
                 key.kind,
                 &key.name,
                 "spec.replicas",
@@ -290,11 +305,11 @@ fn scale(state: &mut State, request: &Request, key: &Key, method: &str) -> Resul
         }
         write::patch(state, key, "application/merge-patch+json", &without_nulls(body), &request.writer("scale"))?;
     }
-    let object = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?;
+    let object = state.get(key).ok_or_else(|| SimResponse::not_found(key.kind, &key.name))?;
     let selector = super::object::texts(object, "/spec/selector/matchLabels");
     let selector: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let metadata = &object["metadata"];
-    Ok(Answer::ok(json!({
+    Ok(SimResponse::ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"]},
@@ -311,7 +326,7 @@ fn without_nulls(mut body: Value) -> Value {
     body
 }
 
-fn review(state: &State, request: &Request) -> Answer {
+fn review(state: &FleetState, request: &SimRequest) -> SimResponse {
     let body = match request.json() {
         Ok(body) => body,
         Err(refusal) => return refusal,
@@ -331,7 +346,7 @@ fn review(state: &State, request: &Request) -> Answer {
     answer["metadata"] = json!({});
     answer["status"] =
         json!({"allowed": !denied, "reason": if denied { "" } else { "RBAC: allowed by the simulated fleet" }});
-    Answer::json(201, answer)
+    SimResponse::json(201, answer)
 }
 
 fn version() -> Value {
@@ -340,28 +355,28 @@ fn version() -> Value {
 }
 
 /// Injects a fault. The error names the object that does not exist.
-pub(super) fn inject(state: &mut State, fault: Fault) -> Result<(), String> {
+pub(super) fn inject(state: &mut FleetState, fault: SimFault) -> Result<(), String> {
     match fault {
-        Fault::Xid { node, gpu, code } => {
+        SimFault::Xid { node, gpu, code } => {
             let ill = gpu_of(state, &node, gpu)?;
             *ill.xids.entry(code).or_default() += 1;
             ill.last_xid = code;
-            state.dirty.insert(Key::node(&node));
+            state.dirty.insert(ObjectKey::node(&node));
         }
-        Fault::Ecc { node, gpu } => {
+        SimFault::Ecc { node, gpu } => {
             gpu_of(state, &node, gpu)?.ecc += 1;
-            state.dirty.insert(Key::node(&node));
+            state.dirty.insert(ObjectKey::node(&node));
         }
-        Fault::Hot { node, gpu } => {
+        SimFault::Hot { node, gpu } => {
             gpu_of(state, &node, gpu)?.hot = true;
-            state.dirty.insert(Key::node(&node));
+            state.dirty.insert(ObjectKey::node(&node));
         }
-        Fault::NodeNotReady { node } => {
+        SimFault::NodeNotReady { node } => {
             known_node(state, &node)?;
-            state.dirty.insert(Key::node(&node));
+            state.dirty.insert(ObjectKey::node(&node));
             state.health.not_ready.insert(node);
         }
-        Fault::Stalled { namespace, deployment } => {
+        SimFault::Stalled { namespace, deployment } => {
             let now = state.now;
             let pods = super::metrics::pods_of(state, &namespace, &deployment);
             if pods.is_empty() {
@@ -369,37 +384,37 @@ pub(super) fn inject(state: &mut State, fault: Fault) -> Result<(), String> {
             }
             state.health.stalled.extend(pods.into_iter().map(|uid| (uid, now)));
         }
-        Fault::WeightsStale { node, model } => {
+        SimFault::WeightsStale { node, model } => {
             known_node(state, &node)?;
             state.health.stale_weights.insert((node, model));
         }
-        Fault::MigManager { node, behaviour } => super::mig::install(state, &node, behaviour)?,
-        Fault::Jobs { exit, message } => {
-            use super::jobs::Ending;
-            state.health.jobs = Some(exit.map_or(Ending::Never, |code| Ending::Exit(code, message)));
+        SimFault::MigManager { node, behaviour } => super::mig::install(state, &node, behaviour)?,
+        SimFault::Jobs { exit, message } => {
+            use super::jobs::JobEnding;
+            state.health.jobs = Some(exit.map_or(JobEnding::Never, |code| JobEnding::Exit(code, message)));
         }
-        Fault::Deny { verb, resource } => {
+        SimFault::Deny { verb, resource } => {
             state.health.denied.insert((verb, resource));
         }
-        Fault::Forgotten => state.changes.clear(),
-        Fault::WatchesCut => state.watch_age += 1,
-        Fault::Api(fault) => state.health.add_api(fault)?,
+        SimFault::Forgotten => state.changes.clear(),
+        SimFault::WatchesCut => state.watch_age += 1,
+        SimFault::Api(fault) => state.health.add_api(fault)?,
     }
     Ok(())
 }
 
 /// Ends all illness of a node, or of one of its GPUs.
-pub(super) fn mend(state: &mut State, node: &str, gpu: Option<u32>) -> Result<(), String> {
+pub(super) fn mend(state: &mut FleetState, node: &str, gpu: Option<u32>) -> Result<(), String> {
     known_node(state, node)?;
     repair(state, node, gpu);
     Ok(())
 }
 
-pub(super) fn known_node(state: &State, node: &str) -> Result<(), String> {
-    state.get(&Key::node(node)).map(drop).ok_or_else(|| format!("no node `{node}` in the fleet"))
+pub(super) fn known_node(state: &FleetState, node: &str) -> Result<(), String> {
+    state.get(&ObjectKey::node(node)).map(drop).ok_or_else(|| format!("no node `{node}` in the fleet"))
 }
 
-fn gpu_of<'a>(state: &'a mut State, node: &str, gpu: u32) -> Result<&'a mut super::health::Illness, String> {
+fn gpu_of<'a>(state: &'a mut FleetState, node: &str, gpu: u32) -> Result<&'a mut super::health::GpuFaults, String> {
     known_node(state, node)?;
     let gpus = state.seats.get(node).map_or(0, |seat| seat.slots.len());
     if gpu as usize >= gpus {

@@ -4,27 +4,27 @@
 
 use super::SimWorkload;
 use super::controllers::{bind, settle};
-use super::object::{Key, Kind, text};
-use super::state::State;
+use super::object::{ObjectKey, ObjectKind, text};
+use super::state::FleetState;
 use super::{SimOptions, WorkloadKind};
 use serde_json::{Value, json};
 
-pub(super) fn build(options: SimOptions) -> State {
-    let mut state = State::new(options);
+pub(super) fn build(options: SimOptions) -> FleetState {
+    let mut state = FleetState::new(options);
     let options = state.options.clone();
     let namespaces = options.workloads.iter().map(|w| w.namespace.as_str());
     for name in namespaces.chain(["default", "kube-system", "monitoring", "research"]) {
         let value = json!({"metadata": meta(&mut state, name, ""), "spec": {}, "status": {"phase": "Active"}});
-        state.put(Kind::Namespace, value);
+        state.put(ObjectKind::Namespace, value);
     }
     let node = control_plane(&mut state);
-    state.put(Kind::Node, node);
+    state.put(ObjectKind::Node, node);
     for number in 1..=options.nodes {
         let node = gpu_node(&mut state, number, options.gpus_per_node);
-        state.put(Kind::Node, node);
+        state.put(ObjectKind::Node, node);
     }
     let exporter = exporter(&mut state);
-    state.put(Kind::DaemonSet, exporter);
+    state.put(ObjectKind::DaemonSet, exporter);
     for workload in &options.workloads {
         add_workload(&mut state, workload);
     }
@@ -35,7 +35,7 @@ pub(super) fn build(options: SimOptions) -> State {
     state
 }
 
-fn meta(state: &mut State, name: &str, namespace: &str) -> Value {
+fn meta(state: &mut FleetState, name: &str, namespace: &str) -> Value {
     let mut metadata = json!({"name": name, "uid": state.uid(), "creationTimestamp": state.stamp()});
     if !namespace.is_empty() {
         metadata["namespace"] = namespace.into();
@@ -43,7 +43,7 @@ fn meta(state: &mut State, name: &str, namespace: &str) -> Value {
     metadata
 }
 
-fn gpu_node(state: &mut State, number: usize, gpus: u32) -> Value {
+fn gpu_node(state: &mut FleetState, number: usize, gpus: u32) -> Value {
     let name = format!("gpu-{number}");
     let mut metadata = meta(state, &name, "");
     metadata["labels"] = json!({
@@ -61,7 +61,7 @@ fn gpu_node(state: &mut State, number: usize, gpus: u32) -> Value {
     json!({"metadata": metadata, "spec": {"providerID": format!("sim://{name}")}, "status": node_status(state, &name, resources)})
 }
 
-fn control_plane(state: &mut State) -> Value {
+fn control_plane(state: &mut FleetState) -> Value {
     let mut metadata = meta(state, "control-1", "");
     metadata["labels"] = json!({"kubernetes.io/hostname": "control-1", "kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": ""});
     let taints = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
@@ -69,7 +69,7 @@ fn control_plane(state: &mut State) -> Value {
     json!({"metadata": metadata, "spec": {"taints": taints}, "status": node_status(state, "control-1", resources)})
 }
 
-fn node_status(state: &mut State, name: &str, resources: Value) -> Value {
+fn node_status(state: &mut FleetState, name: &str, resources: Value) -> Value {
     let now = state.stamp();
     let condition = |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": now, "lastHeartbeatTime": now});
     json!({
@@ -89,7 +89,7 @@ fn node_status(state: &mut State, name: &str, resources: Value) -> Value {
     })
 }
 
-fn exporter(state: &mut State) -> Value {
+fn exporter(state: &mut FleetState) -> Value {
     let labels = json!({"app": "dcgm-exporter"});
     json!({
         "metadata": meta(state, "dcgm-exporter", "monitoring"),
@@ -105,7 +105,7 @@ fn exporter(state: &mut State) -> Value {
     })
 }
 
-fn add_workload(state: &mut State, workload: &SimWorkload) {
+fn add_workload(state: &mut FleetState, workload: &SimWorkload) {
     let labels = json!({"app": workload.name});
     let mut spec = json!({
         "terminationGracePeriodSeconds": 30,
@@ -119,8 +119,8 @@ fn add_workload(state: &mut State, workload: &SimWorkload) {
         spec["volumes"] = json!([{"name": "shm", "emptyDir": {"medium": "Memory"}}]);
     }
     let (kind, strategy) = match workload.kind {
-        WorkloadKind::Deployment => (Kind::Deployment, "strategy"),
-        WorkloadKind::StatefulSet => (Kind::StatefulSet, "updateStrategy"),
+        WorkloadKind::Deployment => (ObjectKind::Deployment, "strategy"),
+        WorkloadKind::StatefulSet => (ObjectKind::StatefulSet, "updateStrategy"),
     };
     let mut metadata = meta(state, &workload.name, &workload.namespace);
     metadata["labels"] = labels.clone();
@@ -135,7 +135,7 @@ fn add_workload(state: &mut State, workload: &SimWorkload) {
         "status": {},
     });
     object["spec"][strategy] = json!({"type": "RollingUpdate"});
-    if kind == Kind::Deployment {
+    if kind == ObjectKind::Deployment {
         object["spec"][strategy]["rollingUpdate"] = json!({"maxSurge": "25%", "maxUnavailable": "25%"});
     } else {
         object["spec"]["serviceName"] = workload.name.clone().into();
@@ -145,13 +145,13 @@ fn add_workload(state: &mut State, workload: &SimWorkload) {
         "metadata": meta(state, &workload.name, &workload.namespace),
         "spec": {"selector": {"app": workload.name, "nightshift.dev/traffic": "on"}, "ports": [{"port": 8000}]},
     });
-    state.put(Kind::Service, service);
+    state.put(ObjectKind::Service, service);
     if let Some(least) = workload.min_available {
         let budget = json!({
             "metadata": meta(state, &workload.name, &workload.namespace),
             "spec": {"minAvailable": least, "selector": {"matchLabels": labels}},
         });
-        state.put(Kind::DisruptionBudget, budget);
+        state.put(ObjectKind::DisruptionBudget, budget);
     }
 }
 
@@ -164,7 +164,7 @@ fn template_labels(workload: &SimWorkload) -> Value {
 }
 
 /// A mirror pod that no API call can end, and a notebook without a controller.
-fn add_lone_pods(state: &mut State) {
+fn add_lone_pods(state: &mut FleetState) {
     let now = state.stamp();
     let mut mirror = json!({
         "metadata": meta(state, "kube-apiserver-control-1", "kube-system"),
@@ -173,7 +173,7 @@ fn add_lone_pods(state: &mut State) {
     });
     mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "b5e1"});
     mirror["metadata"]["labels"] = json!({"component": "kube-apiserver", "tier": "control-plane"});
-    state.put(Kind::Pod, mirror);
+    state.put(ObjectKind::Pod, mirror);
     let last = format!("gpu-{}", state.options.nodes);
     if !state.options.lone_pod || !state.seats.contains_key(&last) {
         return;
@@ -185,7 +185,7 @@ fn add_lone_pods(state: &mut State) {
         "status": {"phase": "Pending", "conditions": []},
     });
     notebook["metadata"]["labels"] = json!({"app": "notebook"});
-    let key = Key::new(Kind::Pod, "research", text(&notebook, "/metadata/name"));
-    state.put(Kind::Pod, notebook);
+    let key = ObjectKey::new(ObjectKind::Pod, "research", text(&notebook, "/metadata/name"));
+    state.put(ObjectKind::Pod, notebook);
     bind(state, &key, &last);
 }

@@ -2,8 +2,8 @@
 //!
 //! Invariant: `settle` ends only when no controller changes anything more at this time.
 
-use super::object::{Key, Kind, condition, gpus_wanted, is_terminating, list, number, set_condition, text};
-use super::state::{Seat, State, Timer, gpus};
+use super::object::{ObjectKey, ObjectKind, condition, gpus_wanted, is_terminating, list, number, set_condition, text};
+use super::state::{FleetState, FleetTimer, SchedulerNode, gpus};
 use super::{jobs, workloads};
 use crate::model::Time;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use std::time::Duration;
 const NOT_READY_TOLERATED: Duration = Duration::from_secs(300);
 
 /// Lets everything happen that happens by itself until `now`.
-pub(super) fn settle(state: &mut State, now: Time) {
+pub(super) fn settle(state: &mut FleetState, now: Time) {
     loop {
         work(state);
         let Some((at, _)) = state.timers.first_key_value().map(|(key, _)| *key).filter(|(at, _)| *at <= now) else {
@@ -31,15 +31,15 @@ pub(super) fn settle(state: &mut State, now: Time) {
     state.now = now;
 }
 
-fn work(state: &mut State) {
+fn work(state: &mut FleetState) {
     loop {
         if let Some(key) = state.dirty.pop_first() {
             match key.kind {
-                Kind::Node => node(state, &key),
-                Kind::Deployment => workloads::deployment(state, &key),
-                Kind::StatefulSet => workloads::stateful_set(state, &key),
-                Kind::DaemonSet => workloads::daemon_set(state, &key),
-                Kind::Job => jobs::job(state, &key),
+                ObjectKind::Node => node(state, &key),
+                ObjectKind::Deployment => workloads::deployment(state, &key),
+                ObjectKind::StatefulSet => workloads::stateful_set(state, &key),
+                ObjectKind::DaemonSet => workloads::daemon_set(state, &key),
+                ObjectKind::Job => jobs::job(state, &key),
                 _ => {}
             }
         } else if std::mem::take(&mut state.room) {
@@ -50,22 +50,22 @@ fn work(state: &mut State) {
     }
 }
 
-fn fire(state: &mut State, timer: Timer) {
+fn fire(state: &mut FleetState, timer: FleetTimer) {
     match timer {
-        Timer::PodStarts(key, uid) => {
+        FleetTimer::PodStarts(key, uid) => {
             if state.get(&key).is_some_and(|pod| text(pod, "/metadata/uid") == uid && !is_terminating(pod)) {
                 start(state, &key);
                 jobs::started(state, &key);
             }
         }
-        Timer::PodEnds(key, uid) => {
+        FleetTimer::PodEnds(key, uid) => {
             if state.get(&key).is_some_and(|pod| text(pod, "/metadata/uid") == uid && !is_terminating(pod)) {
                 jobs::pod_ends(state, &key);
             }
         }
-        Timer::JobLate(key, uid) => jobs::late(state, &key, &uid),
-        Timer::JobForgotten(key, uid) => jobs::forget(state, &key, &uid),
-        Timer::PodGone(key, uid) => {
+        FleetTimer::JobLate(key, uid) => jobs::late(state, &key, &uid),
+        FleetTimer::JobForgotten(key, uid) => jobs::forget(state, &key, &uid),
+        FleetTimer::PodGone(key, uid) => {
             let Some(pod) = state.get(&key) else { return };
             // A silent kubelet confirms nothing: the pod stays until the node is back or its deletion is forced.
             let is_heard = !state.health.not_ready.contains(text(pod, "/spec/nodeName"));
@@ -73,7 +73,7 @@ fn fire(state: &mut State, timer: Timer) {
                 state.remove(&key);
             }
         }
-        Timer::NodeLost(name) => {
+        FleetTimer::NodeLost(name) => {
             if state.health.not_ready.contains(&name) {
                 for key in state.pods_on.get(&name).cloned().unwrap_or_default() {
                     if !is_daemon(state, &key) {
@@ -82,19 +82,19 @@ fn fire(state: &mut State, timer: Timer) {
                 }
             }
         }
-        Timer::MigSettles(name, config) => super::mig::settles(state, &name, &config),
-        Timer::Heals(name) => {
+        FleetTimer::MigSettles(name, config) => super::mig::settles(state, &name, &config),
+        FleetTimer::Heals(name) => {
             state.health.healing.remove(&name);
             if may_heal(state, &name) {
                 repair(state, &name, None);
             }
-            state.dirty.insert(Key::node(&name));
+            state.dirty.insert(ObjectKey::node(&name));
         }
     }
 }
 
 /// Node lifecycle, device plugin and self-repair in one.
-fn node(state: &mut State, key: &Key) {
+fn node(state: &mut FleetState, key: &ObjectKey) {
     let Some(old) = state.get(key) else { return };
     let was_ready = condition(old, "Ready");
     let is_ready = !state.health.not_ready.contains(&key.name);
@@ -121,7 +121,7 @@ fn node(state: &mut State, key: &Key) {
     let wait = state.options.self_heal;
     if let Some(wait) = wait.filter(|_| may_heal(state, &key.name) && !state.health.healing.contains(&key.name)) {
         state.health.healing.insert(key.name.clone());
-        state.after(wait, Timer::Heals(key.name.clone()));
+        state.after(wait, FleetTimer::Heals(key.name.clone()));
     }
 }
 
@@ -137,17 +137,17 @@ fn taint(node: &mut Value, key: &str, effect: &str, wanted: bool, now: &str) {
     super::api::tidy_node(node);
 }
 
-fn readiness_changed(state: &mut State, node: &str, is_ready: bool) {
+fn readiness_changed(state: &mut FleetState, node: &str, is_ready: bool) {
     if !is_ready {
-        state.after(NOT_READY_TOLERATED, Timer::NodeLost(node.to_owned()));
+        state.after(NOT_READY_TOLERATED, FleetTimer::NodeLost(node.to_owned()));
     }
     let now = state.stamp();
     for key in state.pods_on.get(node).cloned().unwrap_or_default() {
         let Some(pod) = state.get(&key) else { continue };
         let uid = text(pod, "/metadata/uid").to_owned();
         match (is_ready, is_terminating(pod), text(pod, "/status/phase")) {
-            (true, true, _) => state.after(state.options.pod_stops_after, Timer::PodGone(key, uid)),
-            (true, false, "Pending") => state.after(state.options.pod_ready_after, Timer::PodStarts(key, uid)),
+            (true, true, _) => state.after(state.options.pod_stops_after, FleetTimer::PodGone(key, uid)),
+            (true, false, "Pending") => state.after(state.options.pod_ready_after, FleetTimer::PodStarts(key, uid)),
             (true, false, _) => {
                 state.edit(&key, |pod| set_condition(pod, "Ready", "True", "", &now));
             }
@@ -159,7 +159,7 @@ fn readiness_changed(state: &mut State, node: &str, is_ready: bool) {
 }
 
 /// A node repairs itself only when it is out of service and nothing uses its GPUs.
-fn may_heal(state: &State, node: &str) -> bool {
+fn may_heal(state: &FleetState, node: &str) -> bool {
     let is_cordoned = state.seats.get(node).is_some_and(|seat| !seat.schedulable);
     let is_silent = state.health.not_ready.contains(node);
     let is_empty = state.seats.get(node).is_some_and(|seat| seat.slots.iter().all(Option::is_none));
@@ -167,9 +167,9 @@ fn may_heal(state: &State, node: &str) -> bool {
 }
 
 /// Ends the illness of a node, or of one GPU. A whole node reboots: its boot id changes.
-pub(super) fn repair(state: &mut State, node: &str, gpu: Option<u32>) {
+pub(super) fn repair(state: &mut FleetState, node: &str, gpu: Option<u32>) {
     state.health.gpus.retain(|(n, g), _| n != node || gpu.is_some_and(|gpu| gpu != *g));
-    let key = Key::node(node);
+    let key = ObjectKey::node(node);
     if gpu.is_none() {
         state.health.not_ready.remove(node);
         state.health.stale_weights.retain(|(n, _)| n != node);
@@ -179,17 +179,17 @@ pub(super) fn repair(state: &mut State, node: &str, gpu: Option<u32>) {
     state.dirty.insert(key);
 }
 
-fn is_daemon(state: &State, key: &Key) -> bool {
+fn is_daemon(state: &FleetState, key: &ObjectKey) -> bool {
     let pod = state.get(key);
     pod.is_some_and(|pod| {
-        super::object::controller(pod).is_some_and(|(kind, _)| kind == Kind::DaemonSet)
+        super::object::controller(pod).is_some_and(|(kind, _)| kind == ObjectKind::DaemonSet)
             || pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
     })
 }
 
 /// Seats every waiting pod that fits somewhere: on the node with the most free GPUs, of equals the first by name, so that
 /// the same fleet is always laid out alike.
-fn schedule(state: &mut State) {
+fn schedule(state: &mut FleetState) {
     let open = state.seats.iter().filter(|(_, seat)| seat.ready && seat.schedulable);
     let mut order: BTreeSet<(Reverse<u32>, String)> =
         open.map(|(name, seat)| (Reverse(seat.free()), name.clone())).collect();
@@ -208,7 +208,7 @@ fn schedule(state: &mut State) {
             order.remove(&seat);
             let node = seat.1;
             bind(state, &key, &node);
-            let free = state.seats.get(&node).map_or(0, Seat::free);
+            let free = state.seats.get(&node).map_or(0, SchedulerNode::free);
             order.insert((Reverse(free), node));
         } else {
             let now = state.stamp();
@@ -220,7 +220,7 @@ fn schedule(state: &mut State) {
 }
 
 /// Puts a pod on a node; it is up a little later.
-pub(super) fn bind(state: &mut State, key: &Key, node: &str) {
+pub(super) fn bind(state: &mut FleetState, key: &ObjectKey, node: &str) {
     let Some(pod) = state.get(key).cloned() else { return };
     state.occupy(key, &pod, node);
     let now = state.stamp();
@@ -231,11 +231,14 @@ pub(super) fn bind(state: &mut State, key: &Key, node: &str) {
     if state.is_building {
         start(state, key);
     } else {
-        state.after(state.options.pod_ready_after, Timer::PodStarts(key.clone(), text(&pod, "/metadata/uid").into()));
+        state.after(
+            state.options.pod_ready_after,
+            FleetTimer::PodStarts(key.clone(), text(&pod, "/metadata/uid").into()),
+        );
     }
 }
 
-fn start(state: &mut State, key: &Key) {
+fn start(state: &mut FleetState, key: &ObjectKey) {
     let now = state.stamp();
     let Some(node) = state.get(key).map(|pod| text(pod, "/spec/nodeName").to_owned()) else { return };
     if state.health.not_ready.contains(&node) {
@@ -258,7 +261,7 @@ fn start(state: &mut State, key: &Key) {
 }
 
 /// Begins the end of a pod, as a DELETE does. `grace` in seconds; the pod's own if none.
-pub(super) fn terminate(state: &mut State, key: &Key, grace: Option<i64>) {
+pub(super) fn terminate(state: &mut FleetState, key: &ObjectKey, grace: Option<i64>) {
     let Some(pod) = state.get(key) else { return };
     let own = number(pod, "/spec/terminationGracePeriodSeconds");
     let was = pod.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
@@ -278,5 +281,5 @@ pub(super) fn terminate(state: &mut State, key: &Key, grace: Option<i64>) {
         pod["metadata"]["deletionTimestamp"] = end.into();
         pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     });
-    state.after(state.options.pod_stops_after.min(whole), Timer::PodGone(key.clone(), uid));
+    state.after(state.options.pod_stops_after.min(whole), FleetTimer::PodGone(key.clone(), uid));
 }

@@ -2,30 +2,30 @@
 //!
 //! Invariant: an eviction that a budget does not allow changes nothing.
 
-use super::answer::Answer;
+use super::answer::SimResponse;
 use super::controllers::terminate;
-use super::object::{Key, Kind, condition, controller, is_terminating, number, text};
-use super::selector::Selector;
-use super::state::State;
-use super::workloads::{Round, amount};
+use super::object::{ObjectKey, ObjectKind, condition, controller, is_terminating, number, text};
+use super::selector::ObjectSelector;
+use super::state::FleetState;
+use super::workloads::{RoundDirection, amount};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// The evictions that a budget allows now.
-struct Budget {
+struct EvictionBudget {
     expected: i64,
     desired: i64,
     healthy: i64,
 }
 
-impl Budget {
+impl EvictionBudget {
     fn allowed(&self) -> i64 {
         (self.healthy - self.desired).max(0)
     }
 }
 
 /// A budget object with its status as it is now.
-pub(super) fn with_status(state: &State, mut budget: Value) -> Value {
+pub(super) fn with_status(state: &FleetState, mut budget: Value) -> Value {
     let now = measure(state, &budget);
     let generation = number(&budget, "/metadata/generation").max(1);
     let (word, reason) = if now.allowed() > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
@@ -38,11 +38,11 @@ pub(super) fn with_status(state: &State, mut budget: Value) -> Value {
     budget
 }
 
-fn measure(state: &State, budget: &Value) -> Budget {
+fn measure(state: &FleetState, budget: &Value) -> EvictionBudget {
     let namespace = text(budget, "/metadata/namespace");
-    let selector = Selector::from_object(&budget["spec"]["selector"]);
+    let selector = ObjectSelector::from_object(&budget["spec"]["selector"]);
     let pods: Vec<&Value> = state
-        .keys(Kind::Pod, namespace)
+        .keys(ObjectKind::Pod, namespace)
         .map(|(_, pod)| pod.as_ref())
         .filter(|pod| selector.matches(&pod["metadata"]["labels"]))
         .collect();
@@ -52,23 +52,23 @@ fn measure(state: &State, budget: &Value) -> Budget {
     let spec = &budget["spec"];
     let (expected, desired) = if let Some(most) = spec.get("maxUnavailable") {
         let expected = wanted_replicas(state, namespace, &pods);
-        (expected, (expected - amount(most, expected, Round::Up)).max(0))
+        (expected, (expected - amount(most, expected, RoundDirection::Up)).max(0))
     } else if let Some(least) = spec.get("minAvailable").filter(|v| v.is_string()) {
         let expected = wanted_replicas(state, namespace, &pods);
-        (expected, amount(least, expected, Round::Up))
+        (expected, amount(least, expected, RoundDirection::Up))
     } else {
         (live, number(spec, "/minAvailable"))
     };
-    Budget { expected, desired, healthy }
+    EvictionBudget { expected, desired, healthy }
 }
 
 /// The desired replicas of these pods' controllers.
-fn wanted_replicas(state: &State, namespace: &str, pods: &[&Value]) -> i64 {
-    let owners: BTreeSet<Key> = pods
+fn wanted_replicas(state: &FleetState, namespace: &str, pods: &[&Value]) -> i64 {
+    let owners: BTreeSet<ObjectKey> = pods
         .iter()
-        .filter_map(|pod| controller(pod).map(|(kind, name)| Key::new(kind, namespace, name)))
+        .filter_map(|pod| controller(pod).map(|(kind, name)| ObjectKey::new(kind, namespace, name)))
         .map(|owner| match state.get(&owner).and_then(controller) {
-            Some((kind, name)) => Key::new(kind, namespace, name),
+            Some((kind, name)) => ObjectKey::new(kind, namespace, name),
             None => owner,
         })
         .collect();
@@ -76,11 +76,11 @@ fn wanted_replicas(state: &State, namespace: &str, pods: &[&Value]) -> i64 {
 }
 
 /// POST …/eviction. The second value is whether the pod's end began with this request.
-pub(super) fn evict(state: &mut State, key: &Key, body: &Value) -> (Answer, bool) {
-    let Some(pod) = state.get(key) else { return (Answer::not_found(Kind::Pod, &key.name), false) };
+pub(super) fn evict(state: &mut FleetState, key: &ObjectKey, body: &Value) -> (SimResponse, bool) {
+    let Some(pod) = state.get(key) else { return (SimResponse::not_found(ObjectKind::Pod, &key.name), false) };
     let (uid, wanted) = (text(pod, "/metadata/uid"), text(body, "/deleteOptions/preconditions/uid"));
     if !wanted.is_empty() && wanted != uid {
-        return (Answer::precondition(Kind::Pod, &key.name, "UID", wanted, uid), false);
+        return (SimResponse::precondition(ObjectKind::Pod, &key.name, "UID", wanted, uid), false);
     }
     let was_terminating = is_terminating(pod);
     let needs_budget = !was_terminating && text(pod, "/status/phase") == "Running";
@@ -91,18 +91,18 @@ pub(super) fn evict(state: &mut State, key: &Key, body: &Value) -> (Answer, bool
     if !is_dry {
         terminate(state, key, body.pointer("/deleteOptions/gracePeriodSeconds").and_then(Value::as_i64));
     }
-    (Answer::success(201, Value::Null), !was_terminating && !is_dry)
+    (SimResponse::success(201, Value::Null), !was_terminating && !is_dry)
 }
 
 fn list_has_all(body: &Value) -> bool {
     super::object::list(body, "/deleteOptions/dryRun").iter().any(|v| v == "All")
 }
 
-fn budget_refusal(state: &State, key: &Key, pod: &Value) -> Option<Answer> {
+fn budget_refusal(state: &FleetState, key: &ObjectKey, pod: &Value) -> Option<SimResponse> {
     let budgets: Vec<&Value> = state
-        .keys(Kind::DisruptionBudget, &key.namespace)
+        .keys(ObjectKind::DisruptionBudget, &key.namespace)
         .map(|(_, budget)| budget.as_ref())
-        .filter(|budget| Selector::from_object(&budget["spec"]["selector"]).matches(&pod["metadata"]["labels"]))
+        .filter(|budget| ObjectSelector::from_object(&budget["spec"]["selector"]).matches(&pod["metadata"]["labels"]))
         .collect();
     let budget = match budgets.as_slice() {
         [] => return None,
@@ -110,7 +110,7 @@ fn budget_refusal(state: &State, key: &Key, pod: &Value) -> Option<Answer> {
         _ => {
             let message =
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-            return Some(Answer::refusal(500, "", message, Value::Null));
+            return Some(SimResponse::refusal(500, "", message, Value::Null));
         }
     };
     let now = measure(state, budget);
@@ -129,6 +129,6 @@ fn budget_refusal(state: &State, key: &Key, pod: &Value) -> Option<Answer> {
             now.healthy
         );
         let details = json!({"causes": [{"reason": "DisruptionBudget", "message": cause}]});
-        Answer::refusal(429, "TooManyRequests", message, details)
+        SimResponse::refusal(429, "TooManyRequests", message, details)
     })
 }

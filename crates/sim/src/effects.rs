@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// A mutating request that the API accepted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Applied {
+pub struct AppliedChange {
     /// From 1, without gaps.
     pub sequence: u64,
     pub at: Time,
@@ -31,7 +31,7 @@ pub struct Applied {
 
 /// A request as it arrived, whatever became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct ReceivedRequest {
     pub at: Time,
     pub method: String,
     /// With its query.
@@ -41,20 +41,20 @@ pub struct Asked {
 }
 
 #[derive(Default)]
-pub(super) struct Effects {
-    pub applied: Vec<Applied>,
-    pub asked: std::collections::VecDeque<Asked>,
+pub(super) struct EffectLog {
+    pub applied: Vec<AppliedChange>,
+    pub asked: std::collections::VecDeque<ReceivedRequest>,
 }
 
-impl Effects {
+impl EffectLog {
     /// Appends a change and numbers it.
-    pub fn add(&mut self, mut applied: Applied) {
+    pub fn add(&mut self, mut applied: AppliedChange) {
         applied.sequence = self.applied.len() as u64 + 1;
         self.applied.push(applied);
     }
 
     /// Appends a request; the oldest beyond `SIM_REQUESTS` is dropped.
-    pub fn ask(&mut self, asked: Asked) {
+    pub fn ask(&mut self, asked: ReceivedRequest) {
         self.asked.push_back(asked);
         if self.asked.len() > limits::SIM_REQUESTS {
             self.asked.pop_front();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Something that goes wrong. As JSON: `{"fault": "xid", "node": "gpu-2", "gpu": 3, "code": 79}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Fault {
+pub enum SimFault {
     /// The driver logs an XID; the GPU leaves `allocatable` unless it is an application's error.
     Xid { node: String, gpu: u32, code: u32 },
     /// An uncorrectable memory error is counted.
@@ -52,7 +52,7 @@ pub struct ApiFault {
     /// Of the requests that match, this share meets it, by the fleet's seed.
     #[serde(default = "always")]
     pub probability: f64,
-    pub trouble: Trouble,
+    pub trouble: RequestFault,
 }
 
 fn always() -> f64 {
@@ -61,16 +61,16 @@ fn always() -> f64 {
 
 impl ApiFault {
     /// The next `times` requests with this method whose path and query match.
-    pub fn next(times: u32, method: &str, path: &str, trouble: Trouble) -> Fault {
+    pub fn next(times: u32, method: &str, path: &str, trouble: RequestFault) -> SimFault {
         let (method, path) = (Some(method.to_owned()), path.to_owned());
-        Fault::Api(ApiFault { method, path, times: Some(times), probability: 1.0, trouble })
+        SimFault::Api(ApiFault { method, path, times: Some(times), probability: 1.0, trouble })
     }
 }
 
-/// The treatment of a request.
+/// The fault that the simulated API applies to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Trouble {
+pub enum RequestFault {
     /// Not done; this status is answered, with Retry-After in seconds if given.
     Status { code: u16, retry_after: Option<u64> },
     /// Not done; the connection is closed.
@@ -90,9 +90,9 @@ pub enum Trouble {
 /// XIDs that an application causes; the device plugin keeps the GPU.
 const APPLICATION_XIDS: [u32; 6] = [13, 31, 43, 45, 68, 109];
 
-/// One GPU's illness.
+/// The faults of one GPU.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Illness {
+pub(super) struct GpuFaults {
     /// How often each code was logged.
     pub xids: BTreeMap<u32, u32>,
     pub last_xid: u32,
@@ -100,15 +100,15 @@ pub(super) struct Illness {
     pub hot: bool,
 }
 
-impl Illness {
+impl GpuFaults {
     /// The device plugin has taken the GPU away.
     pub fn is_out(&self) -> bool {
         self.ecc > 0 || self.xids.keys().any(|code| !APPLICATION_XIDS.contains(code))
     }
 }
 
-pub(super) struct Health {
-    pub gpus: BTreeMap<(String, u32), Illness>,
+pub(super) struct FleetHealth {
+    pub gpus: BTreeMap<(String, u32), GpuFaults>,
     pub not_ready: BTreeSet<String>,
     /// UIDs of pods that make no tokens, and since when.
     pub stalled: BTreeMap<String, crate::model::Time>,
@@ -121,15 +121,15 @@ pub(super) struct Health {
     /// Nodes with a mig-manager: the configuration that it saw last, and how it will behave.
     pub mig: BTreeMap<String, (String, super::mig::MigBehaviour)>,
     /// How pods of Jobs end, if not well.
-    pub jobs: Option<super::jobs::Ending>,
+    pub jobs: Option<super::jobs::JobEnding>,
     api: Vec<(ApiFault, Regex)>,
     random: u64,
 }
 
-impl Health {
+impl FleetHealth {
     /// A healthy fleet; `seed` decides which requests meet a fault.
-    pub fn new(seed: u64) -> Health {
-        Health {
+    pub fn new(seed: u64) -> FleetHealth {
+        FleetHealth {
             gpus: BTreeMap::new(),
             not_ready: BTreeSet::new(),
             stalled: BTreeMap::new(),
@@ -145,11 +145,11 @@ impl Health {
 
     /// Whether the GPU is out of service.
     pub fn is_out(&self, node: &str, gpu: u32) -> bool {
-        self.gpu(node, gpu).is_some_and(Illness::is_out)
+        self.gpu(node, gpu).is_some_and(GpuFaults::is_out)
     }
 
     /// The GPU's fault; none where it is healthy.
-    pub fn gpu(&self, node: &str, gpu: u32) -> Option<&Illness> {
+    pub fn gpu(&self, node: &str, gpu: u32) -> Option<&GpuFaults> {
         self.gpus.get(&(node.to_owned(), gpu))
     }
 
@@ -181,8 +181,8 @@ impl Health {
     }
 
     /// The trouble that this request meets: the first fault that matches, has some left and is drawn.
-    pub fn meet(&mut self, method: &str, path: &str) -> Option<Trouble> {
-        let Health { api, random, .. } = self;
+    pub fn meet(&mut self, method: &str, path: &str) -> Option<RequestFault> {
+        let FleetHealth { api, random, .. } = self;
         for (fault, regex) in api {
             let is_method = fault.method.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(method));
             if !is_method || fault.times == Some(0) || !regex.is_match(path) || draw(random) >= fault.probability {
@@ -210,29 +210,29 @@ mod tests {
 
     #[test]
     fn a_fault_is_read_from_json() {
-        let check = |text: &str, expect: Fault| assert_eq!(serde_json::from_str::<Fault>(text).unwrap(), expect);
+        let check = |text: &str, expect: SimFault| assert_eq!(serde_json::from_str::<SimFault>(text).unwrap(), expect);
         check(
             r#"{"fault":"xid","node":"gpu-2","gpu":3,"code":79}"#,
-            Fault::Xid { node: "gpu-2".into(), gpu: 3, code: 79 },
+            SimFault::Xid { node: "gpu-2".into(), gpu: 3, code: 79 },
         );
         check(
             r#"{"fault":"api","method":"PATCH","path":"/nodes/","times":2,"trouble":{"status":{"code":503,"retry_after":1}}}"#,
-            ApiFault::next(2, "PATCH", "/nodes/", Trouble::Status { code: 503, retry_after: Some(1) }),
+            ApiFault::next(2, "PATCH", "/nodes/", RequestFault::Status { code: 503, retry_after: Some(1) }),
         );
-        assert!(serde_json::from_str::<Fault>(r#"{"fault":"xid","node":"gpu-2"}"#).is_err());
+        assert!(serde_json::from_str::<SimFault>(r#"{"fault":"xid","node":"gpu-2"}"#).is_err());
     }
 
     #[test]
     fn faults_are_used_up_and_drawn_by_the_seed() {
-        let mut health = Health::new(1);
-        let Fault::Api(twice) = ApiFault::next(2, "GET", "^/api", Trouble::Cut) else { unreachable!() };
+        let mut health = FleetHealth::new(1);
+        let SimFault::Api(twice) = ApiFault::next(2, "GET", "^/api", RequestFault::Cut) else { unreachable!() };
         health.add_api(twice.clone()).unwrap();
         let met: Vec<bool> = (0..4).map(|_| health.meet("GET", "/api/v1/nodes").is_some()).collect();
         assert_eq!(met, [true, true, false, false]);
         assert_eq!(health.meet("POST", "/api"), None);
 
         let drawn = |seed| {
-            let mut health = Health::new(seed);
+            let mut health = FleetHealth::new(seed);
             health.add_api(ApiFault { times: None, probability: 0.5, ..twice.clone() }).unwrap();
             (0..64).map(|_| health.meet("GET", "/api").is_some()).collect::<Vec<_>>()
         };

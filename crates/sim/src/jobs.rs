@@ -3,8 +3,10 @@
 //! Invariant: a Job that has ended stays as it is until its time to be kept is over.
 
 use super::controllers::terminate;
-use super::object::{Key, Kind, condition, list, number, owner_reference, set_condition, short_hash, text, texts};
-use super::state::{State, Timer};
+use super::object::{
+    ObjectKey, ObjectKind, condition, list, number, owner_reference, set_condition, short_hash, text, texts,
+};
+use super::state::{FleetState, FleetTimer};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -13,13 +15,13 @@ const TAKES: Duration = Duration::from_secs(5);
 
 /// How the next Jobs' pods end: with this code and these last words; or never.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum JobEnding {
     Exit(i64, String),
     Never,
 }
 
-pub(super) fn job(state: &mut State, key: &Key) {
-    let pods: Vec<Key> = state.owned.get(key).into_iter().flatten().cloned().collect();
+pub(super) fn job(state: &mut FleetState, key: &ObjectKey) {
+    let pods: Vec<ObjectKey> = state.owned.get(key).into_iter().flatten().cloned().collect();
     let Some(object) = state.get(key).cloned() else {
         pods.iter().for_each(|pod| terminate(state, pod, None));
         return;
@@ -27,7 +29,7 @@ pub(super) fn job(state: &mut State, key: &Key) {
     if condition(&object, "Complete") || condition(&object, "Failed") {
         return;
     }
-    let phase = |state: &State, pod: &Key| state.get(pod).map(|pod| text(pod, "/status/phase").to_owned());
+    let phase = |state: &FleetState, pod: &ObjectKey| state.get(pod).map(|pod| text(pod, "/status/phase").to_owned());
     match pods.first() {
         None => begin(state, key, &object),
         Some(pod) => match phase(state, pod).as_deref() {
@@ -40,10 +42,10 @@ pub(super) fn job(state: &mut State, key: &Key) {
     }
 }
 
-fn begin(state: &mut State, key: &Key, job: &Value) {
+fn begin(state: &mut FleetState, key: &ObjectKey, job: &Value) {
     if let Some(seconds) = job.pointer("/spec/activeDeadlineSeconds").and_then(Value::as_u64) {
         let uid = text(job, "/metadata/uid").to_owned();
-        state.after(Duration::from_secs(seconds), Timer::JobLate(key.clone(), uid));
+        state.after(Duration::from_secs(seconds), FleetTimer::JobLate(key.clone(), uid));
     }
     let template = &job["spec"]["template"];
     let suffix = short_hash(&format!("{}{}", key.name, state.version));
@@ -52,7 +54,7 @@ fn begin(state: &mut State, key: &Key, job: &Value) {
     let mut pod = json!({
         "metadata": {
             "name": format!("{}-{}", key.name, &suffix[..5]), "namespace": key.namespace, "uid": state.uid(),
-            "creationTimestamp": state.stamp(), "labels": labels, "ownerReferences": owner_reference(Kind::Job, job),
+            "creationTimestamp": state.stamp(), "labels": labels, "ownerReferences": owner_reference(ObjectKind::Job, job),
         },
         "spec": template["spec"],
         "status": { "phase": "Pending", "conditions": [], "qosClass": "Burstable" },
@@ -60,10 +62,10 @@ fn begin(state: &mut State, key: &Key, job: &Value) {
     if number(&pod, "/spec/terminationGracePeriodSeconds") == 0 {
         pod["spec"]["terminationGracePeriodSeconds"] = 30.into();
     }
-    state.put(Kind::Pod, pod);
+    state.put(ObjectKind::Pod, pod);
 }
 
-fn end(state: &mut State, key: &Key, kind: &str, reason: &str, message: &str) {
+fn end(state: &mut FleetState, key: &ObjectKey, kind: &str, reason: &str, message: &str) {
     let now = state.stamp();
     state.edit(key, |job| {
         set_condition(job, kind, "True", reason, &now);
@@ -74,25 +76,25 @@ fn end(state: &mut State, key: &Key, kind: &str, reason: &str, message: &str) {
     let Some(job) = state.get(key) else { return };
     let uid = text(job, "/metadata/uid").to_owned();
     if let Some(seconds) = job.pointer("/spec/ttlSecondsAfterFinished").and_then(Value::as_u64) {
-        state.after(Duration::from_secs(seconds), Timer::JobForgotten(key.clone(), uid));
+        state.after(Duration::from_secs(seconds), FleetTimer::JobForgotten(key.clone(), uid));
     }
 }
 
 /// The pod of a Job runs; it will end by itself.
-pub(super) fn started(state: &mut State, key: &Key) {
+pub(super) fn started(state: &mut FleetState, key: &ObjectKey) {
     let Some(pod) = state.get(key) else { return };
-    let of_job = super::object::controller(pod).is_some_and(|(kind, _)| kind == Kind::Job);
-    if of_job && state.health.jobs != Some(Ending::Never) {
+    let of_job = super::object::controller(pod).is_some_and(|(kind, _)| kind == ObjectKind::Job);
+    if of_job && state.health.jobs != Some(JobEnding::Never) {
         let uid = text(pod, "/metadata/uid").to_owned();
-        state.after(TAKES, Timer::PodEnds(key.clone(), uid));
+        state.after(TAKES, FleetTimer::PodEnds(key.clone(), uid));
     }
 }
 
-pub(super) fn pod_ends(state: &mut State, key: &Key) {
+pub(super) fn pod_ends(state: &mut FleetState, key: &ObjectKey) {
     let Some(pod) = state.get(key) else { return };
     let (code, words) = match state.health.jobs.clone() {
-        Some(Ending::Exit(code, words)) => (code, words),
-        Some(Ending::Never) => return,
+        Some(JobEnding::Exit(code, words)) => (code, words),
+        Some(JobEnding::Never) => return,
         None => (0, report(pod).to_string()),
     };
     let now = state.stamp();
@@ -112,7 +114,7 @@ pub(super) fn pod_ends(state: &mut State, key: &Key) {
 
 /// The log that the container of a Job's pod writes while it reads; other pods write nothing.
 pub(super) fn log(pod: &Value) -> String {
-    let of_job = super::object::controller(pod).is_some_and(|(kind, _)| kind == Kind::Job);
+    let of_job = super::object::controller(pod).is_some_and(|(kind, _)| kind == ObjectKind::Job);
     if !of_job || text(pod, "/status/phase") != "Running" {
         return String::new();
     }
@@ -132,7 +134,7 @@ fn report(pod: &Value) -> Value {
     json!({ "changed": true, "resident": 1.0, "bytes": 1 << 30, "read_bytes": 1 << 30, "seconds": 5.0, "models": models })
 }
 
-pub(super) fn late(state: &mut State, key: &Key, uid: &str) {
+pub(super) fn late(state: &mut FleetState, key: &ObjectKey, uid: &str) {
     let Some(job) = state.get(key).filter(|job| text(job, "/metadata/uid") == uid) else { return };
     if condition(job, "Complete") || condition(job, "Failed") {
         return;
@@ -143,7 +145,7 @@ pub(super) fn late(state: &mut State, key: &Key, uid: &str) {
     end(state, key, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline");
 }
 
-pub(super) fn forget(state: &mut State, key: &Key, uid: &str) {
+pub(super) fn forget(state: &mut FleetState, key: &ObjectKey, uid: &str) {
     if state.get(key).is_some_and(|job| text(job, "/metadata/uid") == uid) {
         state.remove(key);
         state.dirty.insert(key.clone());

@@ -23,16 +23,16 @@ mod watch;
 mod workloads;
 mod write;
 
-pub use effects::{Applied, Asked};
-pub use health::{ApiFault, Fault, Trouble};
+pub use effects::{AppliedChange, ReceivedRequest};
+pub use health::{ApiFault, RequestFault, SimFault};
 pub use mig::MigBehaviour;
 pub use prometheus::SimSample;
 
 use nightshift_core::{limits, model};
 use nightshift_runtime::clock::{self, Clock, RealClock};
-use object::{Key, Kind};
+use object::{ObjectKey, ObjectKind};
 use serde_json::Value;
-use serve::Shared;
+use serve::SharedFleet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +140,7 @@ impl SimOptions {
 ///
 /// It lives on a thread of its own, so a test may block without stopping it.
 pub struct SimFleet {
-    shared: Shared,
+    shared: SharedFleet,
     address: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -156,7 +156,7 @@ impl SimFleet {
         let listener = std::net::TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let shared = Shared::new(build::build(options));
+        let shared = SharedFleet::new(build::build(options));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let served = shared.clone();
@@ -182,7 +182,7 @@ impl SimFleet {
     /// # Errors
     ///
     /// Fails when the fault names an object that does not exist.
-    pub fn fault(&self, fault: Fault) -> Result<(), String> {
+    pub fn fault(&self, fault: SimFault) -> Result<(), String> {
         api::inject(&mut self.shared.lock(), fault)
     }
 
@@ -203,38 +203,38 @@ impl SimFleet {
     }
 
     /// Every mutating request that was accepted, in order.
-    pub fn effects(&self) -> Vec<Applied> {
+    pub fn effects(&self) -> Vec<AppliedChange> {
         self.shared.lock().effects.applied.clone()
     }
 
     /// Those that changed something.
-    pub fn changes(&self) -> Vec<Applied> {
+    pub fn changes(&self) -> Vec<AppliedChange> {
         self.effects().into_iter().filter(|applied| applied.changed).collect()
     }
 
     /// The last requests as they arrived, whatever became of them.
-    pub fn requests(&self) -> Vec<Asked> {
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.lock().effects.asked.iter().cloned().collect()
     }
 
     /// A node as JSON, as the API would show it.
     pub fn node(&self, name: &str) -> Option<Value> {
-        self.object(Key::node(name))
+        self.object(ObjectKey::node(name))
     }
 
     /// The pod as the API serves it now.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.object(Key::new(Kind::Pod, namespace, name))
+        self.object(ObjectKey::new(ObjectKind::Pod, namespace, name))
     }
 
     /// The Deployment as the API serves it now.
     pub fn deployment(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.object(Key::new(Kind::Deployment, namespace, name))
+        self.object(ObjectKey::new(ObjectKind::Deployment, namespace, name))
     }
 
     /// A Job as JSON, as the API would show it.
     pub fn job(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.object(Key::new(Kind::Job, namespace, name))
+        self.object(ObjectKey::new(ObjectKind::Job, namespace, name))
     }
 
     /// Namespace and name of the pods on a node, those that are ending included.
@@ -249,7 +249,7 @@ impl SimFleet {
         self.shared.lock().table.set(expression, samples);
     }
 
-    fn object(&self, key: Key) -> Option<Value> {
+    fn object(&self, key: ObjectKey) -> Option<Value> {
         let state = self.shared.lock();
         state.get(&key).map(|object| api::shown(&state, key.kind, object))
     }
@@ -267,5 +267,5 @@ impl Drop for SimFleet {
 
 /// Serves a fleet on this listener until it is dropped: for a process of its own.
 pub async fn serve(listener: tokio::net::TcpListener, options: SimOptions) {
-    serve::run(listener, Shared::new(build::build(options))).await;
+    serve::run(listener, SharedFleet::new(build::build(options))).await;
 }

@@ -2,14 +2,14 @@
 //!
 //! Invariant: every value follows from the fleet's state and its clock, so the same moment reads the same.
 
-use super::object::{Key, Kind, condition, controller, fnv, is_terminating, number, text, texts};
-use super::state::{State, gpus};
+use super::object::{ObjectKey, ObjectKind, condition, controller, fnv, is_terminating, number, text, texts};
+use super::state::{FleetState, gpus};
 use serde_json::Value;
 use std::fmt::Write as _;
 
 /// One series.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Series {
+pub(super) struct SimSeries {
     pub name: &'static str,
     pub labels: Vec<(&'static str, String)>,
     pub value: f64,
@@ -61,7 +61,7 @@ const FAMILIES: &[(&str, &str, &str)] = &[
 ];
 
 /// The page at `/metrics`.
-pub(super) fn page(state: &State) -> String {
+pub(super) fn page(state: &FleetState) -> String {
     let mut series = all(state);
     series.sort_by_key(|s| FAMILIES.iter().position(|(name, ..)| *name == s.name));
     let mut page = String::with_capacity(series.len() * 160);
@@ -97,16 +97,16 @@ fn escape(value: &str) -> String {
 }
 
 /// Every series there is now.
-pub(super) fn all(state: &State) -> Vec<Series> {
-    let mut out = Out(Vec::new());
-    for (key, node) in state.keys(Kind::Node, "") {
+pub(super) fn all(state: &FleetState) -> Vec<SimSeries> {
+    let mut out = SimSeriesList(Vec::new());
+    for (key, node) in state.keys(ObjectKind::Node, "") {
         node_series(state, &mut out, &key.name, node);
         gpu_series(state, &mut out, &key.name);
     }
-    for (key, deployment) in state.keys(Kind::Deployment, "") {
+    for (key, deployment) in state.keys(ObjectKind::Deployment, "") {
         deployment_series(&mut out, key, deployment);
     }
-    for (key, pod) in state.keys(Kind::Pod, "") {
+    for (key, pod) in state.keys(ObjectKind::Pod, "") {
         pod_series(&mut out, key, pod);
         engine_series(state, &mut out, key, pod);
     }
@@ -116,16 +116,16 @@ pub(super) fn all(state: &State) -> Vec<Series> {
     out.0
 }
 
-struct Out(Vec<Series>);
+struct SimSeriesList(Vec<SimSeries>);
 
-impl Out {
+impl SimSeriesList {
     fn add(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
         let labels = labels.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
-        self.0.push(Series { name, labels, value });
+        self.0.push(SimSeries { name, labels, value });
     }
 }
 
-fn node_series(state: &State, out: &mut Out, name: &str, node: &Value) {
+fn node_series(state: &FleetState, out: &mut SimSeriesList, name: &str, node: &Value) {
     let version = text(node, "/status/nodeInfo/kubeletVersion");
     out.add("kube_node_info", &[("node", name), ("kubelet_version", version)], 1.0);
     let ready = condition(node, "Ready");
@@ -144,7 +144,7 @@ fn node_series(state: &State, out: &mut Out, name: &str, node: &Value) {
     }
 }
 
-fn gpu_series(state: &State, out: &mut Out, node: &str) {
+fn gpu_series(state: &FleetState, out: &mut SimSeriesList, node: &str) {
     let Some(seat) = state.seats.get(node).filter(|seat| seat.ready) else { return };
     for (index, holder) in seat.slots.iter().enumerate() {
         let gpu = u32::try_from(index).unwrap_or(u32::MAX);
@@ -200,7 +200,7 @@ pub(super) fn uuid(node: &str, gpu: u32) -> String {
     )
 }
 
-fn deployment_series(out: &mut Out, key: &Key, deployment: &Value) {
+fn deployment_series(out: &mut SimSeriesList, key: &ObjectKey, deployment: &Value) {
     let labels = [("namespace", key.namespace.as_str()), ("deployment", key.name.as_str())];
     let read = |pointer: &str| number(deployment, pointer) as f64;
     out.add("kube_deployment_spec_replicas", &labels, read("/spec/replicas"));
@@ -209,7 +209,7 @@ fn deployment_series(out: &mut Out, key: &Key, deployment: &Value) {
     out.add("kube_deployment_status_observed_generation", &labels, read("/status/observedGeneration"));
 }
 
-fn pod_series(out: &mut Out, key: &Key, pod: &Value) {
+fn pod_series(out: &mut SimSeriesList, key: &ObjectKey, pod: &Value) {
     let uid = text(pod, "/metadata/uid");
     let labels = [("namespace", key.namespace.as_str()), ("pod", key.name.as_str()), ("uid", uid)];
     let node = text(pod, "/spec/nodeName");
@@ -236,7 +236,7 @@ fn pod_series(out: &mut Out, key: &Key, pod: &Value) {
     }
 }
 
-fn engine_series(state: &State, out: &mut Out, key: &Key, pod: &Value) {
+fn engine_series(state: &FleetState, out: &mut SimSeriesList, key: &ObjectKey, pod: &Value) {
     let model = text(pod, "/spec/containers/0/args/1");
     if text(pod, "/spec/containers/0/args/0") != "--model" || !condition(pod, "Ready") || is_terminating(pod) {
         return;
@@ -272,11 +272,11 @@ fn engine_series(state: &State, out: &mut Out, key: &Key, pod: &Value) {
 }
 
 /// UIDs of the pods that serve a deployment now.
-pub(super) fn pods_of(state: &State, namespace: &str, deployment: &str) -> Vec<String> {
-    let key = Key::new(Kind::Deployment, namespace, deployment);
+pub(super) fn pods_of(state: &FleetState, namespace: &str, deployment: &str) -> Vec<String> {
+    let key = ObjectKey::new(ObjectKind::Deployment, namespace, deployment);
     let Some(object) = state.get(&key) else { return Vec::new() };
     let labels = texts(object, "/spec/selector/matchLabels");
-    let pods = state.keys(Kind::Pod, namespace).map(|(_, pod)| pod);
+    let pods = state.keys(ObjectKind::Pod, namespace).map(|(_, pod)| pod);
     pods.filter(|pod| !is_terminating(pod))
         .filter(|pod| labels.iter().all(|(name, value)| pod["metadata"]["labels"][name] == value.as_str()))
         .map(|pod| text(pod, "/metadata/uid").to_owned())

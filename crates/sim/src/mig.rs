@@ -4,8 +4,8 @@
 //! Invariant: like the real one it evicts no pod, and does nothing until the label changes.
 
 use super::api::known_node;
-use super::object::{Key, text};
-use super::state::{State, Timer};
+use super::object::{ObjectKey, text};
+use super::state::{FleetState, FleetTimer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub enum MigBehaviour {
 }
 
 /// Gives a node a mig-manager.
-pub(super) fn install(state: &mut State, node: &str, behaviour: MigBehaviour) -> Result<(), String> {
+pub(super) fn install(state: &mut FleetState, node: &str, behaviour: MigBehaviour) -> Result<(), String> {
     known_node(state, node)?;
     let fresh = state.health.mig.insert(node.to_owned(), ("all-disabled".to_owned(), behaviour)).is_none();
     if fresh {
@@ -43,8 +43,8 @@ pub(super) fn install(state: &mut State, node: &str, behaviour: MigBehaviour) ->
 }
 
 /// Called for a node that was written.
-pub(super) fn look(state: &mut State, node: &str) {
-    let wanted = state.get(&Key::node(node)).map(|object| label(object, CONFIG)).unwrap_or_default();
+pub(super) fn look(state: &mut FleetState, node: &str) {
+    let wanted = state.get(&ObjectKey::node(node)).map(|object| label(object, CONFIG)).unwrap_or_default();
     let Some((seen, _)) = state.health.mig.get_mut(node) else { return };
     if *seen == wanted || wanted.is_empty() {
         return;
@@ -52,11 +52,11 @@ pub(super) fn look(state: &mut State, node: &str) {
     seen.clone_from(&wanted);
     set(state, node, STATE, "pending");
     pause(state, node, "paused-for-mig-change");
-    state.after(TAKES, Timer::MigSettles(node.to_owned(), wanted));
+    state.after(TAKES, FleetTimer::MigSettles(node.to_owned(), wanted));
 }
 
 /// The time that a change takes is over.
-pub(super) fn settles(state: &mut State, node: &str, wanted: &str) {
+pub(super) fn settles(state: &mut FleetState, node: &str, wanted: &str) {
     let Some((seen, behaviour)) = state.health.mig.get_mut(node) else { return };
     if seen != wanted {
         return;
@@ -71,7 +71,7 @@ pub(super) fn settles(state: &mut State, node: &str, wanted: &str) {
         set(state, node, STATE, "failed");
         return;
     };
-    state.edit(&Key::node(node), |object| {
+    state.edit(&ObjectKey::node(node), |object| {
         let gpus: u64 = text(object, "/status/capacity/nvidia.com~1gpu").parse().unwrap_or_default();
         for part in ["capacity", "allocatable"] {
             if let Some(devices) = object["status"][part].as_object_mut() {
@@ -102,11 +102,11 @@ fn label(object: &Value, name: &str) -> String {
     object["metadata"]["labels"][name].as_str().unwrap_or_default().to_owned()
 }
 
-fn set(state: &mut State, node: &str, name: &str, value: &str) {
-    state.edit(&Key::node(node), |object| object["metadata"]["labels"][name] = value.into());
+fn set(state: &mut FleetState, node: &str, name: &str, value: &str) {
+    state.edit(&ObjectKey::node(node), |object| object["metadata"]["labels"][name] = value.into());
 }
 
-fn pause(state: &mut State, node: &str, value: &str) {
+fn pause(state: &mut FleetState, node: &str, value: &str) {
     for client in CLIENTS {
         set(state, node, client, value);
     }

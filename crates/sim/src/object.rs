@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// The kinds that the simulated API serves. The order is that of storage alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Kind {
+pub(super) enum ObjectKind {
     Namespace,
     Node,
     Deployment,
@@ -26,8 +26,8 @@ pub(super) enum Kind {
 }
 
 /// One kind's place in the API.
-pub(super) struct Resource {
-    pub kind: Kind,
+pub(super) struct ApiResource {
+    pub kind: ObjectKind,
     pub group: &'static str,
     pub version: &'static str,
     pub plural: &'static str,
@@ -36,74 +36,74 @@ pub(super) struct Resource {
 }
 
 const fn resource(
-    kind: Kind,
+    kind: ObjectKind,
     group: &'static str,
     version: &'static str,
     plural: &'static str,
     name: &'static str,
-) -> Resource {
-    Resource {
+) -> ApiResource {
+    ApiResource {
         kind,
         group,
         version,
         plural,
         name,
-        namespaced: !matches!(kind, Kind::Node | Kind::Namespace | Kind::ResourceSlice),
+        namespaced: !matches!(kind, ObjectKind::Node | ObjectKind::Namespace | ObjectKind::ResourceSlice),
     }
 }
 
-pub(super) const RESOURCES: [Resource; 15] = [
-    resource(Kind::Namespace, "", "v1", "namespaces", "Namespace"),
-    resource(Kind::Node, "", "v1", "nodes", "Node"),
-    resource(Kind::Pod, "", "v1", "pods", "Pod"),
-    resource(Kind::Event, "", "v1", "events", "Event"),
-    resource(Kind::ConfigMap, "", "v1", "configmaps", "ConfigMap"),
-    resource(Kind::Service, "", "v1", "services", "Service"),
-    resource(Kind::NewEvent, "events.k8s.io", "v1", "events", "Event"),
-    resource(Kind::Deployment, "apps", "v1", "deployments", "Deployment"),
-    resource(Kind::StatefulSet, "apps", "v1", "statefulsets", "StatefulSet"),
-    resource(Kind::DaemonSet, "apps", "v1", "daemonsets", "DaemonSet"),
-    resource(Kind::ReplicaSet, "apps", "v1", "replicasets", "ReplicaSet"),
-    resource(Kind::DisruptionBudget, "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
-    resource(Kind::Job, "batch", "v1", "jobs", "Job"),
-    resource(Kind::ResourceSlice, "resource.k8s.io", "v1", "resourceslices", "ResourceSlice"),
-    resource(Kind::Lease, "coordination.k8s.io", "v1", "leases", "Lease"),
+pub(super) const RESOURCES: [ApiResource; 15] = [
+    resource(ObjectKind::Namespace, "", "v1", "namespaces", "Namespace"),
+    resource(ObjectKind::Node, "", "v1", "nodes", "Node"),
+    resource(ObjectKind::Pod, "", "v1", "pods", "Pod"),
+    resource(ObjectKind::Event, "", "v1", "events", "Event"),
+    resource(ObjectKind::ConfigMap, "", "v1", "configmaps", "ConfigMap"),
+    resource(ObjectKind::Service, "", "v1", "services", "Service"),
+    resource(ObjectKind::NewEvent, "events.k8s.io", "v1", "events", "Event"),
+    resource(ObjectKind::Deployment, "apps", "v1", "deployments", "Deployment"),
+    resource(ObjectKind::StatefulSet, "apps", "v1", "statefulsets", "StatefulSet"),
+    resource(ObjectKind::DaemonSet, "apps", "v1", "daemonsets", "DaemonSet"),
+    resource(ObjectKind::ReplicaSet, "apps", "v1", "replicasets", "ReplicaSet"),
+    resource(ObjectKind::DisruptionBudget, "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+    resource(ObjectKind::Job, "batch", "v1", "jobs", "Job"),
+    resource(ObjectKind::ResourceSlice, "resource.k8s.io", "v1", "resourceslices", "ResourceSlice"),
+    resource(ObjectKind::Lease, "coordination.k8s.io", "v1", "leases", "Lease"),
 ];
 
-impl Kind {
+impl ObjectKind {
     /// The resource of this kind in the table.
-    pub fn resource(self) -> &'static Resource {
+    pub fn resource(self) -> &'static ApiResource {
         RESOURCES.iter().find(|r| r.kind == self).expect("every kind is in the table")
     }
 
     /// The kind that a controller reference names.
-    pub fn named(name: &str) -> Option<Kind> {
+    pub fn named(name: &str) -> Option<ObjectKind> {
         RESOURCES.iter().find(|r| r.name == name).map(|r| r.kind)
     }
 }
 
 /// Where an object is kept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
-    pub kind: Kind,
+pub(super) struct ObjectKey {
+    pub kind: ObjectKind,
     pub namespace: String,
     pub name: String,
 }
 
-impl Key {
+impl ObjectKey {
     /// The key of an object; `namespace` is empty for cluster-wide kinds.
-    pub fn new(kind: Kind, namespace: &str, name: &str) -> Key {
-        Key { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    pub fn new(kind: ObjectKind, namespace: &str, name: &str) -> ObjectKey {
+        ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     /// The key of a node.
-    pub fn node(name: &str) -> Key {
-        Key::new(Kind::Node, "", name)
+    pub fn node(name: &str) -> ObjectKey {
+        ObjectKey::new(ObjectKind::Node, "", name)
     }
 
     /// The key in the object's metadata.
-    pub fn of(kind: Kind, object: &Value) -> Key {
-        Key::new(kind, text(object, "/metadata/namespace"), text(object, "/metadata/name"))
+    pub fn of(kind: ObjectKind, object: &Value) -> ObjectKey {
+        ObjectKey::new(kind, text(object, "/metadata/namespace"), text(object, "/metadata/name"))
     }
 }
 
@@ -159,15 +159,15 @@ pub(super) fn set_condition(object: &mut Value, kind: &str, word: &str, reason: 
 }
 
 /// The controlling owner: kind and name.
-pub(super) fn controller(object: &Value) -> Option<(Kind, &str)> {
+pub(super) fn controller(object: &Value) -> Option<(ObjectKind, &str)> {
     let owner = list(object, "/metadata/ownerReferences")
         .iter()
         .find(|o| o.get("controller").and_then(Value::as_bool).unwrap_or_default())?;
-    Some((Kind::named(text(owner, "/kind"))?, text(owner, "/name")))
+    Some((ObjectKind::named(text(owner, "/kind"))?, text(owner, "/name")))
 }
 
 /// A reference that makes `owner` the controller of another object.
-pub(super) fn owner_reference(kind: Kind, owner: &Value) -> Value {
+pub(super) fn owner_reference(kind: ObjectKind, owner: &Value) -> Value {
     let resource = kind.resource();
     serde_json::json!([{
         "apiVersion": format!("{}/{}", resource.group, resource.version),

@@ -79,10 +79,10 @@ pub(super) fn json_patch(target: &mut Value, operations: &Value) -> Result<(), S
         match text(operation, "/op") {
             "test" if target.pointer(path) == Some(&value) => {}
             "test" => return Err(format!("testing value {path} failed")),
-            "add" => set(target, path, value, Place::Insert)?,
+            "add" => set(target, path, value, PatchMode::Insert)?,
             "replace" => {
                 target.pointer(path).ok_or_else(|| format!("replace operation does not apply: {path} is missing"))?;
-                set(target, path, value, Place::Overwrite)?;
+                set(target, path, value, PatchMode::Overwrite)?;
             }
             "remove" => remove(target, path)?,
             other => return Err(format!("the operation `{other}` is not served by the simulated fleet")),
@@ -92,7 +92,7 @@ pub(super) fn json_patch(target: &mut Value, operations: &Value) -> Result<(), S
 }
 
 #[derive(PartialEq)]
-enum Place {
+enum PatchMode {
     Insert,
     Overwrite,
 }
@@ -102,7 +102,7 @@ fn split(path: &str) -> Result<(&str, String), String> {
     Ok((parent, last.replace("~1", "/").replace("~0", "~")))
 }
 
-fn set(target: &mut Value, path: &str, value: Value, place: Place) -> Result<(), String> {
+fn set(target: &mut Value, path: &str, value: Value, place: PatchMode) -> Result<(), String> {
     let (parent, last) = split(path)?;
     match target.pointer_mut(parent) {
         Some(Value::Object(object)) => {
@@ -112,8 +112,8 @@ fn set(target: &mut Value, path: &str, value: Value, place: Place) -> Result<(),
         Some(Value::Array(items)) => {
             let index: usize = last.parse().map_err(|_| format!("`{last}` is not an index"))?;
             match place {
-                Place::Overwrite if index < items.len() => items[index] = value,
-                Place::Insert if index <= items.len() => items.insert(index, value),
+                PatchMode::Overwrite if index < items.len() => items[index] = value,
+                PatchMode::Insert if index <= items.len() => items.insert(index, value),
                 _ => return Err(format!("{path} is out of range")),
             }
         }

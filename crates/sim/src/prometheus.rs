@@ -3,10 +3,10 @@
 //! Invariant: an expression that is not understood is a 400 with Prometheus' words, never an empty answer that reads
 //! like "all is well".
 
-use super::answer::Answer;
-use super::api::Request;
-use super::metrics::{self, Series};
-use super::state::State;
+use super::answer::SimResponse;
+use super::api::SimRequest;
+use super::metrics::{self, SimSeries};
+use super::state::FleetState;
 use crate::model::{Labels, Time};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -31,9 +31,9 @@ impl SimSample {
 
 /// Expression → its answer. White space does not count.
 #[derive(Default)]
-pub(super) struct Table(BTreeMap<String, Vec<SimSample>>);
+pub(super) struct QueryTable(BTreeMap<String, Vec<SimSample>>);
 
-impl Table {
+impl QueryTable {
     /// Sets the answer to this expression.
     pub fn set(&mut self, expression: &str, samples: Vec<SimSample>) {
         self.0.insert(bare(expression), samples);
@@ -45,7 +45,7 @@ fn bare(expression: &str) -> String {
 }
 
 /// GET or POST /api/v1/query.
-pub(super) fn query(state: &State, request: &Request) -> Answer {
+pub(super) fn query(state: &FleetState, request: &SimRequest) -> SimResponse {
     let form: Vec<(String, String)> = url::form_urlencoded::parse(&request.body).into_owned().collect();
     let find = |name: &str| {
         let body = form.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
@@ -63,14 +63,14 @@ pub(super) fn query(state: &State, request: &Request) -> Answer {
         Ok(samples) => {
             let result: Vec<Value> =
                 samples.iter().map(|s| json!({"metric": s.labels, "value": [at, number(s.value)]})).collect();
-            Answer::ok(json!({"status": "success", "data": {"resultType": "vector", "result": result}}))
+            SimResponse::ok(json!({"status": "success", "data": {"resultType": "vector", "result": result}}))
         }
         Err(why) => bad(&why),
     }
 }
 
-fn bad(why: &str) -> Answer {
-    Answer::json(400, json!({"status": "error", "errorType": "bad_data", "error": why}))
+fn bad(why: &str) -> SimResponse {
+    SimResponse::json(400, json!({"status": "error", "errorType": "bad_data", "error": why}))
 }
 
 fn seconds(time: Time) -> f64 {
@@ -88,7 +88,7 @@ fn number(value: f64) -> String {
     }
 }
 
-fn evaluate(state: &State, expression: &str) -> Result<Vec<SimSample>, String> {
+fn evaluate(state: &FleetState, expression: &str) -> Result<Vec<SimSample>, String> {
     let expression = expression.trim();
     if let Some(samples) = state.table.0.get(&bare(expression)) {
         return Ok(samples.clone());
@@ -110,8 +110,8 @@ fn evaluate(state: &State, expression: &str) -> Result<Vec<SimSample>, String> {
     select(state, expression)
 }
 
-type Fold = fn(&[f64]) -> f64;
-const FOLDS: [(&str, Fold); 4] = [
+type FoldFunction = fn(&[f64]) -> f64;
+const FOLDS: [(&str, FoldFunction); 4] = [
     ("sum", |v| v.iter().sum()),
     ("max", |v| v.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
     ("min", |v| v.iter().copied().fold(f64::INFINITY, f64::min)),
@@ -120,7 +120,7 @@ const FOLDS: [(&str, Fold); 4] = [
 
 /// `name{label="value",other=~"regex"}`; an expression of another kind is an empty answer if it parses as one that a
 /// test could have set; only the caller can decide that, so it is refused.
-fn select(state: &State, expression: &str) -> Result<Vec<SimSample>, String> {
+fn select(state: &FleetState, expression: &str) -> Result<Vec<SimSample>, String> {
     let (name, matchers) = match expression.split_once('{') {
         Some((name, rest)) => (name.trim(), rest.strip_suffix('}').ok_or_else(|| unknown(expression))?),
         None => (expression, ""),
@@ -130,7 +130,7 @@ fn select(state: &State, expression: &str) -> Result<Vec<SimSample>, String> {
     }
     let mut tests = Vec::new();
     for part in matchers.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-        tests.push(Test::parse(part).ok_or_else(|| unknown(expression))?);
+        tests.push(SeriesMatcher::parse(part).ok_or_else(|| unknown(expression))?);
     }
     let found = metrics::all(state).into_iter().filter(|s| s.name == name);
     Ok(found.filter(|s| tests.iter().all(|t| t.passes(s))).map(sample).collect())
@@ -143,19 +143,19 @@ fn unknown(expression: &str) -> String {
     )
 }
 
-fn sample(series: Series) -> SimSample {
+fn sample(series: SimSeries) -> SimSample {
     let name = std::iter::once(("__name__", series.name.to_owned()));
     SimSample { labels: name.chain(series.labels).collect(), value: series.value }
 }
 
-struct Test {
+struct SeriesMatcher {
     label: String,
     regex: Regex,
     wanted: bool,
 }
 
-impl Test {
-    fn parse(part: &str) -> Option<Test> {
+impl SeriesMatcher {
+    fn parse(part: &str) -> Option<SeriesMatcher> {
         let at = part.find(['=', '!'])?;
         let (label, rest) = part.split_at(at);
         let (operator, value) = rest.split_at(rest.find('"')?);
@@ -167,10 +167,14 @@ impl Test {
             "!~" => (false, value.to_owned()),
             _ => return None,
         };
-        Some(Test { label: label.trim().to_owned(), regex: Regex::new(&format!("^(?:{pattern})$")).ok()?, wanted })
+        Some(SeriesMatcher {
+            label: label.trim().to_owned(),
+            regex: Regex::new(&format!("^(?:{pattern})$")).ok()?,
+            wanted,
+        })
     }
 
-    fn passes(&self, series: &Series) -> bool {
+    fn passes(&self, series: &SimSeries) -> bool {
         let value = series.labels.iter().find(|(name, _)| *name == self.label).map_or("", |(_, value)| value);
         self.regex.is_match(value) == self.wanted
     }

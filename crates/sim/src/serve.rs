@@ -2,14 +2,14 @@
 //!
 //! Invariant: whether a cut request was done or not is decided by its trouble alone, never by timing.
 
-use super::answer::{Answer, Body};
-use super::api::{self, Request};
+use super::answer::{SimBody, SimResponse};
+use super::api::{self, SimRequest};
 use super::controllers::settle;
-use super::effects::Asked;
-use super::health::{Fault, Trouble};
+use super::effects::ReceivedRequest;
+use super::health::{RequestFault, SimFault};
 use super::prometheus::SimSample;
-use super::state::State;
-use super::watch::{self, Stream};
+use super::state::FleetState;
+use super::watch::{self, ResponseStream};
 use super::{metrics, prometheus};
 use crate::clock::Clock;
 use crate::limits;
@@ -25,20 +25,20 @@ use tokio::net::TcpListener;
 
 /// The state, shared between the socket and the Rust API.
 #[derive(Clone)]
-pub(super) struct Shared {
-    state: Arc<Mutex<State>>,
+pub(super) struct SharedFleet {
+    state: Arc<Mutex<FleetState>>,
     clock: Arc<dyn Clock>,
 }
 
-impl Shared {
+impl SharedFleet {
     /// The state behind a lock, with its clock.
-    pub fn new(state: State) -> Shared {
+    pub fn new(state: FleetState) -> SharedFleet {
         let clock = state.options.clock.clone();
-        Shared { state: Arc::new(Mutex::new(state)), clock }
+        SharedFleet { state: Arc::new(Mutex::new(state)), clock }
     }
 
     /// The state as it is now: everything due has happened.
-    pub fn lock(&self) -> MutexGuard<'_, State> {
+    pub fn lock(&self) -> MutexGuard<'_, FleetState> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         settle(&mut state, self.clock.now());
         state
@@ -48,10 +48,10 @@ impl Shared {
 /// Why a connection ends without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the simulated fleet closed the connection")]
-struct Cut;
+struct ConnectionCut;
 
 /// Accepts connections until it is dropped.
-pub(super) async fn run(listener: TcpListener, shared: Shared) {
+pub(super) async fn run(listener: TcpListener, shared: SharedFleet) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
@@ -69,12 +69,15 @@ pub(super) async fn run(listener: TcpListener, shared: Shared) {
     }
 }
 
-async fn answer(shared: Shared, request: hyper::Request<Incoming>) -> Result<Response<Stream>, Cut> {
+async fn answer(
+    shared: SharedFleet,
+    request: hyper::Request<Incoming>,
+) -> Result<Response<ResponseStream>, ConnectionCut> {
     let (parts, body) = request.into_parts();
-    let body = Limited::new(body, limits::SIM_BODY_BYTES).collect().await.map_err(|_| Cut)?.to_bytes();
+    let body = Limited::new(body, limits::SIM_BODY_BYTES).collect().await.map_err(|_| ConnectionCut)?.to_bytes();
     let header = |name| parts.headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default();
-    let request = Request {
+    let request = SimRequest {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
@@ -85,39 +88,48 @@ async fn answer(shared: Shared, request: hyper::Request<Incoming>) -> Result<Res
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let is_ours = path.starts_with("/sim/") || path == "/metrics";
     let trouble = if is_ours { None } else { shared.lock().health.meet(&request.method, &path) };
-    if matches!(trouble, None | Some(Trouble::Stall | Trouble::Delay { .. }))
+    if matches!(trouble, None | Some(RequestFault::Stall | RequestFault::Delay { .. }))
         && let Some(watched) = asked_to_watch(&shared, &request, &path)
     {
-        let is_stalled = trouble == Some(Trouble::Stall);
+        let is_stalled = trouble == Some(RequestFault::Stall);
         return Ok(watched.map_or_else(encode, |watched| watch::stream(shared.clone(), watched, is_stalled)));
     }
     let answer = answer_in_trouble(&shared, &request, path, trouble.as_ref());
-    if let Some(Trouble::Delay { millis }) = trouble {
+    if let Some(RequestFault::Delay { millis }) = trouble {
         shared.clock.sleep_for(std::time::Duration::from_millis(millis)).await;
     }
-    answer.map(encode).ok_or(Cut)
+    answer.map(encode).ok_or(ConnectionCut)
 }
 
-fn asked_to_watch(shared: &Shared, request: &Request, path: &str) -> Option<Result<watch::Watched, Answer>> {
+fn asked_to_watch(
+    shared: &SharedFleet,
+    request: &SimRequest,
+    path: &str,
+) -> Option<Result<watch::SimWatchOptions, SimResponse>> {
     let mut state = shared.lock();
     let watched = api::watched(&state, request)?;
     let (at, code) = (state.now, watched.as_ref().map_or_else(|refusal| refusal.code, |_| 200));
-    state.effects.ask(Asked { at, method: request.method.clone(), path: path.to_owned(), code });
+    state.effects.ask(ReceivedRequest { at, method: request.method.clone(), path: path.to_owned(), code });
     Some(watched)
 }
 
 /// Performs the request as far as its trouble lets it; `None` if no answer is sent.
-fn answer_in_trouble(shared: &Shared, request: &Request, path: String, trouble: Option<&Trouble>) -> Option<Answer> {
+fn answer_in_trouble(
+    shared: &SharedFleet,
+    request: &SimRequest,
+    path: String,
+    trouble: Option<&RequestFault>,
+) -> Option<SimResponse> {
     let mut state = shared.lock();
     let before = state.effects.applied.len();
-    let back = if let Some(Trouble::Stale { versions }) = trouble { *versions } else { 0 };
+    let back = if let Some(RequestFault::Stale { versions }) = trouble { *versions } else { 0 };
     let (answer, is_heard) = match trouble {
-        Some(Trouble::Cut) => (None, false),
-        Some(Trouble::Status { code, retry_after }) => (Some(Answer::fault(*code, *retry_after)), true),
-        Some(Trouble::LoseReply) => (Some(route(&mut state, request, back)), false),
-        Some(Trouble::Garbage) => {
+        Some(RequestFault::Cut) => (None, false),
+        Some(RequestFault::Status { code, retry_after }) => (Some(SimResponse::fault(*code, *retry_after)), true),
+        Some(RequestFault::LoseReply) => (Some(route(&mut state, request, back)), false),
+        Some(RequestFault::Garbage) => {
             route(&mut state, request, back);
-            (Some(Answer::text("application/json", "<html>garbage".to_owned())), true)
+            (Some(SimResponse::text("application/json", "<html>garbage".to_owned())), true)
         }
         _ => (Some(route(&mut state, request, back)), true),
     };
@@ -126,15 +138,15 @@ fn answer_in_trouble(shared: &Shared, request: &Request, path: String, trouble: 
     }
     if !path.starts_with("/sim/") {
         let (at, code) = (state.now, answer.as_ref().map_or(0, |a| a.code));
-        state.effects.ask(Asked { at, method: request.method.clone(), path, code });
+        state.effects.ask(ReceivedRequest { at, method: request.method.clone(), path, code });
     }
     answer.filter(|_| is_heard)
 }
 
-fn encode(answer: Answer) -> Response<Stream> {
+fn encode(answer: SimResponse) -> Response<ResponseStream> {
     let (kind, body) = match answer.body {
-        Body::Json(value) => ("application/json", value.to_string()),
-        Body::Text(kind, text) => (kind, text),
+        SimBody::Json(value) => ("application/json", value.to_string()),
+        SimBody::Text(kind, text) => (kind, text),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -145,12 +157,12 @@ fn encode(answer: Answer) -> Response<Stream> {
     response
 }
 
-fn route(state: &mut State, request: &Request, back: usize) -> Answer {
+fn route(state: &mut FleetState, request: &SimRequest, back: usize) -> SimResponse {
     let method = request.method.as_str();
     match (method, request.path.as_str()) {
-        ("GET", "/metrics") => Answer::text("text/plain; version=0.0.4; charset=utf-8", metrics::page(state)),
+        ("GET", "/metrics") => SimResponse::text("text/plain; version=0.0.4; charset=utf-8", metrics::page(state)),
         ("GET" | "POST", "/api/v1/query") => prometheus::query(state, request),
-        ("GET", "/-/ready" | "/-/healthy") => Answer::text("text/plain; charset=utf-8", "ok".to_owned()),
+        ("GET", "/-/ready" | "/-/healthy") => SimResponse::text("text/plain; charset=utf-8", "ok".to_owned()),
         (_, path) if path.starts_with("/sim/") => control(state, request).unwrap_or_else(|refusal| refusal),
         _ => api::handle(state, request, back),
     }
@@ -158,7 +170,7 @@ fn route(state: &mut State, request: &Request, back: usize) -> Answer {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Repair {
+struct RepairRequest {
     node: String,
     #[serde(default)]
     gpu: Option<u32>,
@@ -166,24 +178,25 @@ struct Repair {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Script {
+struct ScriptedQuery {
     expression: String,
     samples: Vec<SimSample>,
 }
 
 /// The fleet's own doors for tests and the demo, where no trouble is met.
-fn control(state: &mut State, request: &Request) -> Result<Answer, Answer> {
-    fn read<T: for<'de> Deserialize<'de>>(request: &Request) -> Result<T, Answer> {
-        serde_json::from_slice(&request.body).map_err(|e| Answer::bad_request(format!("cannot read the body: {e}")))
+fn control(state: &mut FleetState, request: &SimRequest) -> Result<SimResponse, SimResponse> {
+    fn read<T: for<'de> Deserialize<'de>>(request: &SimRequest) -> Result<T, SimResponse> {
+        serde_json::from_slice(&request.body)
+            .map_err(|e| SimResponse::bad_request(format!("cannot read the body: {e}")))
     }
     let done = |result: Result<(), String>| match result {
-        Ok(()) => Ok(Answer::ok(json!({"done": true}))),
-        Err(why) => Err(Answer::bad_request(why)),
+        Ok(()) => Ok(SimResponse::ok(json!({"done": true}))),
+        Err(why) => Err(SimResponse::bad_request(why)),
     };
     match (request.method.as_str(), request.path.as_str()) {
-        ("POST", "/sim/fault") => done(api::inject(state, read::<Fault>(request)?)),
+        ("POST", "/sim/fault") => done(api::inject(state, read::<SimFault>(request)?)),
         ("POST", "/sim/repair") => {
-            let repair: Repair = read(request)?;
+            let repair: RepairRequest = read(request)?;
             done(api::mend(state, &repair.node, repair.gpu))
         }
         ("POST", "/sim/calm") => {
@@ -192,22 +205,22 @@ fn control(state: &mut State, request: &Request) -> Result<Answer, Answer> {
             done(Ok(()))
         }
         ("POST", "/sim/prometheus") => {
-            let script: Script = read(request)?;
+            let script: ScriptedQuery = read(request)?;
             state.table.set(&script.expression, script.samples);
             done(Ok(()))
         }
-        ("GET", "/sim/effects") => Ok(Answer::ok(json!(state.effects.applied))),
-        ("GET", "/sim/requests") => Ok(Answer::ok(json!(state.effects.asked))),
-        ("GET", "/sim/state") => Ok(Answer::ok(overview(state))),
-        _ => Err(Answer::no_such_path()),
+        ("GET", "/sim/effects") => Ok(SimResponse::ok(json!(state.effects.applied))),
+        ("GET", "/sim/requests") => Ok(SimResponse::ok(json!(state.effects.asked))),
+        ("GET", "/sim/state") => Ok(SimResponse::ok(overview(state))),
+        _ => Err(SimResponse::no_such_path()),
     }
 }
 
 /// The fleet at a glance.
-fn overview(state: &State) -> Value {
-    use super::object::{Kind, condition, gpus_wanted, is_terminating, number, text};
+fn overview(state: &FleetState) -> Value {
+    use super::object::{ObjectKind, condition, gpus_wanted, is_terminating, number, text};
     let nodes: Vec<Value> = state
-        .keys(Kind::Node, "")
+        .keys(ObjectKind::Node, "")
         .map(|(key, node)| {
             let seat = state.seats.get(&key.name).cloned().unwrap_or_default();
             let sick =
@@ -218,7 +231,7 @@ fn overview(state: &State) -> Value {
         })
         .collect();
     let pods: Vec<Value> = state
-        .keys(Kind::Pod, "")
+        .keys(ObjectKind::Pod, "")
         .map(|(key, pod)| {
             json!({"namespace": key.namespace, "name": key.name, "node": text(pod, "/spec/nodeName"),
                 "phase": text(pod, "/status/phase"), "ready": condition(pod, "Ready"),
@@ -226,7 +239,7 @@ fn overview(state: &State) -> Value {
         })
         .collect();
     let deployments: Vec<Value> = state
-        .keys(Kind::Deployment, "")
+        .keys(ObjectKind::Deployment, "")
         .map(|(key, d)| {
             json!({"namespace": key.namespace, "name": key.name, "replicas": number(d, "/spec/replicas"),
                 "ready": number(d, "/status/readyReplicas"), "updated": number(d, "/status/updatedReplicas")})

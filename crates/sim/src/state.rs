@@ -2,10 +2,10 @@
 //!
 //! Invariant: every change goes through `put` or `remove`, so versions, indexes and history cannot disagree.
 
-use super::effects::Effects;
-use super::health::Health;
-use super::object::{self, Key, Kind, condition, fnv, gpus_wanted, list, number, text};
-use super::{SimOptions, prometheus::Table};
+use super::effects::EffectLog;
+use super::health::FleetHealth;
+use super::object::{self, ObjectKey, ObjectKind, condition, fnv, gpus_wanted, list, number, text};
+use super::{SimOptions, prometheus::QueryTable};
 use crate::limits;
 use crate::model::Time;
 use serde_json::Value;
@@ -14,40 +14,40 @@ use std::sync::Arc;
 
 /// A change that will happen by itself at some time.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Timer {
+pub(super) enum FleetTimer {
     /// The pod's containers are up.
-    PodStarts(Key, String),
+    PodStarts(ObjectKey, String),
     /// The pod's containers have stopped.
-    PodGone(Key, String),
+    PodGone(ObjectKey, String),
     /// Pods on a node that is still not ready are deleted.
     NodeLost(String),
     /// The node repairs itself, if it is still empty.
     Heals(String),
     /// The pod of a Job has ended by itself.
-    PodEnds(Key, String),
+    PodEnds(ObjectKey, String),
     /// A Job's own deadline.
-    JobLate(Key, String),
+    JobLate(ObjectKey, String),
     /// A Job that has ended is kept no longer.
-    JobForgotten(Key, String),
+    JobForgotten(ObjectKey, String),
     /// The node's mig-manager is done with this configuration.
     MigSettles(String, String),
 }
 
 /// The scheduler's view of a node.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seat {
+pub(super) struct SchedulerNode {
     pub ready: bool,
     pub schedulable: bool,
     /// key and effect of taints that keep pods away
     pub taints: Vec<String>,
     pub allocatable: u32,
     /// Who holds which GPU.
-    pub slots: Vec<Option<Key>>,
+    pub slots: Vec<Option<ObjectKey>>,
     /// GPUs that pods hold: counted along, since the scheduler reads every seat for every pod.
     used: u32,
 }
 
-impl Seat {
+impl SchedulerNode {
     /// GPUs that no pod holds.
     pub fn free(&self) -> u32 {
         self.allocatable.saturating_sub(self.used)
@@ -56,48 +56,48 @@ impl Seat {
 
 /// One change of one object: its state before and after.
 #[derive(Debug, Clone)]
-pub(super) struct Change {
+pub(super) struct ObjectChange {
     pub version: u64,
-    pub key: Key,
+    pub key: ObjectKey,
     pub old: Option<Arc<Value>>,
     pub new: Option<Arc<Value>>,
 }
 
-pub(super) struct State {
+pub(super) struct FleetState {
     pub options: SimOptions,
     pub now: Time,
-    pub objects: BTreeMap<Key, Arc<Value>>,
+    pub objects: BTreeMap<ObjectKey, Arc<Value>>,
     pub version: u64,
     /// The object that each of the last changes replaced, newest last.
-    before: VecDeque<(Key, Option<Arc<Value>>)>,
+    before: VecDeque<(ObjectKey, Option<Arc<Value>>)>,
     /// The last changes as watches send them, oldest first.
-    pub changes: VecDeque<Change>,
+    pub changes: VecDeque<ObjectChange>,
     /// Grows when watches under way are to end.
     pub watch_age: u64,
-    pub timers: BTreeMap<(Time, u64), Timer>,
+    pub timers: BTreeMap<(Time, u64), FleetTimer>,
     timer_no: u64,
     uids: u64,
-    pub pods_on: BTreeMap<String, BTreeSet<Key>>,
-    pub owned: BTreeMap<Key, BTreeSet<Key>>,
-    pub seats: BTreeMap<String, Seat>,
-    pub unscheduled: BTreeSet<Key>,
+    pub pods_on: BTreeMap<String, BTreeSet<ObjectKey>>,
+    pub owned: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    pub seats: BTreeMap<String, SchedulerNode>,
+    pub unscheduled: BTreeSet<ObjectKey>,
     /// Workloads and nodes that a controller has to look at.
-    pub dirty: BTreeSet<Key>,
+    pub dirty: BTreeSet<ObjectKey>,
     /// Room may have appeared, so waiting pods are tried again.
     pub room: bool,
     /// The fleet is being made: pods start at once.
     pub is_building: bool,
-    pub health: Health,
-    pub effects: Effects,
-    pub table: Table,
+    pub health: FleetHealth,
+    pub effects: EffectLog,
+    pub table: QueryTable,
 }
 
-impl State {
+impl FleetState {
     /// The fleet's state before its objects are built.
-    pub fn new(options: SimOptions) -> State {
+    pub fn new(options: SimOptions) -> FleetState {
         let now = options.clock.now();
-        let health = Health::new(options.seed);
-        State {
+        let health = FleetHealth::new(options.seed);
+        FleetState {
             options,
             now,
             objects: BTreeMap::new(),
@@ -116,26 +116,27 @@ impl State {
             room: false,
             is_building: true,
             health,
-            effects: Effects::default(),
-            table: Table::default(),
+            effects: EffectLog::default(),
+            table: QueryTable::default(),
         }
     }
 
     /// The object of this key.
-    pub fn get(&self, key: &Key) -> Option<&Value> {
+    pub fn get(&self, key: &ObjectKey) -> Option<&Value> {
         self.objects.get(key).map(Arc::as_ref)
     }
 
     /// The object as it was `back` changes of the whole fleet ago.
-    pub fn get_stale(&self, key: &Key, back: usize) -> Option<Arc<Value>> {
+    pub fn get_stale(&self, key: &ObjectKey, back: usize) -> Option<Arc<Value>> {
         let from = self.before.len().saturating_sub(back);
         let oldest = self.before.iter().skip(from).find(|(k, _)| k == key);
         oldest.map_or_else(|| self.objects.get(key).cloned(), |(_, was)| was.clone())
     }
 
     /// All objects of a kind, in a namespace unless that is empty, as they were `back` changes ago.
-    pub fn list(&self, kind: Kind, namespace: &str, back: usize) -> Vec<Arc<Value>> {
-        let mut found: BTreeMap<&Key, Arc<Value>> = self.keys(kind, namespace).map(|(k, v)| (k, v.clone())).collect();
+    pub fn list(&self, kind: ObjectKind, namespace: &str, back: usize) -> Vec<Arc<Value>> {
+        let mut found: BTreeMap<&ObjectKey, Arc<Value>> =
+            self.keys(kind, namespace).map(|(k, v)| (k, v.clone())).collect();
         for (key, was) in self.before.iter().rev().take(back) {
             if key.kind == kind && (namespace.is_empty() || key.namespace == namespace) {
                 match was {
@@ -148,23 +149,23 @@ impl State {
     }
 
     /// The objects of a kind, in one namespace; in all where it is empty.
-    pub fn keys(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+    pub fn keys(&self, kind: ObjectKind, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Arc<Value>)> {
         let only = namespace.to_owned();
         self.objects
-            .range(Key::new(kind, namespace, "")..)
+            .range(ObjectKey::new(kind, namespace, "")..)
             .take_while(move |(k, _)| k.kind == kind && (only.is_empty() || k.namespace == only))
     }
 
     /// Stores an object, unless it is there already. Returns whether it changed.
-    pub fn put(&mut self, kind: Kind, mut value: Value) -> bool {
-        let key = Key::of(kind, &value);
+    pub fn put(&mut self, kind: ObjectKind, mut value: Value) -> bool {
+        let key = ObjectKey::of(kind, &value);
         let old = self.objects.get(&key).cloned();
         if let Some(old) = &old {
             value["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             if **old == value {
                 return false;
             }
-            if matches!(kind, Kind::Deployment | Kind::StatefulSet) && old["spec"] != value["spec"] {
+            if matches!(kind, ObjectKind::Deployment | ObjectKind::StatefulSet) && old["spec"] != value["spec"] {
                 value["metadata"]["generation"] = (number(old, "/metadata/generation") + 1).into();
             }
         }
@@ -179,21 +180,21 @@ impl State {
     }
 
     /// Takes an object away.
-    pub fn remove(&mut self, key: &Key) {
+    pub fn remove(&mut self, key: &ObjectKey) {
         let Some(old) = self.objects.remove(key) else { return };
         self.version += 1;
         self.unindex(key, Some(&old));
-        if key.kind == Kind::Node {
+        if key.kind == ObjectKind::Node {
             self.seats.remove(&key.name);
         }
-        if key.kind == Kind::Pod {
+        if key.kind == ObjectKind::Pod {
             self.release(key, text(&old, "/spec/nodeName"));
         }
         self.remember(key.clone(), Some(old), None);
     }
 
     /// Edits a copy of an object and stores it.
-    pub fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Value)) -> bool {
+    pub fn edit(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Value)) -> bool {
         let Some(value) = self.get(key) else { return false };
         let mut value = value.clone();
         change(&mut value);
@@ -201,7 +202,7 @@ impl State {
     }
 
     /// Sets a timer `wait` from now.
-    pub fn after(&mut self, wait: std::time::Duration, timer: Timer) {
+    pub fn after(&mut self, wait: std::time::Duration, timer: FleetTimer) {
         self.timer_no += 1;
         self.timers.insert((self.now + wait, self.timer_no), timer);
     }
@@ -226,9 +227,9 @@ impl State {
         self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
-    fn remember(&mut self, key: Key, old: Option<Arc<Value>>, new: Option<Arc<Value>>) {
+    fn remember(&mut self, key: ObjectKey, old: Option<Arc<Value>>, new: Option<Arc<Value>>) {
         if !self.is_building {
-            self.changes.push_back(Change { version: self.version, key: key.clone(), old: old.clone(), new });
+            self.changes.push_back(ObjectChange { version: self.version, key: key.clone(), old: old.clone(), new });
             if self.changes.len() > limits::SIM_CHANGES {
                 self.changes.pop_front();
             }
@@ -239,12 +240,12 @@ impl State {
         }
     }
 
-    fn owner_key(key: &Key, value: &Value) -> Option<Key> {
+    fn owner_key(key: &ObjectKey, value: &Value) -> Option<ObjectKey> {
         let (kind, name) = object::controller(value)?;
-        Some(Key::new(kind, &key.namespace, name))
+        Some(ObjectKey::new(kind, &key.namespace, name))
     }
 
-    fn unindex(&mut self, key: &Key, old: Option<&Value>) {
+    fn unindex(&mut self, key: &ObjectKey, old: Option<&Value>) {
         let Some(old) = old else { return };
         if let Some(owner) = Self::owner_key(key, old) {
             self.touch(&owner);
@@ -252,7 +253,7 @@ impl State {
                 set.remove(key);
             }
         }
-        if key.kind == Kind::Pod {
+        if key.kind == ObjectKind::Pod {
             self.unscheduled.remove(key);
             if let Some(set) = self.pods_on.get_mut(text(old, "/spec/nodeName")) {
                 set.remove(key);
@@ -260,28 +261,28 @@ impl State {
         }
     }
 
-    fn index(&mut self, key: &Key, value: &Value) {
+    fn index(&mut self, key: &ObjectKey, value: &Value) {
         if let Some(owner) = Self::owner_key(key, value) {
             self.touch(&owner);
             self.owned.entry(owner).or_default().insert(key.clone());
         }
         match key.kind {
-            Kind::Pod => {
+            ObjectKind::Pod => {
                 let node = text(value, "/spec/nodeName");
                 if node.is_empty() {
                     self.unscheduled.insert(key.clone());
                     self.room = true;
                 } else {
                     self.pods_on.entry(node.to_owned()).or_default().insert(key.clone());
-                    self.dirty.insert(Key::node(node));
+                    self.dirty.insert(ObjectKey::node(node));
                 }
             }
-            Kind::Node => {
+            ObjectKind::Node => {
                 self.seat(key, value);
                 self.dirty.insert(key.clone());
                 self.room = true;
             }
-            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
+            ObjectKind::Deployment | ObjectKind::StatefulSet | ObjectKind::DaemonSet | ObjectKind::Job => {
                 self.dirty.insert(key.clone());
             }
             _ => {}
@@ -289,8 +290,8 @@ impl State {
     }
 
     /// Marks the workload behind an owner for its controller: a ReplicaSet's is its Deployment.
-    fn touch(&mut self, owner: &Key) {
-        if owner.kind != Kind::ReplicaSet {
+    fn touch(&mut self, owner: &ObjectKey) {
+        if owner.kind != ObjectKind::ReplicaSet {
             self.dirty.insert(owner.clone());
             return;
         }
@@ -300,7 +301,7 @@ impl State {
         }
     }
 
-    fn seat(&mut self, key: &Key, node: &Value) {
+    fn seat(&mut self, key: &ObjectKey, node: &Value) {
         let capacity = gpus(node, "/status/capacity/nvidia.com~1gpu");
         let seat = self.seats.entry(key.name.clone()).or_default();
         seat.slots.resize(capacity as usize, None);
@@ -316,7 +317,7 @@ impl State {
     }
 
     /// Gives a pod the first free healthy GPUs of a node.
-    pub fn occupy(&mut self, key: &Key, pod: &Value, node: &str) {
+    pub fn occupy(&mut self, key: &ObjectKey, pod: &Value, node: &str) {
         let mut left = gpus_wanted(pod);
         let health = &self.health;
         let Some(seat) = self.seats.get_mut(node) else { return };
@@ -329,7 +330,7 @@ impl State {
         }
     }
 
-    fn release(&mut self, key: &Key, node: &str) {
+    fn release(&mut self, key: &ObjectKey, node: &str) {
         let Some(seat) = self.seats.get_mut(node) else { return };
         for slot in seat.slots.iter_mut().filter(|s| s.as_ref() == Some(key)) {
             *slot = None;

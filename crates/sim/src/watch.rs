@@ -2,11 +2,11 @@
 //!
 //! Invariant: a watch sends every change after its version in order, or sends 410 and ends; it never leaves one out.
 
-use super::object::{Key, Kind, text};
-use super::selector::Selector;
-use super::serve::Shared;
-use super::state::{Change, State};
-use super::{answer::Answer, api};
+use super::object::{ObjectKey, ObjectKind, text};
+use super::selector::ObjectSelector;
+use super::serve::SharedFleet;
+use super::state::{FleetState, ObjectChange};
+use super::{answer::SimResponse, api};
 use crate::limits;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Bytes, Frame};
@@ -17,23 +17,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The body of every answer of the fleet: whole, or sent bit by bit.
-pub(super) type Stream = UnsyncBoxBody<Bytes, Infallible>;
+pub(super) type ResponseStream = UnsyncBoxBody<Bytes, Infallible>;
 
-/// The terms of a watch.
-pub(super) struct Watched {
-    pub kind: Kind,
+/// The options of a watch.
+pub(super) struct SimWatchOptions {
+    pub kind: ObjectKind,
     pub namespace: String,
-    pub labels: Selector,
-    pub fields: Selector,
+    pub labels: ObjectSelector,
+    pub fields: ObjectSelector,
     pub from: u64,
     pub seconds: u64,
     pub bookmarks: bool,
 }
 
 /// One watch under way.
-struct Watch {
-    shared: Shared,
-    watched: Watched,
+struct SimWatch {
+    shared: SharedFleet,
+    watched: SimWatchOptions,
     age: u64,
     until: Instant,
     told: Instant,
@@ -42,10 +42,10 @@ struct Watch {
 }
 
 /// Answers with a stream that ends when its time is up, when watches are cut, or with 410.
-pub(super) fn stream(shared: Shared, watched: Watched, is_stalled: bool) -> Response<Stream> {
+pub(super) fn stream(shared: SharedFleet, watched: SimWatchOptions, is_stalled: bool) -> Response<ResponseStream> {
     let age = shared.lock().watch_age;
     let until = Instant::now() + Duration::from_secs(watched.seconds);
-    let watch = Watch { shared, watched, age, until, told: Instant::now(), is_stalled, is_over: false };
+    let watch = SimWatch { shared, watched, age, until, told: Instant::now(), is_stalled, is_over: false };
     let lines = futures::stream::unfold(watch, |mut watch| async move {
         let bytes = watch.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), watch))
@@ -55,7 +55,7 @@ pub(super) fn stream(shared: Shared, watched: Watched, is_stalled: bool) -> Resp
     response
 }
 
-impl Watch {
+impl SimWatch {
     /// The next lines; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
@@ -76,13 +76,13 @@ impl Watch {
         }
     }
 
-    fn tell(&mut self, state: &State) -> Option<Bytes> {
+    fn tell(&mut self, state: &FleetState) -> Option<Bytes> {
         let mut lines = String::new();
         let oldest = state.changes.front().map_or(state.version + 1, |change| change.version);
         let is_behind = self.watched.from < state.version;
         if is_behind && self.watched.from + 1 < oldest {
-            let gone = Answer::refusal(410, "Expired", "too old resource version", Value::Null);
-            if let super::answer::Body::Json(status) = gone.body {
+            let gone = SimResponse::refusal(410, "Expired", "too old resource version", Value::Null);
+            if let super::answer::SimBody::Json(status) = gone.body {
                 push(&mut lines, "ERROR", &status);
             }
             self.is_over = true;
@@ -107,12 +107,12 @@ impl Watch {
         Some(Bytes::from(lines))
     }
 
-    fn is_meant(&self, key: &Key) -> bool {
+    fn is_meant(&self, key: &ObjectKey) -> bool {
         key.kind == self.watched.kind && (self.watched.namespace.is_empty() || self.watched.namespace == key.namespace)
     }
 
     /// An object that enters or leaves the selection is added or deleted for this watch.
-    fn line(&self, lines: &mut String, state: &State, change: &Change) {
+    fn line(&self, lines: &mut String, state: &FleetState, change: &ObjectChange) {
         let selected = |object: &Option<Arc<Value>>| {
             object.clone().filter(|object| {
                 self.watched.labels.matches(&object["metadata"]["labels"]) && self.watched.fields.matches_fields(object)

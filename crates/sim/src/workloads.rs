@@ -4,20 +4,20 @@
 
 use super::controllers::{bind, terminate};
 use super::object::{
-    Key, Kind, condition, is_terminating, number, owner_reference, set_condition, short_hash, text, texts,
+    ObjectKey, ObjectKind, condition, is_terminating, number, owner_reference, set_condition, short_hash, text, texts,
 };
-use super::state::State;
+use super::state::FleetState;
 use serde_json::{Value, json};
 
 /// A pod of a workload that counts.
-struct Live {
-    key: Key,
+struct WorkloadPod {
+    key: ObjectKey,
     ready: bool,
     fresh: bool,
 }
 
-pub(super) fn deployment(state: &mut State, key: &Key) {
-    let sets: Vec<Key> = state.owned.get(key).into_iter().flatten().cloned().collect();
+pub(super) fn deployment(state: &mut FleetState, key: &ObjectKey) {
+    let sets: Vec<ObjectKey> = state.owned.get(key).into_iter().flatten().cloned().collect();
     let Some(object) = state.get(key).cloned() else {
         for set in sets {
             for pod in state.owned.get(&set).cloned().unwrap_or_default() {
@@ -28,10 +28,10 @@ pub(super) fn deployment(state: &mut State, key: &Key) {
         return;
     };
     let hash = template_hash(&object);
-    let fresh_set = Key::new(Kind::ReplicaSet, &key.namespace, &format!("{}-{hash}", key.name));
+    let fresh_set = ObjectKey::new(ObjectKind::ReplicaSet, &key.namespace, &format!("{}-{hash}", key.name));
     if !sets.contains(&fresh_set) {
         let set = replica_set(state, &object, &hash);
-        state.put(Kind::ReplicaSet, set);
+        state.put(ObjectKind::ReplicaSet, set);
     }
     let mut pods = Vec::new();
     for set in state.owned.get(key).cloned().unwrap_or_default() {
@@ -58,24 +58,24 @@ pub(super) fn deployment(state: &mut State, key: &Key) {
 }
 
 /// Which pods a rolling update or a smaller scale may end now.
-fn surplus(pods: &[Live], wanted: i64, unavailable: i64) -> Vec<&Live> {
-    let old: Vec<&Live> = pods.iter().filter(|p| !p.fresh).collect();
+fn surplus(pods: &[WorkloadPod], wanted: i64, unavailable: i64) -> Vec<&WorkloadPod> {
+    let old: Vec<&WorkloadPod> = pods.iter().filter(|p| !p.fresh).collect();
     let total = count(pods, |_| true);
     let floor = wanted - unavailable;
     if old.is_empty() {
-        let mut fresh: Vec<&Live> = pods.iter().collect();
+        let mut fresh: Vec<&WorkloadPod> = pods.iter().collect();
         fresh.sort_by_key(|p| (p.ready, std::cmp::Reverse(&p.key)));
         fresh.truncate(usize::try_from(total - wanted).unwrap_or_default());
         return fresh;
     }
     let cleanup = total - floor - count(pods, |p| p.fresh && !p.ready);
-    let (ready, unready): (Vec<&Live>, Vec<&Live>) = old.into_iter().partition(|p| p.ready);
+    let (ready, unready): (Vec<&WorkloadPod>, Vec<&WorkloadPod>) = old.into_iter().partition(|p| p.ready);
     let spare = count(pods, |p| p.ready) - floor;
     let broken = unready.into_iter().take(usize::try_from(cleanup).unwrap_or_default());
     broken.chain(ready.into_iter().take(usize::try_from(spare).unwrap_or_default())).collect()
 }
 
-fn count(pods: &[Live], which: impl Fn(&Live) -> bool) -> i64 {
+fn count(pods: &[WorkloadPod], which: impl Fn(&WorkloadPod) -> bool) -> i64 {
     i64::try_from(pods.iter().filter(|p| which(p)).count()).unwrap_or(i64::MAX)
 }
 
@@ -85,29 +85,29 @@ fn rolling_limits(object: &Value, wanted: i64) -> (i64, i64) {
         return (0, wanted);
     }
     let read = |field: &str| object.pointer(&format!("/spec/strategy/rollingUpdate/{field}")).cloned();
-    let surge = amount(&read("maxSurge").unwrap_or(json!("25%")), wanted, Round::Up);
-    let unavailable = amount(&read("maxUnavailable").unwrap_or(json!("25%")), wanted, Round::Down);
+    let surge = amount(&read("maxSurge").unwrap_or(json!("25%")), wanted, RoundDirection::Up);
+    let unavailable = amount(&read("maxUnavailable").unwrap_or(json!("25%")), wanted, RoundDirection::Down);
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Round {
+pub(super) enum RoundDirection {
     Up,
     Down,
 }
 
 /// An int-or-percent of a whole.
-pub(super) fn amount(value: &Value, whole: i64, round: Round) -> i64 {
+pub(super) fn amount(value: &Value, whole: i64, round: RoundDirection) -> i64 {
     let Some(percent) = value.as_str().and_then(|s| s.strip_suffix('%')).and_then(|s| s.parse::<i64>().ok()) else {
         return value.as_i64().unwrap_or_default();
     };
     match round {
-        Round::Up => (percent * whole + 99) / 100,
-        Round::Down => percent * whole / 100,
+        RoundDirection::Up => (percent * whole + 99) / 100,
+        RoundDirection::Down => percent * whole / 100,
     }
 }
 
-fn deployment_status(state: &mut State, key: &Key, pods: &[Live], wanted: i64) {
+fn deployment_status(state: &mut FleetState, key: &ObjectKey, pods: &[WorkloadPod], wanted: i64) {
     let (total, ready) = (count(pods, |_| true), count(pods, |p| p.ready));
     let updated = count(pods, |p| p.fresh);
     let now = state.stamp();
@@ -136,14 +136,14 @@ fn deployment_status(state: &mut State, key: &Key, pods: &[Live], wanted: i64) {
     });
 }
 
-fn set_status(state: &mut State, key: &Key, total: i64, ready: i64) {
+fn set_status(state: &mut FleetState, key: &ObjectKey, total: i64, ready: i64) {
     state.edit(key, |object| {
         object["spec"]["replicas"] = total.into();
         object["status"] = json!({"replicas": total, "readyReplicas": ready, "availableReplicas": ready});
     });
 }
 
-pub(super) fn stateful_set(state: &mut State, key: &Key) {
+pub(super) fn stateful_set(state: &mut FleetState, key: &ObjectKey) {
     let pods = live(state, key, true);
     let Some(object) = state.get(key).cloned() else {
         pods.iter().for_each(|pod| terminate(state, &pod.key, None));
@@ -154,15 +154,16 @@ pub(super) fn stateful_set(state: &mut State, key: &Key) {
     let revision = format!("{}-{hash}", key.name);
     let mut changed = false;
     for ordinal in 0..wanted {
-        let pod_key = Key::new(Kind::Pod, &key.namespace, &format!("{}-{ordinal}", key.name));
+        let pod_key = ObjectKey::new(ObjectKind::Pod, &key.namespace, &format!("{}-{ordinal}", key.name));
         if state.get(&pod_key).is_none() {
             let labels = [("controller-revision-hash", revision.as_str())];
-            let pod = pod_of(state, &object, &pod_key.name, Kind::StatefulSet, &object, &labels);
-            changed |= state.put(Kind::Pod, pod);
+            let pod = pod_of(state, &object, &pod_key.name, ObjectKind::StatefulSet, &object, &labels);
+            changed |= state.put(ObjectKind::Pod, pod);
         }
     }
-    let ordinal = |p: &Live| p.key.name.rsplit_once('-').and_then(|(_, n)| n.parse::<i64>().ok()).unwrap_or_default();
-    let is_old = |state: &State, p: &Live| {
+    let ordinal =
+        |p: &WorkloadPod| p.key.name.rsplit_once('-').and_then(|(_, n)| n.parse::<i64>().ok()).unwrap_or_default();
+    let is_old = |state: &FleetState, p: &WorkloadPod| {
         state.get(&p.key).is_some_and(|pod| text(pod, "/metadata/labels/controller-revision-hash") != revision)
     };
     let all_ready = count(&pods, |p| p.ready) >= wanted;
@@ -189,7 +190,7 @@ pub(super) fn stateful_set(state: &mut State, key: &Key) {
     }
 }
 
-pub(super) fn daemon_set(state: &mut State, key: &Key) {
+pub(super) fn daemon_set(state: &mut FleetState, key: &ObjectKey) {
     let pods = live(state, key, true);
     let Some(object) = state.get(key).cloned() else {
         pods.iter().for_each(|pod| terminate(state, &pod.key, None));
@@ -204,7 +205,7 @@ pub(super) fn daemon_set(state: &mut State, key: &Key) {
         .filter_map(|pod| Some(text(state.get(pod)?, "/spec/nodeName").to_owned()))
         .collect();
     let nodes: Vec<String> = state
-        .keys(Kind::Node, "")
+        .keys(ObjectKind::Node, "")
         .filter(|(node, _)| !taken.contains(&node.name))
         .filter(|(_, node)| wanted_labels.iter().all(|(k, v)| node["metadata"]["labels"][k] == v.as_str()))
         .map(|(node, _)| node.name.clone())
@@ -212,9 +213,9 @@ pub(super) fn daemon_set(state: &mut State, key: &Key) {
     for node in &nodes {
         let suffix = short_hash(&format!("{}{node}{}", key.name, state.version));
         let name = format!("{}-{}", key.name, &suffix[..5]);
-        let pod = pod_of(state, &object, &name, Kind::DaemonSet, &object, &[]);
-        if state.put(Kind::Pod, pod) {
-            bind(state, &Key::new(Kind::Pod, &key.namespace, &name), node);
+        let pod = pod_of(state, &object, &name, ObjectKind::DaemonSet, &object, &[]);
+        if state.put(ObjectKind::Pod, pod) {
+            bind(state, &ObjectKey::new(ObjectKind::Pod, &key.namespace, &name), node);
         }
     }
     if nodes.is_empty() {
@@ -229,12 +230,12 @@ pub(super) fn daemon_set(state: &mut State, key: &Key) {
 }
 
 /// The pods that an owner controls and that are neither ending nor over.
-fn live(state: &State, owner: &Key, fresh: bool) -> Vec<Live> {
+fn live(state: &FleetState, owner: &ObjectKey, fresh: bool) -> Vec<WorkloadPod> {
     let pods = state.owned.get(owner).into_iter().flatten();
     pods.filter_map(|key| {
         let pod = state.get(key)?;
         let over = is_terminating(pod) || matches!(text(pod, "/status/phase"), "Failed" | "Succeeded");
-        (!over).then(|| Live { key: key.clone(), ready: condition(pod, "Ready"), fresh })
+        (!over).then(|| WorkloadPod { key: key.clone(), ready: condition(pod, "Ready"), fresh })
     })
     .collect()
 }
@@ -243,7 +244,7 @@ fn template_hash(object: &Value) -> String {
     short_hash(&object["spec"]["template"].to_string())
 }
 
-fn replica_set(state: &mut State, deployment: &Value, hash: &str) -> Value {
+fn replica_set(state: &mut FleetState, deployment: &Value, hash: &str) -> Value {
     let mut template = deployment["spec"]["template"].clone();
     template["metadata"]["labels"]["pod-template-hash"] = hash.into();
     let mut selector = deployment["spec"]["selector"].clone();
@@ -256,27 +257,27 @@ fn replica_set(state: &mut State, deployment: &Value, hash: &str) -> Value {
             "creationTimestamp": state.stamp(),
             "generation": 1,
             "labels": template["metadata"]["labels"],
-            "ownerReferences": owner_reference(Kind::Deployment, deployment),
+            "ownerReferences": owner_reference(ObjectKind::Deployment, deployment),
         },
         "spec": {"replicas": 0, "selector": selector, "template": template},
         "status": {"replicas": 0},
     })
 }
 
-fn make_replica(state: &mut State, set: &Key, deployment: &Value, hash: &str) {
+fn make_replica(state: &mut FleetState, set: &ObjectKey, deployment: &Value, hash: &str) {
     let Some(owner) = state.get(set).cloned() else { return };
     let suffix = short_hash(&format!("{}{}", set.name, state.version));
     let name = format!("{}-{}", set.name, &suffix[..5]);
-    let pod = pod_of(state, deployment, &name, Kind::ReplicaSet, &owner, &[("pod-template-hash", hash)]);
-    state.put(Kind::Pod, pod);
+    let pod = pod_of(state, deployment, &name, ObjectKind::ReplicaSet, &owner, &[("pod-template-hash", hash)]);
+    state.put(ObjectKind::Pod, pod);
 }
 
 /// A waiting pod from a workload's template.
 fn pod_of(
-    state: &mut State,
+    state: &mut FleetState,
     workload: &Value,
     name: &str,
-    owner_kind: Kind,
+    owner_kind: ObjectKind,
     owner: &Value,
     more_labels: &[(&str, &str)],
 ) -> Value {

@@ -2,16 +2,16 @@
 //!
 //! Invariant: a write that changes nothing bumps no version, and is written down as no change.
 
-use super::answer::Answer;
+use super::answer::SimResponse;
 use super::api::{shown, taint_error, tidy_node};
-use super::effects::Applied;
-use super::object::{Key, Kind, short_hash, text, texts};
+use super::effects::AppliedChange;
+use super::object::{ObjectKey, ObjectKind, short_hash, text, texts};
 use super::patch::{difference, json_patch, merge, strategic};
-use super::state::State;
+use super::state::FleetState;
 use serde_json::{Value, json};
 
-/// Who writes, and how.
-pub(super) struct Writer<'a> {
+/// The verb, the client and the options of a write.
+pub(super) struct WriteOptions<'a> {
     pub verb: &'a str,
     pub by: &'a str,
     pub dry_run: bool,
@@ -20,14 +20,14 @@ pub(super) struct Writer<'a> {
 }
 
 pub(super) fn create(
-    state: &mut State,
-    kind: Kind,
+    state: &mut FleetState,
+    kind: ObjectKind,
     namespace: &str,
     mut object: Value,
-    writer: &Writer<'_>,
-) -> Result<Answer, Answer> {
+    writer: &WriteOptions<'_>,
+) -> Result<SimResponse, SimResponse> {
     if !object.is_object() {
-        return Err(Answer::bad_request("the body must be an object"));
+        return Err(SimResponse::bad_request("the body must be an object"));
     }
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
@@ -39,37 +39,47 @@ pub(super) fn create(
     }
     let name = text(&object, "/metadata/name").to_owned();
     if name.is_empty() {
-        return Err(Answer::invalid(kind, "", "metadata.name", "Required value: name or generateName is required"));
+        return Err(SimResponse::invalid(
+            kind,
+            "",
+            "metadata.name",
+            "Required value: name or generateName is required",
+        ));
     }
     if kind.resource().namespaced {
         object["metadata"]["namespace"] = namespace.into();
     }
-    let key = Key::of(kind, &object);
+    let key = ObjectKey::of(kind, &object);
     if state.get(&key).is_some() {
-        return Err(Answer::exists(kind, &name));
+        return Err(SimResponse::exists(kind, &name));
     }
     check(kind, &object)?;
     object["metadata"]["uid"] = state.uid().into();
     object["metadata"]["creationTimestamp"] = state.stamp().into();
     strip_type(&mut object);
-    if matches!(kind, Kind::Deployment | Kind::StatefulSet) {
+    if matches!(kind, ObjectKind::Deployment | ObjectKind::StatefulSet) {
         object["metadata"]["generation"] = 1.into();
     }
     if !writer.dry_run {
         state.put(kind, object.clone());
         note(state, &key, object.clone(), true, writer);
-        if kind == Kind::Node {
-            let daemons: Vec<Key> = state.keys(Kind::DaemonSet, "").map(|(k, _)| k.clone()).collect();
+        if kind == ObjectKind::Node {
+            let daemons: Vec<ObjectKey> = state.keys(ObjectKind::DaemonSet, "").map(|(k, _)| k.clone()).collect();
             state.dirty.extend(daemons);
         }
     }
     let object = state.get(&key).cloned().unwrap_or(object);
-    Ok(Answer::json(201, shown(state, kind, &object)))
+    Ok(SimResponse::json(201, shown(state, kind, &object)))
 }
 
 /// PUT: the whole object anew.
-pub(super) fn update(state: &mut State, key: &Key, mut new: Value, writer: &Writer<'_>) -> Result<Answer, Answer> {
-    let old = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?.clone();
+pub(super) fn update(
+    state: &mut FleetState,
+    key: &ObjectKey,
+    mut new: Value,
+    writer: &WriteOptions<'_>,
+) -> Result<SimResponse, SimResponse> {
+    let old = state.get(key).ok_or_else(|| SimResponse::not_found(key.kind, &key.name))?.clone();
     strip_type(&mut new);
     precondition(key, &old, &new)?;
     new["status"] = old["status"].clone();
@@ -78,23 +88,23 @@ pub(super) fn update(state: &mut State, key: &Key, mut new: Value, writer: &Writ
 
 /// PATCH in any of the four content types; server-side apply is taken as a strategic merge.
 pub(super) fn patch(
-    state: &mut State,
-    key: &Key,
+    state: &mut FleetState,
+    key: &ObjectKey,
     content: &str,
     body: &Value,
-    writer: &Writer<'_>,
-) -> Result<Answer, Answer> {
-    let old = state.get(key).ok_or_else(|| Answer::not_found(key.kind, &key.name))?.clone();
+    writer: &WriteOptions<'_>,
+) -> Result<SimResponse, SimResponse> {
+    let old = state.get(key).ok_or_else(|| SimResponse::not_found(key.kind, &key.name))?.clone();
     let mut new = old.clone();
     match content.split(';').next().unwrap_or_default().trim() {
         "application/json-patch+json" => json_patch(&mut new, body).map_err(|why| {
-            Answer::refusal(422, "Invalid", format!("the server rejected our request: {why}"), Value::Null)
+            SimResponse::refusal(422, "Invalid", format!("the server rejected our request: {why}"), Value::Null)
         })?,
         "application/merge-patch+json" => merge(&mut new, body),
         "application/strategic-merge-patch+json" | "application/apply-patch+yaml" => strategic(&mut new, body),
         other => {
             let message = format!("the body of the request was in an unknown format: {other}");
-            return Err(Answer::refusal(415, "UnsupportedMediaType", message, json!({})));
+            return Err(SimResponse::refusal(415, "UnsupportedMediaType", message, json!({})));
         }
     }
     precondition(key, &old, &new)?;
@@ -112,21 +122,27 @@ fn strip_type(object: &mut Value) {
     }
 }
 
-fn precondition(key: &Key, old: &Value, new: &Value) -> Result<(), Answer> {
+fn precondition(key: &ObjectKey, old: &Value, new: &Value) -> Result<(), SimResponse> {
     let (had, wants) = (text(old, "/metadata/resourceVersion"), text(new, "/metadata/resourceVersion"));
     if !wants.is_empty() && had != wants {
-        return Err(Answer::modified(key.kind, &key.name));
+        return Err(SimResponse::modified(key.kind, &key.name));
     }
     let (had, wants) = (text(old, "/metadata/uid"), text(new, "/metadata/uid"));
     if !wants.is_empty() && had != wants {
-        return Err(Answer::precondition(key.kind, &key.name, "UID", wants, had));
+        return Err(SimResponse::precondition(key.kind, &key.name, "UID", wants, had));
     }
     Ok(())
 }
 
-fn store(state: &mut State, key: &Key, old: &Value, mut new: Value, writer: &Writer<'_>) -> Result<Answer, Answer> {
+fn store(
+    state: &mut FleetState,
+    key: &ObjectKey,
+    old: &Value,
+    mut new: Value,
+    writer: &WriteOptions<'_>,
+) -> Result<SimResponse, SimResponse> {
     if text(&new, "/metadata/name") != key.name {
-        return Err(Answer::bad_request("the name of the object does not match the name on the URL"));
+        return Err(SimResponse::bad_request("the name of the object does not match the name on the URL"));
     }
     for fixed in ["uid", "creationTimestamp", "generation", "namespace", "resourceVersion"] {
         match old["metadata"].get(fixed) {
@@ -134,7 +150,7 @@ fn store(state: &mut State, key: &Key, old: &Value, mut new: Value, writer: &Wri
             None => drop(new["metadata"].as_object_mut().map(|m| m.remove(fixed))),
         }
     }
-    if key.kind == Kind::Node {
+    if key.kind == ObjectKind::Node {
         // An unschedulable node gets its taint from a controller, whatever the writer sends.
         tidy_node(&mut new);
     }
@@ -145,10 +161,10 @@ fn store(state: &mut State, key: &Key, old: &Value, mut new: Value, writer: &Wri
         note(state, key, change.unwrap_or(Value::Null), changed, writer);
         new = state.get(key).cloned().unwrap_or(new);
     }
-    Ok(Answer::ok(shown(state, key.kind, &new)))
+    Ok(SimResponse::ok(shown(state, key.kind, &new)))
 }
 
-fn check(kind: Kind, object: &Value) -> Result<(), Answer> {
+fn check(kind: ObjectKind, object: &Value) -> Result<(), SimResponse> {
     let name = text(object, "/metadata/name");
     for (key, value) in texts(object, "/metadata/labels") {
         if !is_label_value(&value) || key.is_empty() || key.len() > 317 {
@@ -156,7 +172,7 @@ fn check(kind: Kind, object: &Value) -> Result<(), Answer> {
                 "Invalid value: \"{value}\": a valid label must be an empty string or consist of alphanumeric \
                  characters, '-', '_' or '.', and must start and end with an alphanumeric character"
             );
-            return Err(Answer::invalid(kind, name, "metadata.labels", &why));
+            return Err(SimResponse::invalid(kind, name, "metadata.labels", &why));
         }
     }
     for field in ["labels", "annotations"] {
@@ -164,11 +180,11 @@ fn check(kind: Kind, object: &Value) -> Result<(), Answer> {
         if map.is_some_and(|map| map.values().any(|value| !value.is_string())) {
             let message =
                 format!("json: cannot unmarshal into Go struct field ObjectMeta.metadata.{field} of type string");
-            return Err(Answer::bad_request(message));
+            return Err(SimResponse::bad_request(message));
         }
     }
-    match taint_error(object).filter(|_| kind == Kind::Node) {
-        Some(why) => Err(Answer::invalid(kind, name, "spec.taints", &why)),
+    match taint_error(object).filter(|_| kind == ObjectKind::Node) {
+        Some(why) => Err(SimResponse::invalid(kind, name, "spec.taints", &why)),
         None => Ok(()),
     }
 }
@@ -182,13 +198,13 @@ fn is_label_value(value: &str) -> bool {
 }
 
 /// Writes an accepted change down.
-pub(super) fn note(state: &mut State, key: &Key, change: Value, changed: bool, writer: &Writer<'_>) {
+pub(super) fn note(state: &mut FleetState, key: &ObjectKey, change: Value, changed: bool, writer: &WriteOptions<'_>) {
     // Renewals are no effects: kubelets and engines make them all the time.
-    if writer.dry_run || key.kind == Kind::Lease {
+    if writer.dry_run || key.kind == ObjectKind::Lease {
         return;
     }
     let plural = key.kind.resource().plural;
-    let applied = Applied {
+    let applied = AppliedChange {
         sequence: 0,
         at: state.now,
         verb: writer.verb.to_owned(),

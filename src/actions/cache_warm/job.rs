@@ -3,11 +3,11 @@
 //! Invariant: one step makes one Job, whose name is derived from it; it is found again after a crash, and deleted only when
 //! the run is cancelled.
 
-use super::super::Performed;
-use super::super::answer::{Settled, done, failed, patient, poll, waited};
+use super::super::PerformResult;
+use super::super::answer::{ActionResult, done, failed, patient, poll, waited};
 use super::super::args;
 use crate::limits;
-use crate::model::{Call, Failure, FailureKind, Span, Step};
+use crate::model::{ActionCall, StepFailure, FailureKind, Span, Step};
 use crate::world::{CacheJob, Job, JobPod, World, WorldError};
 use serde_json::{Value, json};
 use std::path::{Component, Path};
@@ -18,15 +18,15 @@ const STEP: &str = "nightshift.dev/step";
 const LABEL: &str = "nightshift.dev/job";
 
 /// The settings of Jobs.
-pub(super) fn settings(world: &World) -> Settled<&CacheJob> {
+pub(super) fn settings(world: &World) -> ActionResult<&CacheJob> {
     world.kube(None)?.cache_job().ok_or_else(|| {
         let what = "cache::warm: `via` requests a Job, and Jobs are not configured: add `cache_job` to the cluster in the \
                     configuration (docs/caches.md), or run the agent on that node";
-        Failure::new(FailureKind::Refused, what).into()
+        StepFailure::new(FailureKind::Refused, what).into()
     })
 }
 
-pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled<Performed> {
+pub(super) async fn perform(world: &World, step: &Step, within: Span) -> ActionResult<PerformResult> {
     let (kube, settings) = (world.kube(None)?, settings(world)?);
     let (name, owner) = (name(world, step), owner(world, step));
     let (gone, space) = (waited(world, step), settings.namespace.as_str());
@@ -44,7 +44,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
         Ok(job) => job,
         Err(WorldError::NotFound(_)) if step.carry["made"] == true => {
             let what = format!("Job {space}/{name} is gone: it was deleted, or it ended long ago");
-            return Ok(Performed::Done(failed(FailureKind::NotFound, what)));
+            return Ok(PerformResult::Done(failed(FailureKind::NotFound, what)));
         }
         Err(WorldError::NotFound(_)) => {
             let job = manifest(settings, &step.call, &name, &owner, within)?;
@@ -54,7 +54,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
         Err(error) => return Ok(patient(error, gone, most, step.carry.clone())),
     };
     if job.annotations.get(STEP) != Some(&owner) {
-        return Ok(Performed::Done(failed(FailureKind::Conflict, foreign(&job, space, &name))));
+        return Ok(PerformResult::Done(failed(FailureKind::Conflict, foreign(&job, space, &name))));
     }
     let pods = match kube.pods_of_job(space, LABEL, &name).await {
         Ok(pods) => pods,
@@ -72,7 +72,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
              job {name}`",
             Span(limits::CACHE_JOB_POD)
         );
-        return Ok(Performed::Done(failed(FailureKind::Refused, what)));
+        return Ok(PerformResult::Done(failed(FailureKind::Refused, what)));
     }
     let progress = match last.filter(|pod| pod.phase == "Running") {
         Some(pod) => progress(kube.last_line(space, &pod.name).await),
@@ -87,7 +87,7 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
         },
     };
     if gone >= most.0 {
-        return Ok(Performed::Done(failed(FailureKind::Timeout, format!("not done within {most}: {why}"))));
+        return Ok(PerformResult::Done(failed(FailureKind::Timeout, format!("not done within {most}: {why}"))));
     }
     if !progress.is_null() {
         world.agents.elsewhere(&key, node, &step.call.action, progress.clone());
@@ -96,26 +96,26 @@ pub(super) async fn perform(world: &World, step: &Step, within: Span) -> Settled
 }
 
 /// The run was cancelled: the Job is deleted if it is still at work, and its pod receives the signal to end.
-pub(super) async fn stop(world: &World, step: &Step, within: Span) -> Settled<Performed> {
+pub(super) async fn stop(world: &World, step: &Step, within: Span) -> ActionResult<PerformResult> {
     let (kube, settings) = (world.kube(None)?, settings(world)?);
     let (name, space) = (name(world, step), settings.namespace.as_str());
     let most = Span(within.0 + limits::CACHE_JOB_SLACK);
     let gone = waited(world, step);
     let cancelled =
-        |what: String| Ok(Performed::Done(failed(FailureKind::Refused, format!("the run was cancelled: {what}"))));
+        |what: String| Ok(PerformResult::Done(failed(FailureKind::Refused, format!("the run was cancelled: {what}"))));
     let job = match kube.job(space, &name).await {
         Ok(job) => job,
         // An attempt that a crash cut off may still make it.
         Err(WorldError::NotFound(_)) if step.carry["made"] != true && world.clock.now() < step.deadline => {
             let why = format!("Job {space}/{name} may still come to be");
-            return Ok(Performed::Again { after: limits::CANCEL_AGAIN, why, carry: Value::Null });
+            return Ok(PerformResult::Again { after: limits::CANCEL_AGAIN, why, carry: Value::Null });
         }
         Err(WorldError::NotFound(_)) => return cancelled(format!("Job {space}/{name} is not there")),
         Err(error) => return Ok(patient(error, gone, most, Value::Null)),
     };
     let owner = owner(world, step);
     if job.annotations.get(STEP) != Some(&owner) {
-        return Ok(Performed::Done(failed(FailureKind::Conflict, foreign(&job, space, &name))));
+        return Ok(PerformResult::Done(failed(FailureKind::Conflict, foreign(&job, space, &name))));
     }
     if job.complete || job.failed.is_some() {
         let pods = match kube.pods_of_job(space, LABEL, &name).await {
@@ -135,12 +135,12 @@ pub(super) async fn stop(world: &World, step: &Step, within: Span) -> Settled<Pe
 }
 
 /// How the Job ended, if it has.
-fn ended(job: &Job, space: &str, name: &str, pod: Option<&JobPod>) -> Option<Performed> {
+fn ended(job: &Job, space: &str, name: &str, pod: Option<&JobPod>) -> Option<PerformResult> {
     if job.complete {
         return Some(done(report(&format!("{space}/{name}"), pod)));
     }
     let (reason, message) = job.failed.as_ref()?;
-    Some(Performed::Done(failure(space, name, reason, message, pod)))
+    Some(PerformResult::Done(failure(space, name, reason, message, pod)))
 }
 
 /// The progress in the pod's last line; an older image writes words, which are no figures.
@@ -167,7 +167,7 @@ fn name(world: &World, step: &Step) -> String {
 }
 
 /// The folders of a call, as the container sees them.
-fn folders(settings: &CacheJob, call: &Call) -> Result<Vec<String>, Failure> {
+fn folders(settings: &CacheJob, call: &ActionCall) -> Result<Vec<String>, StepFailure> {
     let given = call.args.get("models").unwrap_or(&Value::Null);
     let list = match given {
         Value::Array(list) => list.as_slice(),
@@ -191,7 +191,7 @@ fn folders(settings: &CacheJob, call: &Call) -> Result<Vec<String>, Failure> {
                 "{path} is outside {}, which is where the Job sees models (`cache_job` in the configuration)",
                 root.display()
             );
-            return Err(Failure::new(FailureKind::Refused, what));
+            return Err(StepFailure::new(FailureKind::Refused, what));
         }
         if !folders.iter().any(|folder| folder == path) {
             folders.push(path.to_owned());
@@ -200,7 +200,7 @@ fn folders(settings: &CacheJob, call: &Call) -> Result<Vec<String>, Failure> {
     Ok(folders)
 }
 
-fn manifest(settings: &CacheJob, call: &Call, name: &str, owner: &str, within: Span) -> Result<Value, Failure> {
+fn manifest(settings: &CacheJob, call: &ActionCall, name: &str, owner: &str, within: Span) -> Result<Value, StepFailure> {
     let root = settings.folder().display().to_string();
     let mut command = vec!["cache".to_owned(), "warm".to_owned()];
     command.extend(folders(settings, call)?);
@@ -281,7 +281,7 @@ fn failure(space: &str, name: &str, reason: &str, message: &str, pod: Option<&Jo
     let said = pod.map(|pod| pod.said.trim()).unwrap_or_default();
     let own = serde_json::from_str::<Value>(said)
         .ok()
-        .and_then(|said| serde_json::from_value::<Failure>(said["failed"].clone()).ok());
+        .and_then(|said| serde_json::from_value::<StepFailure>(said["failed"].clone()).ok());
     if let Some(own) = own {
         return failed(own.kind, format!("{} (Job {space}/{name})", own.message));
     }
@@ -312,8 +312,8 @@ mod tests {
         }
     }
 
-    fn call(models: Value) -> Call {
-        Call::new("cache::warm", [("models", models), ("node", json!("gpu-7"))])
+    fn call(models: Value) -> ActionCall {
+        ActionCall::new("cache::warm", [("models", models), ("node", json!("gpu-7"))])
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //!
 //! Invariant: every pod on the node is in exactly one of the lists.
 
-use super::{Orders, name};
+use super::{DrainOptions, name};
 use crate::world::Pod;
 
 /// The pods of a node.
 #[derive(Default)]
-pub(super) struct Sorted {
+pub(super) struct SortedPods {
     /// To be evicted, or on their way out; also those that end or are not ready and still hold a GPU.
     pub meant: Vec<Pod>,
     /// Meant, but evicting them loses something that the runbook did not give up: with the reason.
@@ -16,8 +16,8 @@ pub(super) struct Sorted {
     pub left: Vec<(String, &'static str)>,
 }
 
-pub(super) fn sort(pods: Vec<Pod>, orders: &Orders<'_>, protects: impl Fn(&str) -> bool) -> Sorted {
-    let mut sorted = Sorted::default();
+pub(super) fn sort(pods: Vec<Pod>, orders: &DrainOptions<'_>, protects: impl Fn(&str) -> bool) -> SortedPods {
+    let mut sorted = SortedPods::default();
     for pod in pods {
         let leave = if pod.owner.as_ref().is_some_and(|(kind, _)| kind == "DaemonSet") {
             Some("belongs to a DaemonSet")
@@ -59,7 +59,7 @@ pub(super) fn names(pods: &[Pod]) -> Vec<String> {
 mod tests {
     use super::super::orders;
     use super::*;
-    use crate::model::Call;
+    use crate::model::ActionCall;
     use serde_json::json;
 
     fn pod(name: &str, change: impl FnOnce(&mut Pod)) -> Pod {
@@ -101,7 +101,7 @@ mod tests {
             ]
         };
         let check = |options: &[(&'static str, serde_json::Value)], meant: &[&str], stuck: usize, left: usize| {
-            let call = Call::new("k8s::drain", [("node", json!("gpu-1"))].into_iter().chain(options.iter().cloned()));
+            let call = ActionCall::new("k8s::drain", [("node", json!("gpu-1"))].into_iter().chain(options.iter().cloned()));
             let sorted = sort(all(), &orders(&call).unwrap(), |namespace| namespace == "kube-system");
             let is: Vec<&str> = sorted.meant.iter().map(|pod| pod.name.as_str()).collect();
             assert_eq!((is.as_slice(), sorted.stuck.len(), sorted.left.len()), (meant, stuck, left), "{options:?}");

@@ -2,19 +2,19 @@
 //!
 //! Invariant: the plan is frozen before the first eviction; a pod is evicted by its uid, and never against its budget.
 
-use super::super::answer::{Settled, done, failed, patient, poll, waited};
-use super::super::{Performed, mig_plan};
-use super::{Orders, Progress, missing};
+use super::super::answer::{ActionResult, done, failed, patient, poll, waited};
+use super::super::{PerformResult, mig_plan};
+use super::{RebalanceOptions, RebalanceProgress, missing};
 use crate::limits;
-use crate::model::{Answer, Command, FailureKind, MigPlace, Outcome, Step};
-use crate::world::{EvictAnswer, Kube, MigPlan, Node, World, WorldError};
+use crate::model::{CommandStatus, AgentCommand, FailureKind, MigPlace, Outcome, Step};
+use crate::world::{EvictAnswer, KubeClient, MigPlan, Node, World, WorldError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// One GPU's change, as the agent takes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Change {
+pub(super) struct GpuLayoutChange {
     pub gpu: String,
     pub before: Vec<MigPlace>,
     pub after: Vec<MigPlace>,
@@ -22,7 +22,7 @@ pub(super) struct Change {
 
 /// A pod that has to go first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Moving {
+pub(super) struct MovingPod {
     pub namespace: String,
     pub name: String,
     pub uid: String,
@@ -30,11 +30,11 @@ pub(super) struct Moving {
 
 pub(super) async fn perform(
     world: &World,
-    cluster: Option<(&Kube, &Node)>,
+    cluster: Option<(&KubeClient, &Node)>,
     step: &Step,
-    orders: &Orders<'_>,
-    progress: Progress,
-) -> Settled<Performed> {
+    orders: &RebalanceOptions<'_>,
+    progress: RebalanceProgress,
+) -> ActionResult<PerformResult> {
     let spent = waited(world, step);
     match progress.phase.as_str() {
         "" => begin(world, cluster, step, progress).await,
@@ -47,17 +47,17 @@ pub(super) async fn perform(
     }
 }
 
-fn next(mut progress: Progress, phase: &str) -> Performed {
+fn next(mut progress: RebalanceProgress, phase: &str) -> PerformResult {
     phase.clone_into(&mut progress.phase);
-    Performed::Again { after: Duration::ZERO, why: format!("{phase} the layout"), carry: json!(progress) }
+    PerformResult::Again { after: Duration::ZERO, why: format!("{phase} the layout"), carry: json!(progress) }
 }
 
 async fn begin(
     world: &World,
-    cluster: Option<(&Kube, &Node)>,
+    cluster: Option<(&KubeClient, &Node)>,
     step: &Step,
-    mut progress: Progress,
-) -> Settled<Performed> {
+    mut progress: RebalanceProgress,
+) -> ActionResult<PerformResult> {
     if let Some(layout) = step.call.args.get("layout").filter(|layout| !layout.is_null()) {
         let read = serde_json::from_value(layout.clone());
         progress.changes = read.map_err(|error| super::super::args::invalid(format!("`layout`: {error}")))?;
@@ -66,11 +66,11 @@ async fn begin(
     let plan = mig_plan::plan(world, &step.call).await?;
     let served = plan.diffs.iter().any(|diff| !diff.serves.is_empty());
     if plan.cost.unserved > 0 && !(served && mig_plan::waits(&step.call)) {
-        return Ok(Performed::Done(failed(FailureKind::Refused, refusal(&plan))));
+        return Ok(PerformResult::Done(failed(FailureKind::Refused, refusal(&plan))));
     }
     let changed = plan.diffs.iter().filter(|diff| diff.before != diff.after);
     progress.changes = changed
-        .map(|diff| Change { gpu: diff.gpu.clone(), before: diff.before.clone(), after: diff.after.clone() })
+        .map(|diff| GpuLayoutChange { gpu: diff.gpu.clone(), before: diff.before.clone(), after: diff.after.clone() })
         .collect();
     if progress.changes.is_empty() {
         return Ok(done(report(false, &progress)));
@@ -80,10 +80,10 @@ async fn begin(
             let Some((namespace, name)) = moved.pod.split_once('/') else { continue };
             if kube.protects(namespace) {
                 let what = format!("no change was made: pod {} is in the way, in a protected namespace", moved.pod);
-                return Ok(Performed::Done(failed(FailureKind::Refused, what)));
+                return Ok(PerformResult::Done(failed(FailureKind::Refused, what)));
             }
             let pod = kube.pod(namespace, name).await?;
-            progress.moving.push(Moving { namespace: pod.namespace, name: pod.name, uid: pod.uid });
+            progress.moving.push(MovingPod { namespace: pod.namespace, name: pod.name, uid: pod.uid });
         }
     }
     Ok(next(progress, "evicting"))
@@ -94,7 +94,7 @@ fn refusal(plan: &MigPlan) -> String {
     format!("no change was made, because not every request has room: {}", lines.collect::<Vec<_>>().join(" | "))
 }
 
-async fn evict(kube: &Kube, orders: &Orders<'_>, progress: Progress, spent: Duration) -> Settled<Performed> {
+async fn evict(kube: &KubeClient, orders: &RebalanceOptions<'_>, progress: RebalanceProgress, spent: Duration) -> ActionResult<PerformResult> {
     let silent = |error: WorldError| patient(error, spent, orders.within, json!(progress));
     let mut waiting = Vec::new();
     for pod in &progress.moving {
@@ -123,7 +123,7 @@ async fn evict(kube: &Kube, orders: &Orders<'_>, progress: Progress, spent: Dura
     }
     if spent >= orders.within.0 {
         let text = format!("the layout is as it was; not done within {}: {}", orders.within, waiting.join("; "));
-        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+        return Ok(PerformResult::Done(failed(FailureKind::Timeout, text)));
     }
     Ok(poll(spent, waiting.join("; "), json!(progress)))
 }
@@ -131,11 +131,11 @@ async fn evict(kube: &Kube, orders: &Orders<'_>, progress: Progress, spent: Dura
 async fn change(
     world: &World,
     step: &Step,
-    orders: &Orders<'_>,
-    progress: Progress,
+    orders: &RebalanceOptions<'_>,
+    progress: RebalanceProgress,
     spent: Duration,
-) -> Settled<Performed> {
-    let command = Command {
+) -> ActionResult<PerformResult> {
+    let command = AgentCommand {
         run: step.run,
         step: step.no,
         epoch: world.agents.epoch(),
@@ -145,16 +145,16 @@ async fn change(
         incarnation: step.incarnation.clone(),
     };
     let why = match world.agents.ask(orders.node, &command).await {
-        Ok(Answer::Ended { outcome: Outcome::Ok(_) }) => return Ok(next(progress, "offering")),
+        Ok(CommandStatus::Ended { outcome: Outcome::Ok(_) }) => return Ok(next(progress, "offering")),
         // The agent has restored the old layout, or reports that it could not.
-        Ok(Answer::Ended { outcome }) => return Ok(Performed::Done(outcome)),
-        Ok(Answer::Working { why, .. }) => why,
+        Ok(CommandStatus::Ended { outcome }) => return Ok(PerformResult::Done(outcome)),
+        Ok(CommandStatus::Working { why, .. }) => why,
         Err(error) if error.is_transient() => error.to_string(),
         Err(error) => return Err(error.into()),
     };
     if spent >= orders.within.0 {
         let text = format!("not done within {}: {why}", orders.within);
-        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+        return Ok(PerformResult::Done(failed(FailureKind::Timeout, text)));
     }
     Ok(poll(spent, why, json!(progress)))
 }
@@ -162,13 +162,13 @@ async fn change(
 /// The device plugin reads the GPUs only when it starts, so it is restarted; then the node must offer the present
 /// layout.
 async fn offered(
-    cluster: Option<(&Kube, &Node)>,
-    orders: &Orders<'_>,
-    mut progress: Progress,
+    cluster: Option<(&KubeClient, &Node)>,
+    orders: &RebalanceOptions<'_>,
+    mut progress: RebalanceProgress,
     spent: Duration,
-) -> Settled<Performed> {
+) -> ActionResult<PerformResult> {
     let Some((kube, _)) = cluster else { return Ok(done(report(true, &progress))) };
-    let silent = |error: WorldError, progress: &Progress| patient(error, spent, orders.within, json!(progress));
+    let silent = |error: WorldError, progress: &RebalanceProgress| patient(error, spent, orders.within, json!(progress));
     if progress.phase == "offering" {
         let pods = kube.pods_on(orders.node).await.map_err(|error| silent(error, &progress))?;
         let is_plugin = |owner: &(String, String)| owner.0 == "DaemonSet" && owner.1.contains("nvidia-device-plugin");
@@ -180,7 +180,7 @@ async fn offered(
         }
         progress.phase = "offered".to_owned();
         let why = "the device plugin is being restarted".to_owned();
-        return Ok(Performed::Again { after: limits::POLL_FIRST, why, carry: json!(progress) });
+        return Ok(PerformResult::Again { after: limits::POLL_FIRST, why, carry: json!(progress) });
     }
     let lacking = missing(kube, orders).await.map_err(|error| silent(error, &progress))?;
     if lacking.is_empty() {
@@ -188,12 +188,12 @@ async fn offered(
     }
     if spent >= orders.within.0 {
         let text = format!("the layout is new, but not offered within {}: {}", orders.within, lacking.join(", "));
-        return Ok(Performed::Done(failed(FailureKind::Timeout, text)));
+        return Ok(PerformResult::Done(failed(FailureKind::Timeout, text)));
     }
     Ok(poll(spent, lacking.join(", "), json!(progress)))
 }
 
-fn report(changed: bool, progress: &Progress) -> Value {
+fn report(changed: bool, progress: &RebalanceProgress) -> Value {
     let moved: Vec<String> = progress.moving.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
     json!({ "changed": changed, "route": "direct", "diffs": progress.changes, "moved": moved })
 }

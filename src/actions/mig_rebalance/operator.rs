@@ -2,24 +2,24 @@
 //!
 //! Invariant: a label that did not lead to `success` in time is put back, and clients that stay paused are named.
 
-use super::super::Performed;
-use super::super::answer::{Settled, done, failed, patient, poll, spoken, waited};
-use super::{CONFIG, Orders, Progress, STATE, holders, missing, paused};
+use super::super::PerformResult;
+use super::super::answer::{ActionResult, done, failed, patient, poll, spoken, waited};
+use super::{CONFIG, RebalanceOptions, RebalanceProgress, STATE, holders, missing, paused};
 use crate::limits;
-use crate::model::{Failure, FailureKind, Step, Time};
-use crate::world::{Kube, Node, World, WorldError};
+use crate::model::{StepFailure, FailureKind, Step, Time};
+use crate::world::{KubeClient, Node, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 pub(super) async fn perform(
     world: &World,
-    kube: &Kube,
+    kube: &KubeClient,
     node: &Node,
     step: &Step,
-    orders: &Orders<'_>,
+    orders: &RebalanceOptions<'_>,
     config: &str,
-    progress: Progress,
-) -> Settled<Performed> {
+    progress: RebalanceProgress,
+) -> ActionResult<PerformResult> {
     let spent = waited(world, step);
     match progress.phase.as_str() {
         "" => begin(world, kube, node, orders, config, progress).await,
@@ -35,12 +35,12 @@ fn label<'a>(node: &'a Node, name: &str) -> &'a str {
 
 async fn begin(
     world: &World,
-    kube: &Kube,
+    kube: &KubeClient,
     node: &Node,
-    orders: &Orders<'_>,
+    orders: &RebalanceOptions<'_>,
     config: &str,
-    mut progress: Progress,
-) -> Settled<Performed> {
+    mut progress: RebalanceProgress,
+) -> ActionResult<PerformResult> {
     let (now, state) = (label(node, CONFIG), label(node, STATE));
     if now == config {
         if progress.before != config {
@@ -55,11 +55,11 @@ async fn begin(
              give another configuration first",
             orders.node
         );
-        return Err(Failure::new(FailureKind::Conflict, why).into());
+        return Err(StepFailure::new(FailureKind::Conflict, why).into());
     }
     if matches!(state, "pending" | "rebooting") {
         let why = format!("the mig-manager of {} is at work on `{now}` (state `{state}`)", orders.node);
-        return Err(Failure::new(FailureKind::Conflict, why).into());
+        return Err(StepFailure::new(FailureKind::Conflict, why).into());
     }
     let pods = holders(&kube.pods_on(orders.node).await?);
     if !pods.is_empty() {
@@ -69,40 +69,40 @@ async fn begin(
             pods.len(),
             orders.node
         );
-        return Err(Failure::new(FailureKind::Refused, why).into());
+        return Err(StepFailure::new(FailureKind::Refused, why).into());
     }
     now.clone_into(&mut progress.before);
     set(kube, node, Some(config).filter(|config| !config.is_empty())).await?;
     Ok(asked(world, progress))
 }
 
-fn asked(world: &World, progress: Progress) -> Performed {
-    let carry = Progress { phase: "asked".to_owned(), since: Some(world.clock.now()), busy: false, ..progress };
-    Performed::Again {
+fn asked(world: &World, progress: RebalanceProgress) -> PerformResult {
+    let carry = RebalanceProgress { phase: "asked".to_owned(), since: Some(world.clock.now()), busy: false, ..progress };
+    PerformResult::Again {
         after: limits::POLL_FIRST,
         why: "the layout was requested from the mig-manager".to_owned(),
         carry: json!(carry),
     }
 }
 
-async fn set(kube: &Kube, node: &Node, config: Option<&str>) -> Result<(), WorldError> {
+async fn set(kube: &KubeClient, node: &Node, config: Option<&str>) -> Result<(), WorldError> {
     let patch = json!({ "metadata": { "labels": { CONFIG: config } } });
     kube.patch_node(&node.name, patch, Some(&node.resource_version)).await.map(drop)
 }
 
 async fn watch(
     world: &World,
-    kube: &Kube,
+    kube: &KubeClient,
     node: &Node,
-    orders: &Orders<'_>,
+    orders: &RebalanceOptions<'_>,
     config: &str,
-    mut progress: Progress,
+    mut progress: RebalanceProgress,
     spent: Duration,
-) -> Settled<Performed> {
+) -> ActionResult<PerformResult> {
     let state = label(node, STATE).to_owned();
     if label(node, CONFIG) != config {
         let why = format!("another user or tool changed {CONFIG} of {} to `{}`", orders.node, label(node, CONFIG));
-        return Ok(Performed::Done(failed(FailureKind::Conflict, why)));
+        return Ok(PerformResult::Done(failed(FailureKind::Conflict, why)));
     }
     progress.busy |= matches!(state.as_str(), "pending" | "rebooting");
     // Until the mig-manager has been seen at work, its state is the one of before.
@@ -130,20 +130,20 @@ async fn watch(
 }
 
 /// From here on the old label is on its way back.
-fn give(mut progress: Progress, failure: String) -> Settled<Performed> {
+fn give(mut progress: RebalanceProgress, failure: String) -> ActionResult<PerformResult> {
     progress.phase = "giving back".to_owned();
     let why = format!("{failure}; putting `{}` back", progress.before);
     progress.failure = failure;
-    Ok(Performed::Again { after: Duration::ZERO, why, carry: json!(progress) })
+    Ok(PerformResult::Again { after: Duration::ZERO, why, carry: json!(progress) })
 }
 
 async fn give_back(
     world: &World,
-    kube: &Kube,
+    kube: &KubeClient,
     node: &Node,
-    orders: &Orders<'_>,
-    mut progress: Progress,
-) -> Settled<Performed> {
+    orders: &RebalanceOptions<'_>,
+    mut progress: RebalanceProgress,
+) -> ActionResult<PerformResult> {
     if label(node, CONFIG) != progress.before {
         // A change of the label also wakes a wedged mig-manager.
         set(kube, node, Some(progress.before.as_str()).filter(|before| !before.is_empty())).await?;
@@ -152,10 +152,10 @@ async fn give_back(
     progress.since = Some(world.clock.now());
     progress.busy = false;
     let why = format!("{}: `{}` is requested again", orders.node, progress.before);
-    Ok(Performed::Again { after: limits::POLL_FIRST, why, carry: json!(progress) })
+    Ok(PerformResult::Again { after: limits::POLL_FIRST, why, carry: json!(progress) })
 }
 
-fn end_back(world: &World, node: &Node, orders: &Orders<'_>, mut progress: Progress) -> Settled<Performed> {
+fn end_back(world: &World, node: &Node, orders: &RebalanceOptions<'_>, mut progress: RebalanceProgress) -> ActionResult<PerformResult> {
     let state = label(node, STATE).to_owned();
     progress.busy |= matches!(state.as_str(), "pending" | "rebooting");
     let gone = since(world, &progress);
@@ -175,10 +175,10 @@ fn end_back(world: &World, node: &Node, orders: &Orders<'_>, mut progress: Progr
             left.join(", ")
         ));
     }
-    Ok(Performed::Done(failed(FailureKind::Conflict, text)))
+    Ok(PerformResult::Done(failed(FailureKind::Conflict, text)))
 }
 
-fn since(world: &World, progress: &Progress) -> Duration {
+fn since(world: &World, progress: &RebalanceProgress) -> Duration {
     let begun: Time = progress.since.unwrap_or_else(|| world.clock.now());
     let micros = world.clock.now().as_microsecond().saturating_sub(begun.as_microsecond());
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))

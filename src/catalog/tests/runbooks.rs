@@ -5,7 +5,7 @@
 use super::shipped::event;
 use super::*;
 use crate::model::Labels;
-use crate::policy::Chosen;
+use crate::policy::RuleDecision;
 
 const BUS: &str = "//! The GPU fell off the bus.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n\n";
 
@@ -13,7 +13,7 @@ fn bus(site: &Site, body: &str) {
     site.write("runbooks/bus.rhai", format!("{BUS}{body}\n"));
 }
 
-fn real(site: &Site) -> Result<(Catalog, Vec<Problem>), Vec<Problem>> {
+fn real(site: &Site) -> Result<(Catalog, Vec<CatalogProblem>), Vec<CatalogProblem>> {
     Catalog::load(site.folders())
 }
 
@@ -38,7 +38,7 @@ fn a_runbook_that_breaks_keeps_its_last_good_text_and_says_where() {
     assert_ne!(now.runbooks["bus"].pin, first.runbooks["bus"].pin);
     let labels: Labels = [("alertname", "X"), ("node", "gpu-3")].into_iter().collect();
     let event = event(labels);
-    let Chosen::Run(start) = &now.rules.select(&event)[0].chosen else { panic!("no run") };
+    let RuleDecision::Run(start) = &now.rules.select(&event)[0].chosen else { panic!("no run") };
     assert_eq!(start.pin, now.runbooks["bus"].pin, "rules start the text that is in force");
 }
 

@@ -4,16 +4,17 @@
 
 use crate::catalog::{files, rules};
 use crate::model::{
-    Event, Header, LabelMap, Labels, Mode, Param, ParamType, Pin, Reach, Severity, Status, Subject, Time, UndoPolicy,
+    Event, EventStatus, ImpactScope, LabelMap, Labels, Mode, ParamType, RunbookHeader, RunbookParam, RunbookPin,
+    Severity, Subject, Time, UndoPolicy,
 };
-use crate::policy::{Chosen, RuleSet, Selected};
+use crate::policy::{RuleDecision, RuleSelection, RuleSet};
 use std::path::Path;
 
 pub(super) fn event(labels: Labels) -> Event {
     Event {
         source: "am".to_owned(),
         fingerprint: "1".to_owned(),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         starts_at: Time::UNIX_EPOCH,
         ends_at: None,
         subject: Subject::from_labels(&labels, &LabelMap::default()),
@@ -50,7 +51,7 @@ fn shipped() -> RuleSet {
         ("container-no-progress", vec!["container"]),
     ];
     let known = runbooks.into_iter().map(|(name, params)| {
-        let params = params.into_iter().map(|part| Param {
+        let params = params.into_iter().map(|part| RunbookParam {
             name: part.to_owned(),
             ty: match part {
                 "node" => ParamType::Node,
@@ -64,14 +65,14 @@ fn shipped() -> RuleSet {
             pattern: None,
             doc: String::new(),
         });
-        let header = Header {
+        let header = RunbookHeader {
             title: name.to_owned(),
             params: params.collect(),
-            reach: Reach::Node,
+            reach: ImpactScope::Node,
             undo: UndoPolicy::Never,
             approvers: Vec::new(),
         };
-        (name.to_owned(), (Pin { name: name.to_owned(), hash: String::new() }, header))
+        (name.to_owned(), (RunbookPin { name: name.to_owned(), hash: String::new() }, header))
     });
     RuleSet::compile(all.collect(), known.collect()).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }
@@ -83,10 +84,10 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
     let says = |labels: &[(&str, &str)]| {
         let mut event = event(labels.iter().copied().collect());
         rules.judge(&mut event);
-        let one = |selected: &Selected<'_>| match &selected.chosen {
-            Chosen::Run(start) => format!("{} on {}", start.pin.name, start.subject),
-            Chosen::Tell => format!("{} tells", selected.rule.name),
-            Chosen::Nothing(reason) => reason.code.name().to_owned(),
+        let one = |selected: &RuleSelection<'_>| match &selected.chosen {
+            RuleDecision::Run(start) => format!("{} on {}", start.pin.name, start.subject),
+            RuleDecision::Tell => format!("{} tells", selected.rule.name),
+            RuleDecision::Nothing(reason) => reason.code.name().to_owned(),
         };
         rules.select_from(&event, "alertmanager").iter().map(one).collect::<Vec<_>>().join("; ")
     };
@@ -169,7 +170,7 @@ fn the_rules_we_ship_begin_by_observing_and_meet_the_alerts_that_they_are_for() 
 fn the_example_of_the_readme_is_a_file_of_rules() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/README.md")).unwrap();
     let example = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let file = files::File {
+    let file = files::FileContent {
         path: "rules/README.md".to_owned(),
         name: "README".to_owned(),
         text: example.to_owned(),
@@ -200,8 +201,9 @@ fn whatever_the_agent_says_of_gpus_is_told_by_a_rule() {
             [("alertname", alertname), ("severity", severity), ("action", action), ("node", "gpu-1"), ("gpu", "3")];
         let event = event(labels.into_iter().collect());
         let chosen = rules.select_from(&event, "alertmanager");
-        let told =
-            |selected: &Selected| !selected.rule.tell.is_empty() && !matches!(selected.chosen, Chosen::Nothing(_));
+        let told = |selected: &RuleSelection| {
+            !selected.rule.tell.is_empty() && !matches!(selected.chosen, RuleDecision::Nothing(_))
+        };
         assert!(chosen.iter().any(told), "no shipped rule tells of {alertname}");
     }
     assert!(seen > 25, "{seen}");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no child and no folder outlives the demo.
 
-use super::{Narrator, people::People};
+use super::{ScenarioLog, people::InboxServer};
 use crate::api::EntryList;
 use crate::model::{Entry, EntryKind, Outcome};
 use anyhow::{Context as _, bail};
@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub(super) struct Children {
+pub(super) struct DemoProcesses {
     dir: PathBuf,
     config: PathBuf,
     engine: Arc<Mutex<Option<Child>>>,
@@ -23,28 +23,28 @@ pub(super) struct Children {
 }
 
 /// Ports of the children on loopback.
-struct Ports {
+struct ProcessPorts {
     engine: u16,
     prometheus: u16,
     alertmanager: u16,
 }
 
-impl Children {
+impl DemoProcesses {
     pub(super) async fn start(
         tools: &Path,
         home: &Path,
         fleet: &str,
-        people: &People,
-        say: &Narrator,
-    ) -> anyhow::Result<Children> {
+        people: &InboxServer,
+        say: &ScenarioLog,
+    ) -> anyhow::Result<DemoProcesses> {
         let dir = std::env::temp_dir().join(format!("nightshift-demo-{}", std::process::id()));
         std::fs::create_dir_all(dir.join("data")).with_context(|| format!("cannot make {}", dir.display()))?;
-        let ports = Ports { engine: free_port()?, prometheus: free_port()?, alertmanager: free_port()? };
+        let ports = ProcessPorts { engine: free_port()?, prometheus: free_port()?, alertmanager: free_port()? };
         let config = write_configs(&dir, home, fleet, people, &ports)?;
         crate::world::install_tls();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
         let url = format!("http://127.0.0.1:{}", ports.engine);
-        let mut children = Children { dir, config, engine: Arc::default(), others: Vec::new(), url, client };
+        let mut children = DemoProcesses { dir, config, engine: Arc::default(), others: Vec::new(), url, client };
         children.start_engine(say).await?;
         let alertmanager = children.spawn(tools, "alertmanager", &alertmanager_flags(&children.dir, &ports))?;
         children.others.push(alertmanager);
@@ -56,7 +56,7 @@ impl Children {
     }
 
     /// Starts the engine (again) and waits until it is ready.
-    pub(super) async fn start_engine(&self, say: &Narrator) -> anyhow::Result<()> {
+    pub(super) async fn start_engine(&self, say: &ScenarioLog) -> anyhow::Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("engine.log"))?;
         let began = Instant::now();
         let child = Command::new(std::env::current_exe()?)
@@ -69,7 +69,7 @@ impl Children {
             .spawn()
             .context("cannot start the engine")?;
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
-        self.answering("engine", &format!("{}/readyz", self.url), &Narrator { began: say.began }).await?;
+        self.answering("engine", &format!("{}/readyz", self.url), &ScenarioLog { began: say.began }).await?;
         say.say("engine", &format!("ready after {} ms", began.elapsed().as_millis()));
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Children {
     }
 
     /// Prints each new line of the ledger's story as it is written.
-    pub(super) fn follow_the_ledger(&self, say: &Narrator) {
+    pub(super) fn follow_the_ledger(&self, say: &ScenarioLog) {
         let (client, url, token_file, say) =
             (self.client.clone(), self.url.clone(), self.dir.join("data/token"), say.clone());
         tokio::spawn(async move {
@@ -152,7 +152,7 @@ impl Children {
         command.spawn().with_context(|| format!("cannot start {}", path.display()))
     }
 
-    async fn answering(&self, what: &str, url: &str, say: &Narrator) -> anyhow::Result<()> {
+    async fn answering(&self, what: &str, url: &str, say: &ScenarioLog) -> anyhow::Result<()> {
         let give_up = Instant::now() + Duration::from_secs(60);
         while Instant::now() < give_up {
             if self.client.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
@@ -168,7 +168,7 @@ impl Children {
     }
 }
 
-impl Drop for Children {
+impl Drop for DemoProcesses {
     fn drop(&mut self) {
         self.pull_the_plug();
         for child in &mut self.others {
@@ -202,7 +202,13 @@ async fn read_story(
     Some(entries.iter().map(read).collect())
 }
 
-fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &Ports) -> anyhow::Result<PathBuf> {
+fn write_configs(
+    dir: &Path,
+    home: &Path,
+    fleet: &str,
+    people: &InboxServer,
+    ports: &ProcessPorts,
+) -> anyhow::Result<PathBuf> {
     let home = home.canonicalize().with_context(|| format!("{} is not a folder", home.display()))?;
     let fill = |text: String| {
         text.replace("@FLEET@", fleet.trim_start_matches("http://"))
@@ -241,7 +247,7 @@ fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(std::io::Write::write_all(&mut file, text.as_bytes())?)
 }
 
-fn prometheus_flags(dir: &Path, ports: &Ports) -> Vec<String> {
+fn prometheus_flags(dir: &Path, ports: &ProcessPorts) -> Vec<String> {
     vec![
         format!("--config.file={}", dir.join("prometheus.yml").display()),
         format!("--storage.tsdb.path={}", dir.join("prometheus").display()),
@@ -251,7 +257,7 @@ fn prometheus_flags(dir: &Path, ports: &Ports) -> Vec<String> {
     ]
 }
 
-fn alertmanager_flags(dir: &Path, ports: &Ports) -> Vec<String> {
+fn alertmanager_flags(dir: &Path, ports: &ProcessPorts) -> Vec<String> {
     vec![
         format!("--config.file={}", dir.join("alertmanager.yml").display()),
         format!("--storage.path={}", dir.join("alertmanager").display()),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: it counts messages as users would have seen them: posted, edited, paged.
 
-use super::Narrator;
+use super::ScenarioLog;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Default)]
-struct Inbox {
+struct MessageInbox {
     /// Top-level messages by their `ts`: the last text each.
     posted: BTreeMap<String, String>,
     threads: usize,
@@ -22,16 +22,16 @@ struct Inbox {
 }
 
 #[derive(Clone)]
-pub(super) struct People {
+pub(super) struct InboxServer {
     pub address: SocketAddr,
-    inbox: Arc<Mutex<Inbox>>,
-    say: Narrator,
+    inbox: Arc<Mutex<MessageInbox>>,
+    say: ScenarioLog,
 }
 
-impl People {
-    pub(super) async fn start(say: Narrator) -> anyhow::Result<People> {
+impl InboxServer {
+    pub(super) async fn start(say: ScenarioLog) -> anyhow::Result<InboxServer> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let people = People { address: listener.local_addr()?, inbox: Arc::default(), say };
+        let people = InboxServer { address: listener.local_addr()?, inbox: Arc::default(), say };
         let routes = Router::new()
             .route("/slack/chat.postMessage", post(posted))
             .route("/slack/chat.update", post(edited))
@@ -58,7 +58,7 @@ impl People {
     }
 }
 
-async fn posted(State(people): State<People>, Json(body): Json<Value>) -> Json<Value> {
+async fn posted(State(people): State<InboxServer>, Json(body): Json<Value>) -> Json<Value> {
     let text = body["text"].as_str().unwrap_or_default().to_owned();
     let mut inbox = people.inbox.lock().unwrap_or_else(PoisonError::into_inner);
     let ts = format!("{}.{:06}", 1_700_000_000, inbox.posted.len() + inbox.threads + 1);
@@ -72,7 +72,7 @@ async fn posted(State(people): State<People>, Json(body): Json<Value>) -> Json<V
     Json(json!({"ok": true, "channel": body["channel"], "ts": ts}))
 }
 
-async fn edited(State(people): State<People>, Json(body): Json<Value>) -> Json<Value> {
+async fn edited(State(people): State<InboxServer>, Json(body): Json<Value>) -> Json<Value> {
     let text = body["text"].as_str().unwrap_or_default().to_owned();
     let ts = body["ts"].as_str().unwrap_or_default().to_owned();
     let mut inbox = people.inbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ async fn edited(State(people): State<People>, Json(body): Json<Value>) -> Json<V
     Json(json!({"ok": true, "channel": body["channel"], "ts": ts}))
 }
 
-async fn paged(State(people): State<People>, Json(body): Json<Value>) -> (axum::http::StatusCode, Json<Value>) {
+async fn paged(State(people): State<InboxServer>, Json(body): Json<Value>) -> (axum::http::StatusCode, Json<Value>) {
     let action = body["event_action"].as_str().unwrap_or_default().to_owned();
     let key = body["dedup_key"].as_str().unwrap_or_default().to_owned();
     let summary = body["payload"]["summary"].as_str().unwrap_or_default();

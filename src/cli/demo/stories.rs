@@ -2,14 +2,14 @@
 //!
 //! Invariant: a scenario passes by the target's counts, not by the engine's own reports.
 
-use super::Stage;
+use super::DemoFleet;
 use crate::api::{ApprovalList, RunList};
 use crate::model::Run;
-use crate::world::sim::Fault;
+use crate::world::sim::SimFault;
 use std::time::{Duration, Instant};
 
 /// Plays every scenario; returns the expectations that failed.
-pub(super) async fn all(stage: &mut Stage) -> Vec<String> {
+pub(super) async fn all(stage: &mut DemoFleet) -> Vec<String> {
     let mut failed = Vec::new();
     for (name, ended) in [
         ("a GPU falls off the bus, and the plug is pulled in the middle", fell_off_the_bus(stage).await),
@@ -24,9 +24,9 @@ pub(super) async fn all(stage: &mut Stage) -> Vec<String> {
     failed
 }
 
-async fn fell_off_the_bus(stage: &mut Stage) -> Result<(), String> {
+async fn fell_off_the_bus(stage: &mut DemoFleet) -> Result<(), String> {
     stage.say.heading("1. XID 79 on gpu-2, GPU 3; the engine is killed in the middle of the drain");
-    stage.fleet.fault(Fault::Xid { node: "gpu-2".into(), gpu: 3, code: 79 })?;
+    stage.fleet.fault(SimFault::Xid { node: "gpu-2".into(), gpu: 3, code: 79 })?;
     stage.say.say("fleet", "GPU 3 on gpu-2 has fallen off the bus");
     wait(stage, "the first eviction on gpu-2", async |stage| (!evictions(stage).is_empty()).then_some(())).await?;
     stage.children.pull_the_plug();
@@ -50,9 +50,9 @@ async fn fell_off_the_bus(stage: &mut Stage) -> Result<(), String> {
     Ok(())
 }
 
-async fn budget_holds(stage: &mut Stage) -> Result<(), String> {
+async fn budget_holds(stage: &mut DemoFleet) -> Result<(), String> {
     stage.say.heading("2. gpu-3 stops answering while gpu-2 is still out: one node at once is the limit");
-    stage.fleet.fault(Fault::NodeNotReady { node: "gpu-3".into() })?;
+    stage.fleet.fault(SimFault::NodeNotReady { node: "gpu-3".into() })?;
     stage.say.say("fleet", "the kubelet of gpu-3 is silent");
     run_in_state(stage, "node-not-ready", &["held"]).await?;
     expect(changes(stage, "patch", "nodes", "gpu-3") == 0, "gpu-3 was touched although the budget was used up".into())?;
@@ -73,9 +73,9 @@ async fn budget_holds(stage: &mut Stage) -> Result<(), String> {
     expect(changed == 2, format!("gpu-3 was changed {changed} times instead of twice (cordon, uncordon)"))
 }
 
-async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
+async fn a_person_is_asked(stage: &mut DemoFleet) -> Result<(), String> {
     stage.say.heading("3. mistral-7b takes requests and makes no token; its rule requires an approval");
-    stage.fleet.fault(Fault::Stalled { namespace: "inference".into(), deployment: "mistral-7b".into() })?;
+    stage.fleet.fault(SimFault::Stalled { namespace: "inference".into(), deployment: "mistral-7b".into() })?;
     stage.say.say("fleet", "mistral-7b stands still, requests wait");
     let ask = wait(stage, "an approval request", async |stage| {
         let list: ApprovalList = stage.children.get("/api/v1/approvals?open=true").await?;
@@ -91,7 +91,7 @@ async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
     expect(touched == 1, format!("mistral-7b was restarted {touched} times instead of once"))
 }
 
-async fn the_ledger_is_whole(stage: &mut Stage) -> Result<(), String> {
+async fn the_ledger_is_whole(stage: &mut DemoFleet) -> Result<(), String> {
     stage.say.heading("4. the ledger");
     let verdict = stage.children.cli(&["audit", "verify"]).await.map_err(|error| error.to_string())?;
     for line in verdict.lines() {
@@ -100,7 +100,7 @@ async fn the_ledger_is_whole(stage: &mut Stage) -> Result<(), String> {
     Ok(())
 }
 
-async fn run_in_state(stage: &Stage, runbook: &str, states: &[&str]) -> Result<Run, String> {
+async fn run_in_state(stage: &DemoFleet, runbook: &str, states: &[&str]) -> Result<Run, String> {
     wait(stage, &format!("run of {runbook} to be {}", states.join(" or ")), async |stage| {
         let list: RunList = stage.children.get("/api/v1/runs").await?;
         list.runs.into_iter().find(|run| run.runbook.name == runbook && states.contains(&run.state.name()))
@@ -108,7 +108,7 @@ async fn run_in_state(stage: &Stage, runbook: &str, states: &[&str]) -> Result<R
     .await
 }
 
-async fn wait<T>(stage: &Stage, what: &str, ask: impl AsyncFn(&Stage) -> Option<T>) -> Result<T, String> {
+async fn wait<T>(stage: &DemoFleet, what: &str, ask: impl AsyncFn(&DemoFleet) -> Option<T>) -> Result<T, String> {
     loop {
         if let Some(answer) = ask(stage).await {
             return Ok(answer);
@@ -120,7 +120,7 @@ async fn wait<T>(stage: &Stage, what: &str, ask: impl AsyncFn(&Stage) -> Option<
     }
 }
 
-fn changes(stage: &Stage, verb: &str, resource: &str, name: &str) -> usize {
+fn changes(stage: &DemoFleet, verb: &str, resource: &str, name: &str) -> usize {
     let by_us = |by: &str| by.contains("nightshift");
     let effects = stage.fleet.effects();
     effects
@@ -129,7 +129,7 @@ fn changes(stage: &Stage, verb: &str, resource: &str, name: &str) -> usize {
         .count()
 }
 
-fn evictions(stage: &Stage) -> Vec<String> {
+fn evictions(stage: &DemoFleet) -> Vec<String> {
     let effects = stage.fleet.effects();
     effects.iter().filter(|e| e.changed && e.verb == "evict").map(|e| e.name.clone()).collect()
 }

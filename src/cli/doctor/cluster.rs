@@ -2,29 +2,35 @@
 //!
 //! Invariant: asks by SelfSubjectAccessReview, so nothing is tried that could change something.
 
-use super::Findings;
-use crate::cli::rbac::Rights;
+use super::DoctorFindings;
+use crate::cli::rbac::RequiredRights;
 use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::limits;
-use crate::model::{Mode, Permission};
-use crate::world::{Kube, Pulse, World, WorldError};
+use crate::model::{KubePermission, Mode};
+use crate::world::{ApiHealth, KubeClient, World, WorldError};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 /// Rights that nothing in this program uses: an identity that holds them has too many.
-const NEVER: [Permission; 6] = [
-    Permission::new("", "nodes/proxy", "get"),
-    Permission::new("", "pods/exec", "create"),
-    Permission::new("", "secrets", "get"),
-    Permission::new("", "secrets", "list"),
-    Permission::new("", "serviceaccounts", "impersonate"),
-    Permission::new("rbac.authorization.k8s.io", "clusterroles", "escalate"),
+const NEVER: [KubePermission; 6] = [
+    KubePermission::new("", "nodes/proxy", "get"),
+    KubePermission::new("", "pods/exec", "create"),
+    KubePermission::new("", "secrets", "get"),
+    KubePermission::new("", "secrets", "list"),
+    KubePermission::new("", "serviceaccounts", "impersonate"),
+    KubePermission::new("rbac.authorization.k8s.io", "clusterroles", "escalate"),
 ];
 
-pub(super) async fn look(name: &str, kube: &Kube, config: &Config, rights: &Rights, findings: &mut Findings) {
+pub(super) async fn look(
+    name: &str,
+    kube: &KubeClient,
+    config: &Config,
+    rights: &RequiredRights,
+    findings: &mut DoctorFindings,
+) {
     let area = format!("cluster {name}");
     match pulses(kube).await {
         Ok(pulses) => tempo(&area, &pulses, findings),
@@ -47,7 +53,7 @@ pub(super) async fn look(name: &str, kube: &Kube, config: &Config, rights: &Righ
 }
 
 /// A kill switch that cannot be read stops everything.
-pub(super) async fn kill_switch(config: &Config, world: &World, findings: &mut Findings) {
+pub(super) async fn kill_switch(config: &Config, world: &World, findings: &mut DoctorFindings) {
     let Some(map) = &config.kill_switch.config_map else { return };
     let shown = format!("ConfigMap {}/{}", map.namespace, map.name);
     let area = "kill switch";
@@ -70,7 +76,7 @@ pub(super) async fn kill_switch(config: &Config, world: &World, findings: &mut F
     }
 }
 
-async fn pulses(kube: &Kube) -> Result<Vec<Pulse>, WorldError> {
+async fn pulses(kube: &KubeClient) -> Result<Vec<ApiHealth>, WorldError> {
     let mut pulses = Vec::new();
     for _ in 0..limits::DOCTOR_PULSES {
         pulses.push(answered(kube.pulse()).await?);
@@ -85,7 +91,7 @@ async fn answered<T>(asked: impl Future<Output = Result<T, WorldError>>) -> Resu
 }
 
 /// How fast it answers, without the first one, which also connects; and how far its clock is from ours.
-fn tempo(area: &str, pulses: &[Pulse], findings: &mut Findings) {
+fn tempo(area: &str, pulses: &[ApiHealth], findings: &mut DoctorFindings) {
     let mut times: Vec<Duration> = pulses.iter().skip(1).map(|pulse| pulse.took).collect();
     times.sort_unstable();
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
@@ -117,14 +123,14 @@ fn tempo(area: &str, pulses: &[Pulse], findings: &mut Findings) {
 }
 
 /// Asks for each right; an engine that may not act needs only those that read.
-async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings: &mut Findings) {
+async fn may(area: &str, kube: &KubeClient, config: &Config, rights: &RequiredRights, findings: &mut DoctorFindings) {
     let acts = config.mode_ceiling > Mode::Suggest;
-    let applies = |right: &&Permission| match right.home() {
+    let applies = |right: &&KubePermission| match right.home() {
         true => acts && kube.cache_job().is_some(),
         false => acts || !right.writes(),
     };
-    let needed: Vec<Permission> = rights.keys().filter(applies).copied().collect();
-    let all: Vec<Permission> = needed.iter().chain(&NEVER).copied().collect();
+    let needed: Vec<KubePermission> = rights.keys().filter(applies).copied().collect();
+    let all: Vec<KubePermission> = needed.iter().chain(&NEVER).copied().collect();
     let held = match ask(kube, &all).await {
         Ok(held) => held,
         Err(error) => {
@@ -133,7 +139,7 @@ async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings
             return;
         }
     };
-    let missing: Vec<Permission> = needed.iter().filter(|right| !held[right]).copied().collect();
+    let missing: Vec<KubePermission> = needed.iter().filter(|right| !held[right]).copied().collect();
     let scope = if acts { "needed" } else { "needed to observe" };
     if missing.is_empty() {
         findings.good(area, format!("has all {} rights that are {scope}", needed.len()));
@@ -151,7 +157,7 @@ async fn may(area: &str, kube: &Kube, config: &Config, rights: &Rights, findings
     }
 }
 
-async fn ask(kube: &Kube, rights: &[Permission]) -> Result<BTreeMap<Permission, bool>, WorldError> {
+async fn ask(kube: &KubeClient, rights: &[KubePermission]) -> Result<BTreeMap<KubePermission, bool>, WorldError> {
     let asked = rights.iter().map(|right| async move {
         let home = kube.cache_job().filter(|_| right.home()).map_or("", |job| job.namespace.as_str());
         let held = answered(kube.may_within(home, right.group, right.resource, right.verb)).await?;
@@ -160,18 +166,18 @@ async fn ask(kube: &Kube, rights: &[Permission]) -> Result<BTreeMap<Permission, 
     futures::stream::iter(asked).buffer_unordered(limits::KUBE_AT_ONCE).try_collect().await
 }
 
-fn verb_first(right: &Permission) -> String {
+fn verb_first(right: &KubePermission) -> String {
     format!("{} {}", right.verb, right.resource)
 }
 
-fn in_words(right: &Permission, rights: &Rights) -> String {
+fn in_words(right: &KubePermission, rights: &RequiredRights) -> String {
     let by = rights.get(right).map(|by| by.join(", ")).unwrap_or_default();
     format!("{} ({by})", verb_first(right))
 }
 
 /// The rules to paste into a ClusterRole.
-fn rules(missing: &[Permission]) -> String {
-    let note = |right: &Permission| if right.home() { "      # of a Role where its Jobs are made" } else { "" };
+fn rules(missing: &[KubePermission]) -> String {
+    let note = |right: &KubePermission| if right.home() { "      # of a Role where its Jobs are made" } else { "" };
     let lines: Vec<String> = missing.iter().map(|right| format!("{}{}", right.rule(), note(right))).collect();
     format!(
         "rules:      # of a ClusterRole that is bound to this identity; all of them: nightshift rbac\n{}",
@@ -182,25 +188,25 @@ fn rules(missing: &[Permission]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::Health;
+    use crate::cli::doctor::DoctorStatus;
 
-    fn check(millis: u64, seconds_off: i64) -> Vec<(Health, String)> {
+    fn check(millis: u64, seconds_off: i64) -> Vec<(DoctorStatus, String)> {
         let date = crate::model::Time::from_second(RealClock.now().as_second() + seconds_off).ok();
-        let pulse = Pulse { version: "v1.36.0".to_owned(), took: Duration::from_millis(millis), date };
-        let mut findings = Findings::default();
+        let pulse = ApiHealth { version: "v1.36.0".to_owned(), took: Duration::from_millis(millis), date };
+        let mut findings = DoctorFindings::default();
         tempo("cluster main", &vec![pulse; limits::DOCTOR_PULSES], &mut findings);
         findings.0.into_iter().map(|finding| (finding.health, finding.what)).collect()
     }
 
     #[test]
     fn a_slow_api_server_and_a_clock_that_is_off_are_told_apart() {
-        let well: Vec<Health> = check(3, 0).into_iter().map(|(health, _)| health).collect();
-        assert_eq!(well, [Health::Good, Health::Good]);
+        let well: Vec<DoctorStatus> = check(3, 0).into_iter().map(|(health, _)| health).collect();
+        assert_eq!(well, [DoctorStatus::Good, DoctorStatus::Good]);
         let slow = check(900, 0);
-        assert!(slow[0].0 == Health::Odd && slow[0].1.contains("900 ms"), "{slow:?}");
+        assert!(slow[0].0 == DoctorStatus::Odd && slow[0].1.contains("900 ms"), "{slow:?}");
         let behind = check(3, 60);
-        assert!(behind[1].0 == Health::Bad && behind[1].1.contains("behind"), "{behind:?}");
+        assert!(behind[1].0 == DoctorStatus::Bad && behind[1].1.contains("behind"), "{behind:?}");
         let ahead = check(3, -60);
-        assert!(ahead[1].0 == Health::Bad && ahead[1].1.contains("ahead of"), "{ahead:?}");
+        assert!(ahead[1].0 == DoctorStatus::Bad && ahead[1].1.contains("ahead of"), "{ahead:?}");
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Invariant: one look at each, as a probe does it; so many at once, however many there are.
 
-use super::Findings;
-use crate::config::{Config, INFERENCE, Source};
+use super::DoctorFindings;
+use crate::config::{Config, INFERENCE, SourceConfig};
 use crate::limits;
 use crate::model::Span;
 use crate::world::{EngineLook, EnginePoint, PROBE_LABEL, World, WorldError};
 use futures::StreamExt as _;
 
-pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings) {
+pub(super) async fn all(config: &Config, world: &World, findings: &mut DoctorFindings) {
     for (name, source) in config.sources.iter().filter(|(_, source)| source.kind == INFERENCE) {
         let area = format!("engines {name}");
         let probe = source.probe.as_deref().cloned().unwrap_or_default();
@@ -43,7 +43,13 @@ pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings)
 }
 
 /// Engines in pods, and pods whose labels make no sense.
-async fn found(area: &str, source: &Source, world: &World, points: &mut Vec<EnginePoint>, findings: &mut Findings) {
+async fn found(
+    area: &str,
+    source: &SourceConfig,
+    world: &World,
+    points: &mut Vec<EnginePoint>,
+    findings: &mut DoctorFindings,
+) {
     let listed: Result<_, WorldError> =
         async { world.kube(source.cluster.as_deref())?.pods_with(PROBE_LABEL, limits::PODS).await }.await;
     match listed {
@@ -64,7 +70,7 @@ async fn found(area: &str, source: &Source, world: &World, points: &mut Vec<Engi
     }
 }
 
-fn say(area: &str, point: &EnginePoint, look: &EngineLook, within: Span, findings: &mut Findings) {
+fn say(area: &str, point: &EnginePoint, look: &EngineLook, within: Span, findings: &mut DoctorFindings) {
     let name = format!("{} {}", point.kind.word(), point.name());
     match &look.page {
         Ok(reading) => {

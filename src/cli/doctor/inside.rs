@@ -2,11 +2,11 @@
 //!
 //! Invariant: reads only; the store is not opened, because a running engine owns it.
 
-use super::Findings;
+use super::DoctorFindings;
 use super::reach::TOKEN_FILE;
-use crate::catalog::{Catalog, Loaded};
+use crate::catalog::{Catalog, CatalogSnapshot};
 use crate::cli::serve;
-use crate::config::{Config, INFERENCE, KUBERNETES, Role, Source};
+use crate::config::{Config, INFERENCE, KUBERNETES, Role, SourceConfig};
 use crate::engine::misfits;
 use crate::limits;
 use crate::model::{ApiToken, Mode, Right};
@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(super) fn secrets(config: &Config, findings: &mut Findings) {
+pub(super) fn secrets(config: &Config, findings: &mut DoctorFindings) {
     let missing = config.missing();
     for one in &missing {
         findings.bad("secrets", format!("{}: {}; {}", one.path, one.why, one.off), one.fix.clone());
@@ -36,7 +36,7 @@ pub(super) fn secrets(config: &Config, findings: &mut Findings) {
     }
 }
 
-pub(super) fn files(config: &Config, findings: &mut Findings) {
+pub(super) fn files(config: &Config, findings: &mut DoctorFindings) {
     let data = &config.data_dir;
     let shown = data.display();
     match std::fs::metadata(data) {
@@ -80,7 +80,7 @@ pub(super) fn files(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn space(data: &Path, findings: &mut Findings) {
+fn space(data: &Path, findings: &mut DoctorFindings) {
     let Ok(disk) = rustix::fs::statvfs(data) else { return };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024);
     let what = format!("{} has {free} MiB free", data.display());
@@ -91,7 +91,7 @@ fn space(data: &Path, findings: &mut Findings) {
     }
 }
 
-pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Loaded>> {
+pub(super) fn catalog(config: &Config, findings: &mut DoctorFindings) -> Option<Arc<CatalogSnapshot>> {
     match Catalog::load(serve::folders(config)) {
         Err(problems) => {
             for problem in problems {
@@ -119,7 +119,7 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
             for misfit in misfits(config, &loaded) {
                 // That there are no channels at all is said below, once.
                 if misfit.fatal || !misfit.text.starts_with("no `channels`") {
-                    let say = if misfit.fatal { Findings::bad } else { Findings::odd };
+                    let say = if misfit.fatal { DoctorFindings::bad } else { DoctorFindings::odd };
                     let place = misfit.place.map(|place| format!("{place}: ")).unwrap_or_default();
                     say(findings, "catalog", format!("{place}{}", misfit.text), "fix the configuration or the rules");
                 }
@@ -131,12 +131,12 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
 
 /// Whether a token of its own may post to every source, and how to make one. `made`: tokens made here, by their role,
 /// sources and name as the API says them.
-pub(super) fn tokens(config: &Config, made: &[ApiToken], findings: &mut Findings) {
+pub(super) fn tokens(config: &Config, made: &[ApiToken], findings: &mut DoctorFindings) {
     let base = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
     let base = base.trim_end_matches('/');
-    let is_posted_to = |source: &Source| source.kind != KUBERNETES && source.kind != INFERENCE;
+    let is_posted_to = |source: &SourceConfig| source.kind != KUBERNETES && source.kind != INFERENCE;
     for (name, source) in config.sources.iter().filter(|(_, source)| is_posted_to(source)) {
-        let opens = |token: &&crate::config::Token| match token.role {
+        let opens = |token: &&crate::config::TokenConfig| match token.role {
             Role::Source => token.sources.contains(name),
             role => role.may(Right::Post),
         };
@@ -172,7 +172,7 @@ pub(super) fn tokens(config: &Config, made: &[ApiToken], findings: &mut Findings
 }
 
 /// How to make a token that may post to one source and do nothing else, where its user can read it.
-fn token_to_make(name: &str, source: &Source, url: &str) -> String {
+fn token_to_make(name: &str, source: &SourceConfig, url: &str) -> String {
     let made = format!("{}-{name}", source.kind);
     let make = format!(
         "nightshift tokens make {made} --role source --sources {name} --expires 365d > nightshift-token      # the engine runs"
@@ -187,7 +187,7 @@ fn token_to_make(name: &str, source: &Source, url: &str) -> String {
 }
 
 /// How many rules act in which mode, and which channels they notify.
-pub(super) fn rules(config: &Config, loaded: &Loaded, findings: &mut Findings) {
+pub(super) fn rules(config: &Config, loaded: &CatalogSnapshot, findings: &mut DoctorFindings) {
     let (mut modes, mut told) = (BTreeMap::<Mode, usize>::new(), BTreeMap::<&str, usize>::new());
     let mut only_notify = 0;
     for rule in loaded.rules.rules() {
@@ -225,7 +225,7 @@ pub(super) fn local(listen: SocketAddr) -> SocketAddr {
     local
 }
 
-pub(super) fn port(config: &Config, findings: &mut Findings) {
+pub(super) fn port(config: &Config, findings: &mut DoctorFindings) {
     let listen = config.server.listen;
     if TcpStream::connect_timeout(&local(listen), limits::DOCTOR_CONNECT).is_ok() {
         findings.good("port", format!("something listens on {listen}"));

@@ -2,19 +2,23 @@
 //!
 //! Invariant: sends only requests that change nothing; each has its own time limit.
 
-use super::{Findings, cluster, engines, inside, provider, reach, slack};
-use crate::catalog::Loaded;
-use crate::cli::stop::Stop;
+use super::{DoctorFindings, cluster, engines, inside, provider, reach, slack};
+use crate::catalog::CatalogSnapshot;
+use crate::cli::stop::CliError;
 use crate::cli::{rbac, serve};
 use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::limits;
-use crate::notifiers::{self, slack::Seal};
+use crate::notifiers::{self, slack::ButtonSeal};
 use crate::world::World;
 use std::sync::Arc;
 use tokio::time::timeout;
 
-pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut Findings) -> Result<(), Stop> {
+pub(super) async fn all(
+    config: &Config,
+    loaded: Option<&CatalogSnapshot>,
+    findings: &mut DoctorFindings,
+) -> Result<(), CliError> {
     let world = match serve::assemble_world(config, Arc::new(RealClock)).await {
         Ok(world) => world,
         Err(stop) => {
@@ -46,7 +50,7 @@ pub(super) async fn all(config: &Config, loaded: Option<&Loaded>, findings: &mut
 }
 
 /// Prometheus, and with its answer the clock.
-async fn prometheus(config: &Config, world: &World, findings: &mut Findings) {
+async fn prometheus(config: &Config, world: &World, findings: &mut DoctorFindings) {
     let Some(client) = &world.prometheus else {
         findings.odd(
             "prometheus",
@@ -78,10 +82,10 @@ async fn prometheus(config: &Config, world: &World, findings: &mut Findings) {
     }
 }
 
-async fn channels(config: &Config, loaded: Option<&Loaded>, world: &World, findings: &mut Findings) {
+async fn channels(config: &Config, loaded: Option<&CatalogSnapshot>, world: &World, findings: &mut DoctorFindings) {
     let encoders = loaded.map(|loaded| loaded.encoders.clone()).unwrap_or_default();
     // Nothing is posted, so nothing is sealed with it.
-    let seal = Arc::new(Seal::new(&[0; 32], &config.install));
+    let seal = Arc::new(ButtonSeal::new(&[0; 32], &config.install));
     // One by one, so that a bad channel does not hide the others.
     for (name, channel) in &config.channels {
         let area = format!("channel {name}");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: asks as a sign-in does, and begins no sign-in.
 
-use super::Findings;
+use super::DoctorFindings;
 use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::limits;
@@ -10,7 +10,7 @@ use crate::server::look_at_provider;
 use crate::world::World;
 use jiff::fmt::rfc2822;
 
-pub(super) async fn look(config: &Config, world: &World, findings: &mut Findings) {
+pub(super) async fn look(config: &Config, world: &World, findings: &mut DoctorFindings) {
     let Some(oidc) = &config.server.oidc else { return };
     let area = "oidc";
     let (keys, date) = match look_at_provider(&world.http, oidc).await {

@@ -3,19 +3,19 @@
 //!
 //! Invariant: sends no alert; Alertmanager's own counters of its deliveries are the evidence.
 
-use super::Findings;
+use super::DoctorFindings;
 use crate::api::{EngineStatus, TokenList, TokenState};
-use crate::config::{Config, Secret, Source};
+use crate::config::{Config, SecretSource, SourceConfig};
 use crate::limits;
 use crate::model::ApiToken;
-use crate::world::{Http, HttpAnswer, HttpRequest, World};
+use crate::world::{HttpAnswer, HttpClient, HttpRequest, World};
 use serde_json::Value;
 use tokio::time::timeout;
 
 /// Where Alertmanager's own user reads the token: an absolute path, since its folder is not ours.
 pub(super) const TOKEN_FILE: &str = "/etc/alertmanager/nightshift-token";
 
-pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings) {
+pub(super) async fn all(config: &Config, world: &World, findings: &mut DoctorFindings) {
     door(config, &world.http, findings).await;
     for (name, source) in config.sources.iter().filter(|(_, source)| source.kind == "alertmanager") {
         match &source.api {
@@ -30,7 +30,7 @@ pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings)
 }
 
 /// Whether the engine answers at home, and under the address that people and sources are given.
-async fn door(config: &Config, http: &Http, findings: &mut Findings) {
+async fn door(config: &Config, http: &HttpClient, findings: &mut DoctorFindings) {
     // Whether something listens at all has been looked at; here, whether it is our engine, and can work.
     if let Ok(answer) = get(http, &format!("http://{}/readyz", super::inside::local(config.server.listen)), None).await
     {
@@ -65,7 +65,7 @@ async fn door(config: &Config, http: &Http, findings: &mut Findings) {
 }
 
 /// Why the engine that listens is not the one of this configuration; none where it is, or where that cannot be read.
-async fn another(config: &Config, http: &Http) -> Option<String> {
+async fn another(config: &Config, http: &HttpClient) -> Option<String> {
     let data = config.data_dir.display();
     let token = match std::fs::read_to_string(config.local_token_path()) {
         Ok(token) => token,
@@ -89,7 +89,7 @@ async fn another(config: &Config, http: &Http) -> Option<String> {
 }
 
 /// Tokens that were made with `nightshift tokens make` and are good now, as far as the engine here says so.
-pub(super) async fn made_tokens(config: &Config, http: &Http) -> Vec<ApiToken> {
+pub(super) async fn made_tokens(config: &Config, http: &HttpClient) -> Vec<ApiToken> {
     let Ok(token) = std::fs::read_to_string(config.local_token_path()) else { return Vec::new() };
     let url = format!("http://{}/api/v1/tokens", super::inside::local(config.server.listen));
     let Ok(answer) = get(http, &url, Some(token.trim())).await else { return Vec::new() };
@@ -97,9 +97,16 @@ pub(super) async fn made_tokens(config: &Config, http: &Http) -> Vec<ApiToken> {
     tokens.into_iter().filter(|status| status.state == TokenState::Good).map(|status| status.token).collect()
 }
 
-async fn alertmanager(config: &Config, name: &str, source: &Source, api: &str, http: &Http, findings: &mut Findings) {
+async fn alertmanager(
+    config: &Config,
+    name: &str,
+    source: &SourceConfig,
+    api: &str,
+    http: &HttpClient,
+    findings: &mut DoctorFindings,
+) {
     let api = api.trim_end_matches('/');
-    let token = source.api_token.as_ref().and_then(|secret| Secret::read(secret).ok());
+    let token = source.api_token.as_ref().and_then(|secret| SecretSource::read(secret).ok());
     let mend = format!("check `sources.{name}.api` and `api_token`");
     let status = match get(http, &format!("{api}/api/v2/status"), token.as_deref()).await {
         Ok(answer) if answer.status == 200 => answer,
@@ -150,7 +157,7 @@ fn receiver(config: &Config, name: &str) -> String {
     )
 }
 
-pub(super) async fn get(http: &Http, url: &str, token: Option<&str>) -> Result<HttpAnswer, String> {
+pub(super) async fn get(http: &HttpClient, url: &str, token: Option<&str>) -> Result<HttpAnswer, String> {
     let mut request = HttpRequest { method: "GET".to_owned(), url: url.to_owned(), ..HttpRequest::default() };
     if let Some(token) = token {
         request.headers.insert("Authorization".to_owned(), format!("Bearer {token}"));

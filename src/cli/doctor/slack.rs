@@ -2,12 +2,12 @@
 //!
 //! Invariant: the address that Slack gives for a connection is left unused, so nothing is connected.
 
-use super::{Findings, inside, reach};
+use super::{DoctorFindings, inside, reach};
 use crate::api::EngineStatus;
-use crate::config::{Config, Secret, SlackApp};
+use crate::config::{Config, SecretSource, SlackApp};
 use crate::limits;
 use crate::notifiers::one_line;
-use crate::notifiers::slack::Web;
+use crate::notifiers::slack::SlackWebClient;
 use crate::world::World;
 use tokio::time::timeout;
 
@@ -15,12 +15,12 @@ const AREA: &str = "slack";
 const SILENT: &str = "Slack does not answer in time";
 const WAY_OUT: &str = "let this machine out to slack.com and wss-primary.slack.com, port 443: no proxy is used";
 
-pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings) {
+pub(super) async fn all(config: &Config, world: &World, findings: &mut DoctorFindings) {
     let Some(slack) = &config.slack else { return };
     bot(config, slack, world, findings).await;
     // That a secret cannot be read has been said already.
-    let Some(Ok(token)) = slack.app_token.as_ref().map(Secret::read) else { return };
-    match timeout(limits::KUBE_TIMEOUT, Web::new(world.http.clone(), &slack.api, &token).socket()).await {
+    let Some(Ok(token)) = slack.app_token.as_ref().map(SecretSource::read) else { return };
+    match timeout(limits::KUBE_TIMEOUT, SlackWebClient::new(world.http.clone(), &slack.api, &token).socket()).await {
         Ok(Ok(_)) => findings.good(AREA, "the app token is valid, and Socket Mode is on"),
         Ok(Err(refusal)) if refusal.lasting => {
             findings.bad(AREA, refusal.why, "fix `slack.app_token`, or the app's settings");
@@ -32,17 +32,18 @@ pub(super) async fn all(config: &Config, world: &World, findings: &mut Findings)
 }
 
 /// The bot's token: forms and pages need it, and it says which workspace it is of.
-async fn bot(config: &Config, slack: &SlackApp, world: &World, findings: &mut Findings) {
+async fn bot(config: &Config, slack: &SlackApp, world: &World, findings: &mut DoctorFindings) {
     let Some(secret) = config.slack_token() else {
         let mend = "slack:\n  token: { file: /run/secrets/slack-token }      # xoxb-…";
         return findings.odd(AREA, "no bot token: buttons open no forms, and the app has no page", mend);
     };
     let Ok(token) = secret.read() else { return };
-    let bot = match timeout(limits::KUBE_TIMEOUT, Web::new(world.http.clone(), &slack.api, &token).bot()).await {
-        Ok(Ok(bot)) => bot,
-        Ok(Err(refusal)) => return findings.bad(AREA, refusal.why, "fix `slack.token`, or that of the channel"),
-        Err(_) => return findings.bad(AREA, SILENT, WAY_OUT),
-    };
+    let bot =
+        match timeout(limits::KUBE_TIMEOUT, SlackWebClient::new(world.http.clone(), &slack.api, &token).bot()).await {
+            Ok(Ok(bot)) => bot,
+            Ok(Err(refusal)) => return findings.bad(AREA, refusal.why, "fix `slack.token`, or that of the channel"),
+            Err(_) => return findings.bad(AREA, SILENT, WAY_OUT),
+        };
     if !bot.commands {
         let mend = "add the scope `commands` (OAuth & Permissions), or the manifest of integrations/slack/, and reinstall the app";
         findings.bad(AREA, "the app lacks `commands`, so there is no /nightshift in the workspace", mend);
@@ -64,7 +65,7 @@ async fn bot(config: &Config, slack: &SlackApp, world: &World, findings: &mut Fi
 }
 
 /// The state of the connection, from the engine that runs here.
-async fn connection(config: &Config, world: &World, findings: &mut Findings) {
+async fn connection(config: &Config, world: &World, findings: &mut DoctorFindings) {
     let Ok(token) = std::fs::read_to_string(config.local_token_path()) else { return };
     let url = format!("http://{}/api/v1/status", inside::local(config.server.listen));
     // Whether an engine runs here at all is another finding.

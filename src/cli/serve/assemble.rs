@@ -2,24 +2,26 @@
 //!
 //! Invariant: either all parts exist, or the error names the fix.
 
-use crate::catalog::{Catalog, Folders, Problem};
-use crate::cli::stop::Stop;
+use crate::catalog::{Catalog, CatalogFolders, CatalogProblem};
+use crate::cli::stop::CliError;
 use crate::clock::{Clock, RealClock};
-use crate::config::{Config, Secret};
-use crate::engine::{EventLog, Misfit, Nudge, Parts, misfits};
+use crate::config::{Config, SecretSource};
+use crate::engine::{ConfigConflict, EngineParts, EventLog, WakeSender, misfits};
 use crate::limits;
-use crate::notifiers::{self, slack::Seal};
+use crate::notifiers::{self, slack::ButtonSeal};
 use crate::store::ledger::SigningKey;
-use crate::store::{self, Filter, Ledger, Mark, OnFatal, RunJournal, SqliteOptions, SqliteStore, StoreError};
+use crate::store::{self, CheckpointMark, Filter, Ledger, OnFatal, RunJournal, SqliteOptions, SqliteStore, StoreError};
 use crate::telemetry::Metrics;
-use crate::world::{Agents, Docker, Engines, Http, HttpSecret, KillSwitch, Kube, Prometheus, World};
+use crate::world::{
+    AgentMailbox, DockerClient, HttpClient, HttpSecret, KillSwitch, KubeClient, ProbedEngines, PrometheusClient, World,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Opens and builds everything. Asks nothing outside this machine, so that a start depends on nothing else. `accept_loss`: a ledger
 /// that is smaller than the signed one is taken as it is, and a lost key is replaced.
-pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts, EventLog), Stop> {
+pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(EngineParts, EventLog), CliError> {
     let data = &config.data_dir;
     make_private(data)?;
     for (what, secret) in config.secrets() {
@@ -41,7 +43,7 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
     let world = assemble_world(&config, Arc::clone(&clock)).await?;
     let key = signing_key(&config, accept_loss)?;
     publish(&config.public_key_path(), &key)?;
-    let log = EventLog::start().map_err(|error| Stop::failure(format!("no thread for the log: {error}"), ""))?;
+    let log = EventLog::start().map_err(|error| CliError::failure(format!("no thread for the log: {error}"), ""))?;
     let store = open_store(&config, &log, &metrics, &world, accept_loss, clock.now())?;
     let (catalog, problems) = match read {
         Ok(read) => read,
@@ -50,7 +52,7 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
     let loaded = catalog.current();
     let sealing = seal(&key, &config);
     let notifiers = notifiers::build(&config.channels, &loaded.encoders, &world.http, &config.install, &sealing)
-        .map_err(|wrong| Stop::usage(wrong.join("\n  "), "fix `channels`, then run `nightshift doctor`"))?;
+        .map_err(|wrong| CliError::usage(wrong.join("\n  "), "fix `channels`, then run `nightshift doctor`"))?;
     metrics.know_sources(config.sources.keys().map(String::as_str));
     let epoch = match store.health().await {
         Ok(epoch) => epoch,
@@ -59,10 +61,10 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
             tracing::error!(%why, "started on a full disk; free some space");
             store.epoch()
         }
-        Err(error) => return Err(Stop::failure(error, "the store does not answer")),
+        Err(error) => return Err(CliError::failure(error, "the store does not answer")),
     };
     world.agents.set_epoch(epoch);
-    let parts = Parts {
+    let parts = EngineParts {
         config: Arc::new(config),
         store: Arc::new(store),
         catalog: Arc::new(catalog),
@@ -70,7 +72,7 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
         notifiers: Arc::new(notifiers),
         clock,
         metrics,
-        nudge: Nudge::default(),
+        nudge: WakeSender::default(),
         key: Arc::new(key),
     };
     let open = || Filter { open: true, limit: limits::READ_LIMIT, ..Filter::default() };
@@ -88,8 +90,8 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Parts
 
 /// Refuses mismatches between configuration and files. Of an engine that ran before, a rule that does not fit is logged
 /// and no reason to stay away: at night the file is the same as by day.
-fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<(), Stop> {
-    let (fatal, odd): (Vec<Misfit>, Vec<Misfit>) = misfits(config, &catalog.current())
+fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<(), CliError> {
+    let (fatal, odd): (Vec<ConfigConflict>, Vec<ConfigConflict>) = misfits(config, &catalog.current())
         .into_iter()
         .partition(|misfit| misfit.fatal && (is_first || misfit.place.is_none()));
     for misfit in odd {
@@ -102,15 +104,15 @@ fn refuse_misfits(config: &Config, catalog: &Catalog, is_first: bool) -> Result<
         return Ok(());
     }
     let fatal: Vec<String> = fatal.into_iter().map(|misfit| misfit.text).collect();
-    Err(Stop::usage(fatal.join("\n  "), "fix the configuration or the rules, then `nightshift check`"))
+    Err(CliError::usage(fatal.join("\n  "), "fix the configuration or the rules, then `nightshift check`"))
 }
 
 /// The catalog of the last good files, where the folders hold one that is wrong.
 async fn last_good(
     config: &Config,
     store: &dyn RunJournal,
-    problems: &[Problem],
-) -> Result<(Catalog, Vec<Problem>), Stop> {
+    problems: &[CatalogProblem],
+) -> Result<(Catalog, Vec<CatalogProblem>), CliError> {
     let kept = store.kept_catalog().await.unwrap_or_default();
     let folders = folders(config);
     let loading = tokio::task::spawn_blocking(move || Catalog::load_kept(folders, kept)).await;
@@ -126,13 +128,13 @@ async fn last_good(
 }
 
 /// The key that signs the ledger. A lost one is not replaced silently: its signatures could never be verified again.
-fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, Stop> {
+fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, CliError> {
     let path = config.key_path();
     if !path.exists() {
-        let mark = Mark::read(&config.mark_path()).ok().flatten().map_or(0, |mark| mark.size);
+        let mark = CheckpointMark::read(&config.mark_path()).ok().flatten().map_or(0, |mark| mark.size);
         let signed = store::signed_entries(&config.store_path()).unwrap_or_default().max(mark);
         if signed > 0 && !accept_loss {
-            return Err(Stop::failure(
+            return Err(CliError::failure(
                 format!("signing key {} is missing, although it has signed {signed} entries", path.display()),
                 "restore it from a backup (`nightshift restore FILE` includes it); if there is none, start once with \
                  --accept-loss: a new key is created, which cannot verify entries signed by the old one (docs/backup.md, A lost key)",
@@ -146,7 +148,7 @@ fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, Stop> {
         }
     }
     SigningKey::open_or_create(&path, &config.install)
-        .map_err(|error| Stop::failure(error, "the key signs the ledger's checkpoints"))
+        .map_err(|error| CliError::failure(error, "the key signs the ledger's checkpoints"))
 }
 
 fn open_store(
@@ -156,10 +158,10 @@ fn open_store(
     world: &World,
     accept_loss: bool,
     now: crate::model::Time,
-) -> Result<SqliteStore, Stop> {
+) -> Result<SqliteStore, CliError> {
     let failpoint = std::env::var("NIGHTSHIFT_FAILPOINT").ok().map(|text| text.parse()).transpose();
     let failpoint =
-        failpoint.map_err(|why| Stop::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
+        failpoint.map_err(|why| CliError::usage(why, "unset NIGHTSHIFT_FAILPOINT: it is for tests of crashes"))?;
     let end = |why: &str| {
         tracing::error!(
             why,
@@ -182,7 +184,7 @@ fn open_store(
         group_wait: config.incidents.group_wait,
         ..SqliteOptions::new(config.store_path())
     };
-    SqliteStore::open(options, now).map_err(|error| Stop::failure(&error, store::advice(&error)))
+    SqliteStore::open(options, now).map_err(|error| CliError::failure(&error, store::advice(&error)))
 }
 
 /// One ERROR line for each secret and kubeconfig that cannot be read: the function that is off without it, and the fix.
@@ -193,8 +195,8 @@ fn say_what_is_missing(config: &Config) {
 }
 
 /// The key that seals our buttons, and opens them when they come back.
-pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<Seal> {
-    Arc::new(Seal::new(&key.secret_for("nightshift slack buttons"), &config.install))
+pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<ButtonSeal> {
+    Arc::new(ButtonSeal::new(&key.secret_for("nightshift slack buttons"), &config.install))
 }
 
 /// The clients; none of them connects yet. A cluster with wrong settings is logged, and tried again by itself.
@@ -202,11 +204,11 @@ pub(super) fn seal(key: &SigningKey, config: &Config) -> Arc<Seal> {
 /// # Errors
 ///
 /// Fails when the settings of another client are wrong.
-pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, Stop> {
+pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Result<World, CliError> {
     let identity = format!("nightshift/{}", config.install);
     let mut clusters = BTreeMap::new();
     for (name, cluster) in &config.clusters {
-        let kube = match Kube::connect(cluster, &identity).await {
+        let kube = match KubeClient::connect(cluster, &identity).await {
             Ok(kube) => kube,
             Err(error) => {
                 // A file that is not there has its line in the log already.
@@ -218,7 +220,7 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
                          hold; fix `clusters.{name}`; retrying automatically"
                     );
                 }
-                Kube::late(cluster, &identity)
+                KubeClient::late(cluster, &identity)
             }
         };
         kube.keep_labels(config.guards.labels());
@@ -228,30 +230,30 @@ pub(crate) async fn assemble_world(config: &Config, clock: Arc<dyn Clock>) -> Re
     let prometheus = match &config.prometheus {
         None => None,
         Some(settings) => {
-            let wrong = |why: String| Stop::usage(format!("prometheus: {why}"), "fix `prometheus`");
+            let wrong = |why: String| CliError::usage(format!("prometheus: {why}"), "fix `prometheus`");
             let token = settings.token.clone();
-            let read = move || token.as_ref().map(Secret::read).transpose();
-            Some(Prometheus::connect_with(&settings.url, read).map_err(|error| wrong(error.to_string()))?)
+            let read = move || token.as_ref().map(SecretSource::read).transpose();
+            Some(PrometheusClient::connect_with(&settings.url, read).map_err(|error| wrong(error.to_string()))?)
         }
     };
-    let http = Http::new(&identity, &config.http_allow)
-        .map_err(|error| Stop::usage(format!("http_allow: {error}"), "fix `http_allow`"))?
+    let http = HttpClient::new(&identity, &config.http_allow)
+        .map_err(|error| CliError::usage(format!("http_allow: {error}"), "fix `http_allow`"))?
         .with_secrets(runbook_secrets(config));
     let kill = Arc::new(KillSwitch::new(config.kill_switch.clone()));
     let default_cluster = config.home_cluster().to_owned();
-    let docker = config.docker.as_ref().map(Docker::new);
-    let agents = Agents::default();
+    let docker = config.docker.as_ref().map(DockerClient::new);
+    let agents = AgentMailbox::default();
     let probed = config.sources.values().filter_map(|source| {
         let cluster = source.cluster.as_deref().unwrap_or(&default_cluster);
         Some((source.probe.as_deref()?, cluster, source.namespaces.as_slice()))
     });
-    let engines = Engines::seen_by(probed);
+    let engines = ProbedEngines::seen_by(probed);
     Ok(World { clusters, default_cluster, prometheus, http, docker, agents, engines, clock, kill, identity })
 }
 
 /// The catalog's folders, as configured.
-pub(crate) fn folders(config: &Config) -> Folders {
-    Folders {
+pub(crate) fn folders(config: &Config) -> CatalogFolders {
+    CatalogFolders {
         runbooks: config.runbooks_dir.clone(),
         rules: config.rules_dir.clone(),
         integrations: config.integrations_dir.clone(),
@@ -259,23 +261,23 @@ pub(crate) fn folders(config: &Config) -> Folders {
 }
 
 /// The folder holds a signing key and an admin's token: no other user may read it.
-fn make_private(folder: &Path) -> Result<(), Stop> {
+fn make_private(folder: &Path) -> Result<(), CliError> {
     crate::cli::private::folder(folder)
-        .map_err(|why| Stop::failure(format!("data_dir: {why}"), "make the folder, or set `data_dir`"))
+        .map_err(|why| CliError::failure(format!("data_dir: {why}"), "make the folder, or set `data_dir`"))
 }
 
 /// The public half, for auditors.
-fn publish(path: &Path, key: &SigningKey) -> Result<(), Stop> {
+fn publish(path: &Path, key: &SigningKey) -> Result<(), CliError> {
     let text = format!("{}\n", key.public());
     if std::fs::read_to_string(path).is_ok_and(|there| there == text) {
         return Ok(());
     }
-    std::fs::write(path, text).map_err(|error| Stop::failure(format!("{}: {error}", path.display()), ""))
+    std::fs::write(path, text).map_err(|error| CliError::failure(format!("{}: {error}", path.display()), ""))
 }
 
-fn refused(problems: &[Problem]) -> Stop {
+fn refused(problems: &[CatalogProblem]) -> CliError {
     let texts: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.file, problem.text)).collect();
-    Stop::failure(format!("the files cannot be used\n\n{}\n", texts.join("\n\n")), "see `nightshift check`")
+    CliError::failure(format!("the files cannot be used\n\n{}\n", texts.join("\n\n")), "see `nightshift check`")
 }
 
 /// The secrets that headers of runbooks may name, each read when it is sent.

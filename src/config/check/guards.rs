@@ -2,10 +2,10 @@
 //!
 //! Invariant: a longer window allows at least as much as a shorter one.
 
-use super::Findings;
+use super::ConfigFindings;
 use crate::config::Config;
 
-pub(super) fn check_guards(config: &Config, found: &mut Findings) {
+pub(super) fn check_guards(config: &Config, found: &mut ConfigFindings) {
     let guards = &config.guards;
     if guards.nodes_at_once == 0 {
         found.say(

@@ -2,11 +2,11 @@
 //!
 //! Invariant: pure; only the cluster can show whether the namespace and the claim exist.
 
-use super::Findings;
+use super::ConfigFindings;
 use crate::world::CacheJob;
 use std::path::Path;
 
-pub(super) fn check(path: &str, job: &CacheJob, found: &mut Findings) {
+pub(super) fn check(path: &str, job: &CacheJob, found: &mut ConfigFindings) {
     let at = |key: &str| format!("{path}.{key}");
     if !is_name(&job.namespace) {
         found.say(&at("namespace"), "is no name of a namespace", "name the one in which Jobs may be made");

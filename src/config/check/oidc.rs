@@ -2,12 +2,12 @@
 //!
 //! Invariant: a code or a token of the provider never travels in the clear over a network.
 
-use super::Findings;
+use super::ConfigFindings;
 use super::words::{check_safe_url, check_scope, check_secret};
 use crate::config::{Config, Role};
 use url::Url;
 
-pub(super) fn check(config: &Config, found: &mut Findings) {
+pub(super) fn check(config: &Config, found: &mut ConfigFindings) {
     let Some(oidc) = &config.server.oidc else { return };
     check_safe_url("server.oidc.issuer", &oidc.issuer, found);
     if Url::parse(&oidc.issuer).is_ok_and(|url| url.query().is_some() || url.fragment().is_some()) {

@@ -2,13 +2,13 @@
 //!
 //! Invariant: give each Slack user to one person, and a person has one name.
 
-use super::Findings;
+use super::ConfigFindings;
 use super::words::check_scope;
-use crate::config::{Channel, Config, Role, SlackApp};
+use crate::config::{ChannelConfig, Config, Role, SlackApp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An identity elsewhere belongs to one user alone: no identity is two users, and no two users are one.
-fn identities(config: &Config, found: &mut Findings) {
+fn identities(config: &Config, found: &mut ConfigFindings) {
     let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let names: BTreeSet<&str> = config.people.iter().map(|person| person.name.as_str()).collect();
     for (at, person) in config.people.iter().enumerate() {
@@ -49,7 +49,7 @@ fn identities(config: &Config, found: &mut Findings) {
     }
 }
 
-pub(super) fn check(config: &Config, found: &mut Findings) {
+pub(super) fn check(config: &Config, found: &mut ConfigFindings) {
     let (mut names, mut users) = (BTreeSet::new(), BTreeSet::new());
     identities(config, found);
     for (at, person) in config.people.iter().enumerate() {
@@ -89,7 +89,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         check_slack(slack, found);
     }
     for (name, channel) in &config.channels {
-        if config.slack.is_none() && matches!(channel, Channel::Slack { buttons: true, .. }) {
+        if config.slack.is_none() && matches!(channel, ChannelConfig::Slack { buttons: true, .. }) {
             let path = format!("channels.{name}.buttons");
             found.say(
                 &path,
@@ -100,7 +100,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     }
 }
 
-fn check_slack(slack: &SlackApp, found: &mut Findings) {
+fn check_slack(slack: &SlackApp, found: &mut ConfigFindings) {
     if slack.signing_secret.is_none() && slack.app_token.is_none() {
         found.say(
             "slack",

@@ -2,13 +2,13 @@
 //!
 //! Invariant: pure over the configuration; whether an engine answers is `doctor`'s part.
 
-use super::Findings;
-use crate::config::{Config, INFERENCE, Source};
+use super::ConfigFindings;
+use crate::config::{Config, INFERENCE, SourceConfig};
 use crate::limits;
 use crate::world::{EngineTarget, ProbeConfig};
 use std::collections::BTreeSet;
 
-pub(super) fn check(name: &str, source: &Source, config: &Config, found: &mut Findings) {
+pub(super) fn check(name: &str, source: &SourceConfig, config: &Config, found: &mut ConfigFindings) {
     let path = format!("sources.{name}.probe");
     let is_ours = source.kind == INFERENCE;
     let Some(probe) = &source.probe else {
@@ -33,7 +33,7 @@ pub(super) fn check(name: &str, source: &Source, config: &Config, found: &mut Fi
     limits_of(&path, probe, found);
 }
 
-fn times(path: &str, probe: &ProbeConfig, found: &mut Findings) {
+fn times(path: &str, probe: &ProbeConfig, found: &mut ConfigFindings) {
     if probe.every < limits::PROBE_EVERY_MIN {
         let mend = format!("write at least {}; {} is right", limits::PROBE_EVERY_MIN, limits::PROBE_EVERY);
         found.say(&format!("{path}.every"), format!("{} is too often", probe.every), mend);
@@ -49,7 +49,7 @@ fn times(path: &str, probe: &ProbeConfig, found: &mut Findings) {
     }
 }
 
-fn targets(path: &str, targets: &[EngineTarget], found: &mut Findings) {
+fn targets(path: &str, targets: &[EngineTarget], found: &mut ConfigFindings) {
     let mut seen = BTreeSet::new();
     for (at, target) in targets.iter().enumerate() {
         let path = format!("{path}.targets[{at}]");
@@ -71,9 +71,9 @@ fn targets(path: &str, targets: &[EngineTarget], found: &mut Findings) {
     }
 }
 
-fn limits_of(path: &str, probe: &ProbeConfig, found: &mut Findings) {
+fn limits_of(path: &str, probe: &ProbeConfig, found: &mut ConfigFindings) {
     let limits = &probe.limits;
-    let share = |key: &str, value: f64, found: &mut Findings| {
+    let share = |key: &str, value: f64, found: &mut ConfigFindings| {
         if !(0.0..=1.0).contains(&value) {
             found.say(&format!("{path}.limits.{key}"), format!("{value} is not a share"), "write a number from 0 to 1");
         }

@@ -2,12 +2,12 @@
 //!
 //! Invariant: a token has its own name, its own secret and one meaning.
 
-use super::Findings;
+use super::ConfigFindings;
 use super::words::{check_name, check_scope, check_secret, check_url};
-use crate::config::{self, Config, Role, Secret, Token};
+use crate::config::{self, Config, Role, SecretSource, TokenConfig};
 use std::collections::BTreeMap;
 
-pub(super) fn check_server(config: &Config, found: &mut Findings) {
+pub(super) fn check_server(config: &Config, found: &mut ConfigFindings) {
     let server = &config.server;
     if !server.listen.ip().is_loopback() && !server.behind_tls {
         found.say(
@@ -21,9 +21,9 @@ pub(super) fn check_server(config: &Config, found: &mut Findings) {
     }
 }
 
-pub(super) fn check_tokens(config: &Config, found: &mut Findings) {
-    let mut names: BTreeMap<&str, &Token> = BTreeMap::new();
-    let mut places: Vec<&Secret> = Vec::new();
+pub(super) fn check_tokens(config: &Config, found: &mut ConfigFindings) {
+    let mut names: BTreeMap<&str, &TokenConfig> = BTreeMap::new();
+    let mut places: Vec<&SecretSource> = Vec::new();
     for (at, token) in config.server.tokens.iter().enumerate() {
         let path = format!("server.tokens[{at}]");
         check_name(&format!("{path}.name"), &token.name, found);

@@ -2,12 +2,12 @@
 //!
 //! Invariant: a key that the kind does not read is a mistake, and is reported.
 
-use super::Findings;
+use super::ConfigFindings;
 use super::words::{check_name, check_secret, check_url};
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, SourceConfig};
 
 /// Keys that only a source that watches a cluster has.
-pub(super) fn check_watched(name: &str, source: &Source, config: &Config, found: &mut Findings) {
+pub(super) fn check_watched(name: &str, source: &SourceConfig, config: &Config, found: &mut ConfigFindings) {
     let path = format!("sources.{name}");
     let watches = source.kind == config::KUBERNETES;
     let probes = source.kind == config::INFERENCE;
@@ -31,7 +31,7 @@ pub(super) fn check_watched(name: &str, source: &Source, config: &Config, found:
 }
 
 /// Which cluster events are about that are posted here: with several clusters the sender must not choose among all of them.
-pub(super) fn check_clusters(name: &str, source: &Source, config: &Config, found: &mut Findings) {
+pub(super) fn check_clusters(name: &str, source: &SourceConfig, config: &Config, found: &mut ConfigFindings) {
     let path = format!("sources.{name}.clusters");
     for cluster in source.clusters.iter().filter(|name| !config.clusters.contains_key(*name)) {
         let fix = match config::closest(cluster, config.clusters.keys().map(String::as_str)) {
@@ -54,7 +54,7 @@ pub(super) fn check_clusters(name: &str, source: &Source, config: &Config, found
     }
 }
 
-pub(super) fn check_source(name: &str, source: &Source, found: &mut Findings) {
+pub(super) fn check_source(name: &str, source: &SourceConfig, found: &mut ConfigFindings) {
     let path = format!("sources.{name}");
     check_name(&path, name, found);
     check_name(&format!("{path}.kind"), &source.kind, found);

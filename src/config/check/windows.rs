@@ -2,11 +2,11 @@
 //!
 //! Invariant: a window that would never begin, or never end, is refused.
 
-use super::Findings;
+use super::ConfigFindings;
 use crate::config::Config;
 use crate::model::Span;
 
-pub(super) fn check(config: &Config, found: &mut Findings) {
+pub(super) fn check(config: &Config, found: &mut ConfigFindings) {
     for (at, window) in config.windows.iter().enumerate() {
         let path = format!("windows[{at}]");
         // Parsed by the sources' cron as well; here only checks that need no calendar.

@@ -2,12 +2,12 @@
 //!
 //! Invariant: an error quotes the word, unless the word may be a secret.
 
-use super::Findings;
-use crate::config::{Config, Secret, closest};
+use super::ConfigFindings;
+use crate::config::{Config, SecretSource, closest};
 use url::Url;
 
 /// Where a role holds: clusters that exist, and never an empty list, which would look like everywhere and be nowhere.
-pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Config, found: &mut Findings) {
+pub(super) fn check_scope(path: &str, clusters: Option<&[String]>, config: &Config, found: &mut ConfigFindings) {
     let Some(clusters) = clusters else { return };
     if clusters.is_empty() {
         found.say(
@@ -33,13 +33,13 @@ pub fn wrong_name(name: &str) -> Option<&'static str> {
     wrong.then_some("use up to 63 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit")
 }
 
-pub(super) fn check_name(path: &str, name: &str, found: &mut Findings) {
+pub(super) fn check_name(path: &str, name: &str, found: &mut ConfigFindings) {
     if let Some(mend) = wrong_name(name) {
         found.say(path, format!("`{}` is not a name", name.escape_debug()), mend);
     }
 }
 
-pub(super) fn check_address(path: &str, address: &str, found: &mut Findings) {
+pub(super) fn check_address(path: &str, address: &str, found: &mut ConfigFindings) {
     if address.parse::<lettre::message::Mailbox>().is_err() {
         found.say(
             path,
@@ -49,7 +49,7 @@ pub(super) fn check_address(path: &str, address: &str, found: &mut Findings) {
     }
 }
 
-pub(super) fn check_mail_server(path: &str, server: &str, found: &mut Findings) {
+pub(super) fn check_mail_server(path: &str, server: &str, found: &mut ConfigFindings) {
     let mend = "write `smtp://host:587` (STARTTLS), `smtps://host:465`, or `smtp+plain://127.0.0.1:1025` for a server on this machine";
     match Url::parse(server) {
         Ok(url) if !url.has_host() => found.say(path, format!("`{server}` names no host"), mend),
@@ -66,7 +66,7 @@ pub(super) fn check_mail_server(path: &str, server: &str, found: &mut Findings) 
     }
 }
 
-pub(super) fn check_url(path: &str, text: &str, found: &mut Findings) -> Option<Url> {
+pub(super) fn check_url(path: &str, text: &str, found: &mut ConfigFindings) -> Option<Url> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             if url.password().is_some() {
@@ -86,7 +86,7 @@ pub(super) fn check_url(path: &str, text: &str, found: &mut Findings) -> Option<
 }
 
 /// Where our secrets are sent: never in the clear over a network.
-pub(super) fn check_safe_url(path: &str, text: &str, found: &mut Findings) {
+pub(super) fn check_safe_url(path: &str, text: &str, found: &mut ConfigFindings) {
     let Some(url) = check_url(path, text, found) else { return };
     if url.scheme() == "http" && !is_loopback(&url) {
         found.say(
@@ -103,12 +103,12 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-pub(super) fn check_secret(path: &str, secret: Option<&Secret>, found: &mut Findings) {
+pub(super) fn check_secret(path: &str, secret: Option<&SecretSource>, found: &mut ConfigFindings) {
     match secret {
-        Some(Secret::File(file)) if file.as_os_str().is_empty() => {
+        Some(SecretSource::File(file)) if file.as_os_str().is_empty() => {
             found.say(path, "names no file", "write `{ file: /run/secrets/name }`")
         }
-        Some(Secret::Env(name)) if name.is_empty() || name.contains(['=', '\0']) => {
+        Some(SecretSource::Env(name)) if name.is_empty() || name.contains(['=', '\0']) => {
             found.say(
                 path,
                 format!("`{}` is not the name of an environment variable", name.escape_debug()),

@@ -4,19 +4,19 @@
 //! Events bear names made of their entry, so the last hour is simply written again after a start, and is there once.
 
 use crate::actions;
-use crate::engine::Parts;
+use crate::engine::EngineParts;
 use crate::limits;
-use crate::model::{Call, Entry, EntryKind, Outcome, Reach, RunId, Step, Subject, Time};
-use crate::store::{Filter, Hold, StoreError};
+use crate::model::{ActionCall, Entry, EntryKind, ImpactScope, Outcome, RunId, Step, Subject, Time};
+use crate::store::{Filter, HeldNode, StoreError};
 use crate::world::{EventNote, WorldError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Our condition on each node, as the watch last showed it: held or not, and the words.
 #[derive(Default)]
-pub(super) struct Shown(HashMap<String, (bool, String)>);
+pub(super) struct NodeConditions(HashMap<String, (bool, String)>);
 
-impl Shown {
+impl NodeConditions {
     /// Takes a node's condition from the watch: whether it shows the node as held, and the words; none: it has none.
     pub fn saw(&mut self, node: &str, held: Option<(bool, String)>) {
         match held {
@@ -34,7 +34,7 @@ impl Shown {
     }
 }
 
-pub(super) async fn conditions(parts: Parts, shown: BTreeMap<String, Arc<Mutex<Shown>>>) {
+pub(super) async fn conditions(parts: EngineParts, shown: BTreeMap<String, Arc<Mutex<NodeConditions>>>) {
     let mut nudged = parts.nudge.listen();
     loop {
         match parts.store.holds().await {
@@ -52,7 +52,7 @@ pub(super) async fn conditions(parts: Parts, shown: BTreeMap<String, Arc<Mutex<S
     }
 }
 
-async fn follow(parts: &Parts, cluster: &str, shown: &Mutex<Shown>, holds: &[Hold]) {
+async fn follow(parts: &EngineParts, cluster: &str, shown: &Mutex<NodeConditions>, holds: &[HeldNode]) {
     let Ok(kube) = parts.world.kube(Some(cluster)) else { return };
     let here = holds.iter().filter(|hold| hold.cluster == cluster);
     let here: BTreeMap<&str, String> =
@@ -77,11 +77,11 @@ async fn follow(parts: &Parts, cluster: &str, shown: &Mutex<Shown>, holds: &[Hol
 }
 
 /// Writes the ledger's entries about steps that change something as Events.
-pub(super) async fn events(parts: Parts) {
+pub(super) async fn events(parts: EngineParts) {
     const KINDS: [&str; 4] = ["step_begun", "step_denied", "step_ended", "step_held"];
     let mut after: Option<i64> = None;
     let mut told = 0;
-    let mut pace = Pace::default();
+    let mut pace = EventLimiter::default();
     let mut nudged = parts.nudge.listen();
     loop {
         let limit = if after.is_some() { limits::BESIDE_BATCH } else { limits::READ_LIMIT };
@@ -120,13 +120,13 @@ pub(super) async fn events(parts: Parts) {
 
 /// Holds back Events about steps that wait once there are many of them, and returns the number held back.
 #[derive(Default)]
-struct Pace {
+struct EventLimiter {
     minute: i64,
     taken: u32,
     left_out: u32,
 }
 
-impl Pace {
+impl EventLimiter {
     fn takes(&mut self, now: Time) -> bool {
         let minute = now.as_second().div_euclid(60);
         if minute != self.minute {
@@ -137,7 +137,7 @@ impl Pace {
                     "too many steps are pending: no Events were written for these; `nightshift runs` lists them"
                 );
             }
-            *self = Pace { minute, ..Pace::default() };
+            *self = EventLimiter { minute, ..EventLimiter::default() };
         }
         let takes = self.taken < limits::HELD_EVENTS_PER_MINUTE;
         match takes {
@@ -149,17 +149,17 @@ impl Pace {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Unshown {
+enum StatusWriteError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     World(#[from] WorldError),
 }
 
-async fn show(parts: &Parts, entry: Entry) -> Result<(), Unshown> {
+async fn show(parts: &EngineParts, entry: Entry) -> Result<(), StatusWriteError> {
     let Some(id) = entry.about.run else { return Ok(()) };
     let Some((call, cluster)) = about(parts, id, &entry.kind).await? else { return Ok(()) };
-    let Some(action) = actions::find(&call.action).filter(|action| action.spec().reach > Reach::None) else {
+    let Some(action) = actions::find(&call.action).filter(|action| action.spec().reach > ImpactScope::None) else {
         return Ok(());
     };
     let target = action.target(&call);
@@ -172,7 +172,11 @@ async fn show(parts: &Parts, entry: Entry) -> Result<(), Unshown> {
 }
 
 /// The call that an entry is about, and the cluster of its run.
-async fn about(parts: &Parts, id: RunId, kind: &EntryKind) -> Result<Option<(Call, Option<String>)>, StoreError> {
+async fn about(
+    parts: &EngineParts,
+    id: RunId,
+    kind: &EntryKind,
+) -> Result<Option<(ActionCall, Option<String>)>, StoreError> {
     let run = parts.store.runs(Filter { run: Some(id), limit: 1, ..Filter::default() }).await?;
     let cluster = run.into_iter().next().and_then(|run| run.subject.cluster);
     let call = match kind {
@@ -188,7 +192,7 @@ async fn about(parts: &Parts, id: RunId, kind: &EntryKind) -> Result<Option<(Cal
     Ok(call.map(|call| (call, cluster)))
 }
 
-fn note(entry: &Entry, run: RunId, call: &Call, target: &Subject) -> Option<EventNote> {
+fn note(entry: &Entry, run: RunId, call: &ActionCall, target: &Subject) -> Option<EventNote> {
     let (kind, namespace, object) = match (&target.namespace, &target.pod, &target.node) {
         (Some(namespace), Some(pod), _) => ("Pod", namespace.clone(), pod.clone()),
         (_, _, Some(node)) => ("Node", String::new(), node.clone()),
@@ -224,7 +228,7 @@ mod tests {
 
     #[test]
     fn of_a_thousand_steps_that_wait_a_hundred_are_shown_in_a_minute() {
-        let mut pace = Pace::default();
+        let mut pace = EventLimiter::default();
         let at = |second: i64| Time::from_second(1_700_000_040 + second).unwrap();
         let shown = (0..1_000).filter(|_| pace.takes(at(0))).count();
         assert_eq!(shown, limits::HELD_EVENTS_PER_MINUTE as usize);
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_from_what_is_shown_is_written() {
-        let mut shown = Shown::default();
+        let mut shown = NodeConditions::default();
         shown.saw("a", Some((true, "run r1 (x)".to_owned())));
         shown.saw("b", Some((true, "run r2 (x)".to_owned())));
         shown.saw("c", Some((false, String::new())));

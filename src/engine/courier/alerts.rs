@@ -2,25 +2,25 @@
 //!
 //! Invariant: a link is an http or https address without credentials, checked as data; its words are our own.
 
-use super::Courier;
+use super::NotificationDispatcher;
 use crate::limits::{ALERTS_READ, ALERTS_SHOWN, DESCRIPTION_CHARS, LINKS_SHOWN, STORY_LINE_CHARS};
-use crate::model::{AlertLine, Episode, EpisodeState, Event, Incident, Link};
+use crate::model::{AlertLine, Episode, EpisodeState, Event, Incident, NoticeLink};
 use crate::notifiers::{one_line, web_link};
 use crate::policy::{incident_title, title_of};
 use crate::store::{Filter, StoreError};
 
 /// The part of a message about the alerts of an incident.
 #[derive(Debug, Default)]
-pub(super) struct Alerts {
+pub(super) struct AlertSection {
     /// With all subjects; none where no alert is stored.
     pub title: Option<String>,
     pub lines: Vec<AlertLine>,
     pub left_out: u32,
-    pub links: Vec<Link>,
+    pub links: Vec<NoticeLink>,
 }
 
-impl Courier {
-    pub(super) async fn alerts(&self, incident: &Incident) -> Result<Alerts, StoreError> {
+impl NotificationDispatcher {
+    pub(super) async fn alerts(&self, incident: &Incident) -> Result<AlertSection, StoreError> {
         let about = |open| Filter { incident: Some(incident.id), open, limit: ALERTS_READ, ..Filter::default() };
         let mut episodes = self.views.episodes(about(true)).await?;
         if episodes.is_empty() {
@@ -42,7 +42,7 @@ pub fn alert_title(episodes: &[Episode]) -> Option<String> {
     title_of(&sorted.into_iter().map(|episode| &episode.event).collect::<Vec<_>>())
 }
 
-fn alerts(episodes: &[Episode], incident: &Incident) -> Alerts {
+fn alerts(episodes: &[Episode], incident: &Incident) -> AlertSection {
     let events: Vec<&Event> = episodes.iter().map(|episode| &episode.event).collect();
     let title = alert_title(episodes);
     let mut all: Vec<AlertLine> = Vec::new();
@@ -65,7 +65,7 @@ fn alerts(episodes: &[Episode], incident: &Incident) -> Alerts {
     let unread = episodes.len() >= ALERTS_READ;
     let distinct = if unread { firing } else { u32::try_from(distinct(episodes)).unwrap_or(u32::MAX) };
     let shown = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    Alerts { title, left_out: distinct.saturating_sub(shown), lines: all, links: alert_links(&events) }
+    AlertSection { title, left_out: distinct.saturating_sub(shown), lines: all, links: alert_links(&events) }
 }
 
 fn distinct(episodes: &[Episode]) -> usize {
@@ -96,13 +96,13 @@ fn line(episode: &Episode) -> AlertLine {
 }
 
 /// Runbooks first, then dashboards, then where the alerts come from; each address once.
-pub fn alert_links(events: &[&Event]) -> Vec<Link> {
-    let mut found: Vec<(u8, Link)> = Vec::new();
+pub fn alert_links(events: &[&Event]) -> Vec<NoticeLink> {
+    let mut found: Vec<(u8, NoticeLink)> = Vec::new();
     let mut add = |rank: u8, label: &str, text: &str| {
         if let Some(url) = web_link(text.trim())
             && !found.iter().any(|(_, link)| link.url == url)
         {
-            found.push((rank, Link { label: label.to_owned(), url: url.to_owned() }));
+            found.push((rank, NoticeLink { label: label.to_owned(), url: url.to_owned() }));
         }
     };
     for event in events {

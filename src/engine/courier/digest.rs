@@ -2,13 +2,14 @@
 //!
 //! Invariant: each incident has a message or is counted in a digest, never neither.
 
-use super::{Courier, Passed, Sorted};
+use super::{DispatchCounts, NotificationDispatcher, SortedNotices};
 use crate::limits::{CRITICAL_IN_STORM, DIGEST_ITEMS, DIGEST_PACE, NOTICES_PER_MINUTE, READ_LIMIT};
 use crate::model::{
-    ApprovalId, Delivery, Digest, DigestItem, Incident, IncidentId, IncidentState, Receipt, RunState, Severity, Time,
+    ApprovalId, DeliveryReceipt, DeliveryResult, DigestItem, Incident, IncidentDigest, IncidentId, IncidentState,
+    RunState, Severity, Time,
 };
 use crate::notifiers::{Notifier, one_line};
-use crate::store::{DueNotice, Filter, Receipted};
+use crate::store::{DeliveryOutcome, DueNotice, Filter};
 use futures::StreamExt;
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
@@ -21,17 +22,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The recent messages on a channel, and the digest that is open on it.
 #[derive(Default)]
-pub(super) struct Storm {
+pub(super) struct ChannelStorm {
     /// When new incidents were last sent, in messages or digests; only as many as matter.
     told: VecDeque<Time>,
     /// When critical incidents had a message of their own in spite of a storm, by source.
     critical: HashMap<String, VecDeque<Time>>,
-    open: Option<Open>,
+    open: Option<OpenDigest>,
 }
 
 /// Kept in memory alone: after a restart a storm that goes on has a new digest.
 #[derive(Clone)]
-struct Open {
+struct OpenDigest {
     /// When the first of its incidents opened.
     since: Time,
     edited: Time,
@@ -42,10 +43,10 @@ struct Open {
     resolved: usize,
     worst: Severity,
     shown: Vec<DigestItem>,
-    receipt: Option<Receipt>,
+    receipt: Option<DeliveryReceipt>,
 }
 
-impl Storm {
+impl ChannelStorm {
     /// Records a message that was sent now.
     pub fn told(&mut self, now: Time) {
         self.told.push_back(now);
@@ -101,22 +102,22 @@ fn fairly(rows: Vec<DueNotice>) -> Vec<DueNotice> {
 }
 
 /// The receipt of an incident that only a digest has named.
-pub(super) fn receipt() -> Receipt {
-    Receipt(json!({ "digest": true }))
+pub(super) fn receipt() -> DeliveryReceipt {
+    DeliveryReceipt(json!({ "digest": true }))
 }
 
-pub(super) fn is_digest(receipt: &Receipt) -> bool {
+pub(super) fn is_digest(receipt: &DeliveryReceipt) -> bool {
     receipt.0.get("digest") == Some(&json!(true))
 }
 
-impl Courier {
+impl NotificationDispatcher {
     /// How each row of a channel is to be sent.
-    pub(super) fn sort(&self, channel: &str, rows: Vec<DueNotice>) -> Sorted {
+    pub(super) fn sort(&self, channel: &str, rows: Vec<DueNotice>) -> SortedNotices {
         let now = self.clock.now();
         let mut storms = self.storms();
         let storm = storms.entry(channel.to_owned()).or_default();
         let mut allowance = if storm.open.is_some() { 0 } else { storm.allowance(now) };
-        let mut sorted = Sorted::default();
+        let mut sorted = SortedNotices::default();
         for row in fairly(rows) {
             let known = row.receipt.as_ref().is_some_and(|receipt| !is_digest(receipt));
             let only_digest = row.receipt.as_ref().is_some_and(is_digest);
@@ -143,7 +144,7 @@ impl Courier {
 
     /// The rows from this one on were to have a message of their own, and have none yet: what was used for them of that which their
     /// source may have in a storm is free again.
-    pub(super) fn not_said(&self, channel: &str, sorted: &Sorted, from: &DueNotice) {
+    pub(super) fn not_said(&self, channel: &str, sorted: &SortedNotices, from: &DueNotice) {
         let mut storms = self.storms();
         let Some(storm) = storms.get_mut(channel) else { return };
         let rest = sorted.single.iter().skip_while(|other| *other != from);
@@ -158,7 +159,7 @@ impl Courier {
         channel: &str,
         notifier: &dyn Notifier,
         rows: &[DueNotice],
-        passed: &mut Passed,
+        passed: &mut DispatchCounts,
     ) {
         if rows.is_empty() {
             return;
@@ -169,13 +170,13 @@ impl Courier {
         let next = before.as_ref().map_or(now, |open| (open.edited + DIGEST_PACE).min(now + DIGEST_PACE));
         if next > now {
             passed.waiting += rows.len();
-            self.record_all(&refs, |row| Receipted::Later { upto: row.want, at: next }).await;
+            self.record_all(&refs, |row| DeliveryOutcome::Later { upto: row.want, at: next }).await;
             return;
         }
-        self.record_all(&refs, |_| Receipted::Sending).await;
+        self.record_all(&refs, |_| DeliveryOutcome::Sending).await;
         passed.repeats += rows.iter().filter(|row| row.maybe_sent).count();
         let own = self.storms().get(channel).map_or(0, |storm| storm.told.len());
-        let empty = Open {
+        let empty = OpenDigest {
             since: now,
             edited: now,
             total: own,
@@ -190,9 +191,9 @@ impl Courier {
         let delivery = self.in_time(notifier.digest(&self.edition(&open, false), open.receipt.as_ref())).await;
         self.count(notifier, &delivery);
         match delivery {
-            Delivery::Delivered(_) | Delivery::Nothing(_) => {
-                let answered = matches!(delivery, Delivery::Delivered(_));
-                if let Delivery::Delivered(given) | Delivery::Nothing(Some(given)) = delivery {
+            DeliveryResult::Delivered(_) | DeliveryResult::Nothing(_) => {
+                let answered = matches!(delivery, DeliveryResult::Delivered(_));
+                if let DeliveryResult::Delivered(given) | DeliveryResult::Nothing(Some(given)) = delivery {
                     open.receipt = Some(given);
                 }
                 open.edited = now;
@@ -209,26 +210,26 @@ impl Courier {
                 }
                 passed.digested += rows.len();
                 let taken = |row: &DueNotice| match answered {
-                    true => Receipted::Delivered { upto: row.want, receipt: receipt() },
-                    false => Receipted::Nothing { upto: row.want, receipt: Some(receipt()) },
+                    true => DeliveryOutcome::Delivered { upto: row.want, receipt: receipt() },
+                    false => DeliveryOutcome::Nothing { upto: row.want, receipt: Some(receipt()) },
                 };
                 self.record_all(&refs, taken).await;
             }
-            Delivery::Retry { after, why } => {
+            DeliveryResult::Retry { after, why } => {
                 passed.retried += rows.len();
                 let at = self.failed(channel, &why, after);
                 self.postpone(&refs, &why, at).await;
             }
-            Delivery::Refused { why } => {
+            DeliveryResult::Refused { why } => {
                 self.answered(channel);
                 passed.refused += rows.len();
-                self.record_all(&refs, |row| Receipted::Refused { upto: row.want, why: why.clone() }).await;
+                self.record_all(&refs, |row| DeliveryOutcome::Refused { upto: row.want, why: why.clone() }).await;
             }
         }
     }
 
     /// Counts the incidents of the rows, and names the worst ones.
-    async fn take_in(&self, open: &mut Open, rows: &[DueNotice]) {
+    async fn take_in(&self, open: &mut OpenDigest, rows: &[DueNotice]) {
         let asking = self.asking().await;
         let mut reads = Vec::with_capacity(rows.len());
         for row in rows {
@@ -279,7 +280,7 @@ impl Courier {
     }
 
     /// News of incidents that only the digest has named wait until it is over.
-    pub(super) async fn wait_for_the_storm(&self, channel: &str, rows: &[DueNotice], passed: &mut Passed) {
+    pub(super) async fn wait_for_the_storm(&self, channel: &str, rows: &[DueNotice], passed: &mut DispatchCounts) {
         if rows.is_empty() {
             return;
         }
@@ -287,12 +288,12 @@ impl Courier {
         let end = self
             .storms()
             .get(channel)
-            .and_then(Storm::ends)
+            .and_then(ChannelStorm::ends)
             .unwrap_or(now + MINUTE)
             .clamp(now + MINUTE / 12, now + 2 * MINUTE);
         passed.waiting += rows.len();
         let refs: Vec<&DueNotice> = rows.iter().collect();
-        self.record_all(&refs, |row| Receipted::Later { upto: row.want, at: end }).await;
+        self.record_all(&refs, |row| DeliveryOutcome::Later { upto: row.want, at: end }).await;
     }
 
     /// The channels whose storm is over: a minute has passed without new incidents, or the clock was set back over it.
@@ -306,28 +307,28 @@ impl Courier {
     }
 
     /// Ends the storm on one of them, in the last edition of its digest.
-    pub(super) async fn end_storm(&self, channel: String) -> (String, Passed) {
-        let mut passed = Passed::default();
+    pub(super) async fn end_storm(&self, channel: String) -> (String, DispatchCounts) {
+        let mut passed = DispatchCounts::default();
         let open = self.storms().get_mut(&channel).and_then(|storm| storm.open.take());
         let (Some(open), Some(notifier)) = (open, self.notifier(&channel)) else { return (channel, passed) };
         let delivery = self.in_time(notifier.digest(&self.edition(&open, true), open.receipt.as_ref())).await;
         self.count(notifier, &delivery);
         match delivery {
-            Delivery::Delivered(_) | Delivery::Nothing(_) => {
-                if let Delivery::Delivered(_) = delivery {
+            DeliveryResult::Delivered(_) | DeliveryResult::Nothing(_) => {
+                if let DeliveryResult::Delivered(_) = delivery {
                     passed.sent += 1;
                     self.answered(&channel);
                 }
                 tracing::info!(%channel, total = open.total, "alert storm over");
             }
-            Delivery::Retry { after, why } => {
+            DeliveryResult::Retry { after, why } => {
                 passed.retried += 1;
                 let again = self.failed(&channel, &why, after);
                 tracing::warn!(%channel, %why, %again, "the last update of the digest is not delivered yet");
                 self.storms().entry(channel.clone()).or_default().open = Some(open);
             }
             // Only the last words are missing; every incident is counted in the edition before.
-            Delivery::Refused { why } => {
+            DeliveryResult::Refused { why } => {
                 tracing::warn!(%channel, %why, "the last update of the digest was not delivered");
             }
         }
@@ -352,12 +353,12 @@ impl Courier {
     }
 }
 
-impl Courier {
-    fn edition(&self, open: &Open, over: bool) -> Digest {
+impl NotificationDispatcher {
+    fn edition(&self, open: &OpenDigest, over: bool) -> IncidentDigest {
         let (total, own, resolved) = (open.total, open.own, open.resolved);
         let asking = open.shown.iter().filter(|item| item.line.starts_with(ASKS)).count();
         let link = self.public_url.as_ref().map(|url| format!("{url}/"));
-        Digest {
+        IncidentDigest {
             total,
             own,
             asking,

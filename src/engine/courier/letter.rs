@@ -2,14 +2,14 @@
 //!
 //! Invariant: a notice states its own omissions.
 
-use super::Courier;
-use super::needs::{Facts, awaited_plan, needs};
-use super::standing::Standing;
+use super::NotificationDispatcher;
+use super::needs::{IncidentRecords, awaited_plan, needs};
+use super::standing::StatusLineInput;
 use crate::engine::story;
 use crate::limits::{BUDGET_PATIENCE, HEADLINES, NAMES_SHOWN, READ_LIMIT, STORY_LINE_CHARS, STORY_LINES, SUGGESTIONS};
 use crate::model::{
-    ApprovalId, Ask, Entry, EntryKind, EntryNo, Freeze, Incident, IncidentState, Mode, Notice, Run, RunId, RunState,
-    StoryLine, Subject, Suggestion, Time,
+    ApprovalId, Entry, EntryKind, EntryNo, Freeze, Incident, IncidentNotice, IncidentState, Mode, PendingApproval,
+    PlanSuggestion, Run, RunId, RunState, Subject, Time, TimelineEntry,
 };
 use crate::notifiers::one_line;
 use crate::policy::nodes_at_once;
@@ -17,8 +17,8 @@ use crate::store::{DueNotice, Filter, StoreError};
 use std::collections::HashSet;
 
 /// A notice, and the entry up to which it covers the timeline.
-pub(super) struct Letter {
-    pub notice: Notice,
+pub(super) struct DraftNotice {
+    pub notice: IncidentNotice,
     pub upto: EntryNo,
     /// It has a question that the channel has not shown: an approver is needed.
     pub asks_anew: bool,
@@ -28,7 +28,7 @@ pub(super) struct Letter {
     pub plan_by: Option<Time>,
 }
 
-impl Letter {
+impl DraftNotice {
     /// Nothing new for users: the message stands as it is. In doubt, send.
     pub fn is_quiet(&self, row: &DueNotice) -> bool {
         self.notice.fresh.is_empty() && row.shown.is_some() && !row.maybe_sent && !row.urgent
@@ -40,9 +40,9 @@ impl Letter {
     }
 }
 
-impl Courier {
+impl NotificationDispatcher {
     /// None: the incident is gone.
-    pub(super) async fn letter(&self, row: &DueNotice) -> Result<Option<Letter>, StoreError> {
+    pub(super) async fn letter(&self, row: &DueNotice) -> Result<Option<DraftNotice>, StoreError> {
         let about = || Filter { incident: Some(row.incident), ..Filter::default() };
         // The entries first: a state that is newer than they are is shown once more, an older one would stay for good.
         let mut entries = self.views.entries(Filter { limit: READ_LIMIT, ..about() }).await?;
@@ -74,9 +74,9 @@ impl Courier {
         let suggestions = suggestions(&entries);
         let frozen = self.frozen(&incident, &open, &asks).await?;
         let url = self.public_url.as_deref();
-        let facts = Facts { incident: &incident, asks: &asks, open: &open, entries: &entries, url };
+        let facts = IncidentRecords { incident: &incident, asks: &asks, open: &open, entries: &entries, url };
         let needs = needs(&facts, self.clock.now());
-        let standing = Standing {
+        let standing = StatusLineInput {
             incident: &incident,
             open: &open,
             asks: &asks,
@@ -86,20 +86,9 @@ impl Courier {
         };
         let (now, hands) = (standing.words(), standing.hands());
         let plan_by = awaited_plan(&open, &entries);
-        // An open question is shown with its plan, so their lines would repeat it.
-        let asked: HashSet<ApprovalId> = asks.iter().map(|ask| ask.approval).collect();
-        let mut twice: HashSet<EntryNo> =
-            entries.iter().filter(|entry| shown_with(entry, &asked, &open)).map(|entry| entry.no).collect();
-        // The title and the time of the start stand above.
-        let opened = |entry: &&Entry| matches!(entry.kind, EntryKind::IncidentOpened { .. });
-        twice.extend(entries.iter().find(opened).map(|entry| entry.no));
-        let planned = |entry: &&Entry| {
-            let shown = suggestions.iter().any(|suggestion| Some(suggestion.run) == entry.about.run);
-            shown && matches!(&entry.kind, EntryKind::RunEnded { state: RunState::Planned })
-        };
-        twice.extend(entries.iter().filter(planned).map(|entry| entry.no));
-        let (first, news): (bool, Vec<StoryLine>) = (row.shown.is_none(), told.clone());
-        let without = |lines: Vec<StoryLine>| -> Vec<StoryLine> {
+        let twice = shown_elsewhere(&entries, &asks, &suggestions, &open);
+        let (first, news): (bool, Vec<TimelineEntry>) = (row.shown.is_none(), told.clone());
+        let without = |lines: Vec<TimelineEntry>| -> Vec<TimelineEntry> {
             lines.into_iter().filter(|line| !twice.contains(&line.no)).collect()
         };
         let mut headlines = headlines(&without(told));
@@ -108,11 +97,11 @@ impl Courier {
             if let RunState::Waiting { .. } = &run.state {
                 let text = story::run_words(&format!("{} ({})", run.runbook.name, run.id), &run.state);
                 let text = one_line(&text, STORY_LINE_CHARS);
-                headlines.push(StoryLine { no: upto, at: self.clock.now(), text, headline: true, change: false });
+                headlines.push(TimelineEntry { no: upto, at: self.clock.now(), text, headline: true, change: false });
             }
         }
         let acts = incident.state != IncidentState::Resolved && !open.is_empty();
-        let notice = Notice {
+        let notice = IncidentNotice {
             dedup_key: incident.dedup_key(&self.install),
             link: self.public_url.as_ref().map(|url| format!("{url}/incidents/{}", incident.id)),
             fresh: fresh(if first { without(news) } else { news }, row, &entries),
@@ -132,7 +121,7 @@ impl Courier {
             maybe_repeat: row.maybe_sent,
             incident,
         };
-        Ok(Some(Letter { notice, upto, asks_anew, acts, plan_by }))
+        Ok(Some(DraftNotice { notice, upto, asks_anew, acts, plan_by }))
     }
 
     /// The entries about incidents before they became part of this group: their runs begin there.
@@ -174,7 +163,7 @@ impl Courier {
         Some(format!("{out} of {total} GPU nodes out of service, {more}"))
     }
 
-    async fn asks(&self, row: &DueNotice, runs: &HashSet<RunId>) -> Result<Vec<Ask>, StoreError> {
+    async fn asks(&self, row: &DueNotice, runs: &HashSet<RunId>) -> Result<Vec<PendingApproval>, StoreError> {
         let filter = Filter { incident: Some(row.incident), open: true, limit: READ_LIMIT, ..Filter::default() };
         let approvals = self.views.approvals(filter).await?;
         Ok(approvals
@@ -185,7 +174,12 @@ impl Courier {
     }
 
     /// The freeze that stops the waiting or running runs of this incident, in words; none where nothing does.
-    async fn frozen(&self, incident: &Incident, open: &[Run], asks: &[Ask]) -> Result<Option<String>, StoreError> {
+    async fn frozen(
+        &self,
+        incident: &Incident,
+        open: &[Run],
+        asks: &[PendingApproval],
+    ) -> Result<Option<String>, StoreError> {
         if open.is_empty() || incident.state == IncidentState::Resolved {
             return Ok(None);
         }
@@ -210,31 +204,53 @@ impl Courier {
     }
 }
 
+/// The entries whose content stands elsewhere in the notice.
+fn shown_elsewhere(
+    entries: &[Entry],
+    asks: &[PendingApproval],
+    suggestions: &[PlanSuggestion],
+    open: &[Run],
+) -> HashSet<EntryNo> {
+    // An open question is shown with its plan, so their lines would repeat it.
+    let asked: HashSet<ApprovalId> = asks.iter().map(|ask| ask.approval).collect();
+    let mut twice: HashSet<EntryNo> =
+        entries.iter().filter(|entry| shown_with(entry, &asked, open)).map(|entry| entry.no).collect();
+    // The title and the time of the start stand above.
+    let opened = |entry: &&Entry| matches!(entry.kind, EntryKind::IncidentOpened { .. });
+    twice.extend(entries.iter().find(opened).map(|entry| entry.no));
+    let planned = |entry: &&Entry| {
+        let shown = suggestions.iter().any(|suggestion| Some(suggestion.run) == entry.about.run);
+        shown && matches!(&entry.kind, EntryKind::RunEnded { state: RunState::Planned })
+    };
+    twice.extend(entries.iter().filter(planned).map(|entry| entry.no));
+    twice
+}
+
 /// A runbook's own message to the channel stands there in its own words.
-fn for_channel(lines: Vec<StoryLine>, entries: &[Entry], channel: &str) -> Vec<StoryLine> {
-    let own = |line: &StoryLine| {
+fn for_channel(lines: Vec<TimelineEntry>, entries: &[Entry], channel: &str) -> Vec<TimelineEntry> {
+    let own = |line: &TimelineEntry| {
         let at = entries.binary_search_by_key(&line.no, |entry| entry.no).ok()?;
         match &entries[at].kind {
             EntryKind::Told { channel: to, text } if to == channel => Some(one_line(text, STORY_LINE_CHARS)),
             _ => None,
         }
     };
-    let line = |line: StoryLine| match own(&line) {
-        Some(text) => StoryLine { text, ..line },
+    let line = |line: TimelineEntry| match own(&line) {
+        Some(text) => TimelineEntry { text, ..line },
         None => line,
     };
     lines.into_iter().map(line).collect()
 }
 
 /// Plans that were only shown: of rules in observe, and of rules in suggest that have no review yet.
-fn suggestions(entries: &[Entry]) -> Vec<Suggestion> {
-    let mut open: Vec<Suggestion> = Vec::new();
+fn suggestions(entries: &[Entry]) -> Vec<PlanSuggestion> {
+    let mut open: Vec<PlanSuggestion> = Vec::new();
     let mut planned = HashSet::new();
     for entry in entries {
         let Some(run) = entry.about.run else { continue };
         match &entry.kind {
             EntryKind::RunCreated { rule: Some(_), content, mode, runbook, .. } if *mode <= Mode::Suggest => {
-                open.push(Suggestion {
+                open.push(PlanSuggestion {
                     run,
                     runbook: runbook.name.clone(),
                     created_at: entry.at,
@@ -281,8 +297,8 @@ fn gave_up(kind: &EntryKind) -> bool {
 }
 
 /// The first one, with the incident's beginning, and the latest.
-fn headlines(told: &[StoryLine]) -> Vec<StoryLine> {
-    let all: Vec<&StoryLine> = told.iter().filter(|line| line.headline).collect();
+fn headlines(told: &[TimelineEntry]) -> Vec<TimelineEntry> {
+    let all: Vec<&TimelineEntry> = told.iter().filter(|line| line.headline).collect();
     let latest = all.len().saturating_sub(HEADLINES - 1);
     let first = all.first().filter(|_| latest > 0).copied();
     let skip = if first.is_some() { latest } else { all.len().saturating_sub(HEADLINES) };
@@ -290,13 +306,13 @@ fn headlines(told: &[StoryLine]) -> Vec<StoryLine> {
 }
 
 /// The news for the channel, bounded, with a line for the number left out.
-fn fresh(told: Vec<StoryLine>, row: &DueNotice, entries: &[Entry]) -> Vec<StoryLine> {
+fn fresh(told: Vec<TimelineEntry>, row: &DueNotice, entries: &[Entry]) -> Vec<TimelineEntry> {
     let shown = row.shown.map_or(-1, |no| no.0);
-    let about_deliveries = |line: &StoryLine| {
+    let about_deliveries = |line: &TimelineEntry| {
         let at = entries.binary_search_by_key(&line.no, |entry| entry.no).ok();
         at.is_some_and(|at| matches!(entries[at].kind.name(), "delivered" | "delivery_failed" | "page_judged"))
     };
-    let mut fresh: Vec<StoryLine> =
+    let mut fresh: Vec<TimelineEntry> =
         told.into_iter().filter(|line| line.no.0 > shown && !about_deliveries(line)).collect();
     let cut = entries.len() >= READ_LIMIT && entries.first().is_some_and(|first| first.no.0 > shown + 1);
     if fresh.len() >= STORY_LINES || (cut && shown >= 0) {
@@ -307,7 +323,7 @@ fn fresh(told: Vec<StoryLine>, row: &DueNotice, entries: &[Entry]) -> Vec<StoryL
             let text = format!("{left_out} earlier lines are not shown here: nightshift why {}", row.incident);
             fresh.insert(
                 0,
-                StoryLine { no: EntryNo(first.no.0 - 1), at: first.at, text, headline: false, change: false },
+                TimelineEntry { no: EntryNo(first.no.0 - 1), at: first.at, text, headline: false, change: false },
             );
         }
     }

@@ -6,15 +6,16 @@
 
 use crate::limits::{FIRST_PAGE_WAIT, HELD_LONG, NEEDS, STORY_LINE_CHARS};
 use crate::model::{
-    Ask, Entry, EntryKind, Incident, IncidentState, Mode, Need, NeedKind, ReasonCode, Run, RunId, RunState, Time,
+    AttentionKind, AttentionReason, Entry, EntryKind, Incident, IncidentState, Mode, PendingApproval, ReasonCode, Run,
+    RunId, RunState, Time,
 };
 use crate::notifiers::one_line;
 use std::collections::HashMap;
 
 /// The store's records of one incident: its unfinished runs, and its entries in ascending order.
-pub(super) struct Facts<'a> {
+pub(super) struct IncidentRecords<'a> {
     pub incident: &'a Incident,
-    pub asks: &'a [Ask],
+    pub asks: &'a [PendingApproval],
     pub open: &'a [Run],
     pub entries: &'a [Entry],
     /// The public address, for links.
@@ -22,35 +23,35 @@ pub(super) struct Facts<'a> {
 }
 
 /// Questions first, then runs that gave up, the latest first, then held runs.
-pub(super) fn needs(facts: &Facts<'_>, now: Time) -> Vec<Need> {
+pub(super) fn needs(facts: &IncidentRecords<'_>, now: Time) -> Vec<AttentionReason> {
     if facts.incident.state == IncidentState::Resolved {
         return Vec::new();
     }
-    let mut needs: Vec<Need> = questions(facts).chain(gave_up(facts)).chain(held(facts, now)).collect();
+    let mut needs: Vec<AttentionReason> = questions(facts).chain(gave_up(facts)).chain(held(facts, now)).collect();
     needs.truncate(NEEDS);
     needs
 }
 
-fn need(facts: &Facts<'_>, kind: NeedKind, key: String, run: RunId, text: &str) -> Need {
+fn need(facts: &IncidentRecords<'_>, kind: AttentionKind, key: String, run: RunId, text: &str) -> AttentionReason {
     let link = facts.url.map(|url| format!("{url}/runs/{run}"));
-    Need { kind, key, run, text: one_line(text, STORY_LINE_CHARS), link }
+    AttentionReason { kind, key, run, text: one_line(text, STORY_LINE_CHARS), link }
 }
 
-fn questions<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = Need> + 'a {
+fn questions<'a>(facts: &'a IncidentRecords<'_>) -> impl Iterator<Item = AttentionReason> + 'a {
     facts.open.iter().filter_map(move |run| {
         let RunState::Asking { approval } = run.state else { return None };
         let ask = facts.asks.iter().find(|ask| ask.approval == approval)?;
         let text = format!("{} waits for an answer: {}", name(run), ask.question);
-        Some(need(facts, NeedKind::Approval, approval.to_string(), run.id, &text))
+        Some(need(facts, AttentionKind::Approval, approval.to_string(), run.id, &text))
     })
 }
 
 /// Runs that ended and left the rest to users, unless a later run does the same work again.
-fn gave_up(facts: &Facts<'_>) -> Vec<Need> {
+fn gave_up(facts: &IncidentRecords<'_>) -> Vec<AttentionReason> {
     /// The key by which two runs are the same work: the rule, or the runbook of a run by hand, and the subject.
-    type Work<'w> = (&'w str, String);
-    let mut work: HashMap<RunId, (Work<'_>, &str)> = HashMap::new();
-    let mut left: Vec<(Work<'_>, Need)> = Vec::new();
+    type WorkKey<'w> = (&'w str, String);
+    let mut work: HashMap<RunId, (WorkKey<'_>, &str)> = HashMap::new();
+    let mut left: Vec<(WorkKey<'_>, AttentionReason)> = Vec::new();
     for entry in facts.entries {
         let Some(run) = entry.about.run else { continue };
         match &entry.kind {
@@ -63,9 +64,9 @@ fn gave_up(facts: &Facts<'_>) -> Vec<Need> {
                 // A run's beginning may stand under another number: its incident became part of a group.
                 let (this, runbook) = work.get(&run).cloned().unwrap_or_else(|| (("", run.to_string()), "a run"));
                 let (kind, word, why) = match state {
-                    RunState::Stuck { reason } => (NeedKind::Stuck, "is stuck", reason.to_string()),
-                    RunState::Failed { why, .. } => (NeedKind::Failed, "failed", why.clone()),
-                    RunState::Stopped { why } => (NeedKind::Stopped, "stopped", why.clone()),
+                    RunState::Stuck { reason } => (AttentionKind::Stuck, "is stuck", reason.to_string()),
+                    RunState::Failed { why, .. } => (AttentionKind::Failed, "failed", why.clone()),
+                    RunState::Stopped { why } => (AttentionKind::Stopped, "stopped", why.clone()),
                     _ => continue,
                 };
                 let text = format!("{runbook} ({run}) {word}: {why}");
@@ -77,7 +78,7 @@ fn gave_up(facts: &Facts<'_>) -> Vec<Need> {
     left.into_iter().rev().map(|(_, need)| need).collect()
 }
 
-fn held<'a>(facts: &'a Facts<'_>, now: Time) -> impl Iterator<Item = Need> + 'a {
+fn held<'a>(facts: &'a IncidentRecords<'_>, now: Time) -> impl Iterator<Item = AttentionReason> + 'a {
     facts.open.iter().filter_map(move |run| {
         let RunState::Held { reason } = &run.state else { return None };
         let of_run = facts.entries.iter().rev().filter(|entry| entry.about.run == Some(run.id));
@@ -88,7 +89,7 @@ fn held<'a>(facts: &'a Facts<'_>, now: Time) -> impl Iterator<Item = Need> + 'a 
             return None;
         }
         let text = format!("{} has been on hold since {}: {reason}", name(run), since.strftime("%H:%M UTC"));
-        Some(need(facts, NeedKind::Held, format!("{} held", run.id), run.id, &text))
+        Some(need(facts, AttentionKind::Held, format!("{} held", run.id), run.id, &text))
     })
 }
 

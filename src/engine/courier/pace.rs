@@ -4,14 +4,14 @@
 //! Invariant: a failure of one row shuts the channel for all of them, new ones too; a first message and a question
 //! never wait for a turn.
 
-use super::Courier;
+use super::NotificationDispatcher;
 use crate::limits::{
     BACKOFF_FIRST, DELIVERY_BACKOFF_MAX, GROUP_COMMIT_OPS, RETRY_AFTER_MAX, TURNS_AHEAD_MAX, TURNS_DEBT_MAX,
 };
 use crate::model::Time;
-use crate::notifiers::Pace;
+use crate::notifiers::ChannelRateLimit;
 use crate::policy::backoff;
-use crate::store::{DueNotice, Receipted};
+use crate::store::{DeliveryOutcome, DueNotice};
 use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,18 +19,18 @@ use std::time::Duration;
 
 /// The state of the channels, in memory alone: a start tries once.
 #[derive(Default)]
-pub(super) struct Ways(Mutex<Known>);
+pub(super) struct ChannelLimiter(Mutex<ChannelStates>);
 
 #[derive(Default)]
-struct Known {
+struct ChannelStates {
     /// By channel.
-    shut: HashMap<String, Shut>,
+    shut: HashMap<String, ChannelBackoff>,
     /// By the key that shares one rate limit.
-    turns: HashMap<String, Turns>,
+    turns: HashMap<String, VendorTurns>,
 }
 
 /// A channel that did not take the last one.
-struct Shut {
+struct ChannelBackoff {
     why: String,
     until: Time,
     failures: u32,
@@ -38,16 +38,16 @@ struct Shut {
 
 /// Turns at one vendor.
 #[derive(Debug, Clone, Copy)]
-struct Turns {
+struct VendorTurns {
     /// When everything that was sent would have been sent at an even rate.
     even: Time,
     /// The first free turn.
     next: Time,
 }
 
-impl Turns {
+impl VendorTurns {
     /// None: now. Otherwise when. Urgent messages go now, and the others wait the longer.
-    fn take(&mut self, pace: &Pace, urgent: bool, now: Time) -> Option<Time> {
+    fn take(&mut self, pace: &ChannelRateLimit, urgent: bool, now: Time) -> Option<Time> {
         // Neither a debt nor a clock that was set back keeps a channel silent for long.
         self.even = self.even.min(now + TURNS_DEBT_MAX);
         let ahead = pace.every * pace.burst.saturating_sub(1);
@@ -62,13 +62,13 @@ impl Turns {
     }
 }
 
-impl Ways {
-    fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+impl ChannelLimiter {
+    fn with<T>(&self, look: impl FnOnce(&mut ChannelStates) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Courier {
+impl NotificationDispatcher {
     /// Why this channel is not tried now, and when it will be.
     pub(super) fn shut(&self, channel: &str) -> Option<(String, Time)> {
         let now = self.clock.now();
@@ -88,7 +88,7 @@ impl Courier {
             let failures = known.shut.get(channel).map_or(0, |shut| shut.failures).saturating_add(1);
             let wait = backoff(failures, BACKOFF_FIRST, DELIVERY_BACKOFF_MAX, seed);
             let until = now + after.unwrap_or_default().min(RETRY_AFTER_MAX).max(wait);
-            known.shut.insert(channel.to_owned(), Shut { why: why.to_owned(), until, failures });
+            known.shut.insert(channel.to_owned(), ChannelBackoff { why: why.to_owned(), until, failures });
             until
         })
     }
@@ -99,10 +99,10 @@ impl Courier {
     }
 
     /// None: it may be sent now. Otherwise when its turn comes.
-    pub(super) fn turn(&self, pace: &Pace, urgent: bool) -> Option<Time> {
+    pub(super) fn turn(&self, pace: &ChannelRateLimit, urgent: bool) -> Option<Time> {
         let now = self.clock.now();
         self.ways.with(|known| {
-            let turns = known.turns.entry(pace.key.clone()).or_insert(Turns { even: now, next: now });
+            let turns = known.turns.entry(pace.key.clone()).or_insert(VendorTurns { even: now, next: now });
             turns.take(pace, urgent, now)
         })
     }
@@ -115,11 +115,11 @@ impl Courier {
     }
 
     pub(super) async fn postpone(&self, rows: &[&DueNotice], why: &str, at: Time) {
-        self.record_all(rows, |_| Receipted::Retry { why: why.to_owned(), at }).await;
+        self.record_all(rows, |_| DeliveryOutcome::Retry { why: why.to_owned(), at }).await;
     }
 
     /// Writes of many rows together, so that they share commits.
-    pub(super) async fn record_all(&self, rows: &[&DueNotice], what: impl Fn(&DueNotice) -> Receipted) {
+    pub(super) async fn record_all(&self, rows: &[&DueNotice], what: impl Fn(&DueNotice) -> DeliveryOutcome) {
         let mut writes = Vec::with_capacity(rows.len());
         for row in rows {
             writes.push(self.record(row, what(row)));
@@ -128,7 +128,7 @@ impl Courier {
     }
 
     /// Whether it is written. If not, the row stays due and is looked at again.
-    pub(super) async fn record(&self, row: &DueNotice, what: Receipted) -> bool {
+    pub(super) async fn record(&self, row: &DueNotice, what: DeliveryOutcome) -> bool {
         let written = self.outbox.receipted(&row.channel, row.incident, what, self.clock.now()).await;
         if let Err(error) = &written {
             tracing::error!(%error, incident = %row.incident, channel = %row.channel, "cannot record a delivery");
@@ -141,14 +141,14 @@ impl Courier {
 mod tests {
     use super::*;
 
-    fn pace() -> Pace {
-        Pace { key: "x".to_owned(), every: Duration::from_secs(2), burst: 5 }
+    fn pace() -> ChannelRateLimit {
+        ChannelRateLimit { key: "x".to_owned(), every: Duration::from_secs(2), burst: 5 }
     }
 
     #[test]
     fn a_burst_goes_at_once_the_rest_in_turn_and_no_minute_has_more_than_burst_and_pace() {
         let start: Time = "2026-11-23T03:00:00Z".parse().unwrap();
-        let mut turns = Turns { even: start, next: start };
+        let mut turns = VendorTurns { even: start, next: start };
         let mut waiting: Vec<Time> = vec![start; 200];
         let mut said = Vec::new();
         for second in 0..600 {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_urgent_goes_now_and_a_clock_that_was_set_back_silences_nobody() {
         let start: Time = "2026-11-23T03:00:00Z".parse().unwrap();
-        let mut turns = Turns { even: start, next: start };
+        let mut turns = VendorTurns { even: start, next: start };
         assert!((0..1_000).all(|_| turns.take(&pace(), true, start).is_none()));
         assert!(turns.take(&pace(), false, start).is_some());
         assert_eq!(turns.take(&pace(), false, start + TURNS_DEBT_MAX + Duration::from_secs(2)), None);

@@ -2,20 +2,20 @@
 //!
 //! Invariant: a channel with a message gets its edits; one without is silent only for a recorded reason.
 
-use super::{Courier, Passed};
+use super::{DispatchCounts, NotificationDispatcher};
 use crate::limits::READ_LIMIT;
 use crate::model::{EntryKind, EpisodeState, IncidentId, IncidentState, Span};
-use crate::policy::{Page, page};
-use crate::store::{DueNotice, Filter, Receipted, StoreError};
+use crate::policy::{PageDecision, page};
+use crate::store::{DeliveryOutcome, DueNotice, Filter, StoreError};
 use std::collections::HashMap;
 
-impl Courier {
+impl NotificationDispatcher {
     /// Those of the rows that users need to see, and why for those that waited for it.
     pub(super) async fn needed(
         &self,
         channel: &str,
         rows: Vec<DueNotice>,
-        passed: &mut Passed,
+        passed: &mut DispatchCounts,
     ) -> (Vec<DueNotice>, HashMap<IncidentId, String>) {
         let mut because = HashMap::new();
         let Some(patience) = self.patience.get(channel) else { return (rows, because) };
@@ -51,9 +51,9 @@ impl Courier {
         let unknown = incident.state == IncidentState::Resolved
             && self.views.episodes(about()).await?.iter().any(|episode| episode.state == EpisodeState::Stale);
         let (paged, why, until) = match page(&incident, &runs, unknown, patience, self.clock.now()) {
-            Page::Now { why } => (true, why, None),
-            Page::NotYet { why, until } => (false, why, Some(until)),
-            Page::Spared { why } => (false, why, None),
+            PageDecision::Now { why } => (true, why, None),
+            PageDecision::NotYet { why, until } => (false, why, Some(until)),
+            PageDecision::Spared { why } => (false, why, None),
         };
         let told = self.views.entries(Filter { kinds: vec!["page_judged"], ..about() }).await?;
         let last = told.iter().filter_map(|entry| match &entry.kind {
@@ -64,7 +64,7 @@ impl Courier {
         });
         // Its reason to wait changes by the second, and is in the timeline as it is; only the decision is written down.
         let news = last.max_by_key(|(no, ..)| *no).is_none_or(|(_, before, then)| (before, then) != (paged, until));
-        let what = Receipted::Judged { upto: row.want, paged, why: why.clone(), until, news };
+        let what = DeliveryOutcome::Judged { upto: row.want, paged, why: why.clone(), until, news };
         self.outbox.receipted(&row.channel, row.incident, what, self.clock.now()).await?;
         Ok(paged.then_some(why))
     }

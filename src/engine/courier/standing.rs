@@ -4,22 +4,25 @@
 
 use crate::engine::story;
 use crate::limits::STORY_LINE_CHARS;
-use crate::model::{Ask, Entry, EntryKind, Incident, IncidentState, Mode, Need, NeedKind, Run, RunState, Suggestion};
+use crate::model::{
+    AttentionKind, AttentionReason, Entry, EntryKind, Incident, IncidentState, Mode, PendingApproval, PlanSuggestion,
+    Run, RunState,
+};
 use crate::notifiers::{one_line, suggested};
 
 /// The input of the sentence.
-pub(super) struct Standing<'a> {
+pub(super) struct StatusLineInput<'a> {
     pub incident: &'a Incident,
     /// Runs that are not over.
     pub open: &'a [Run],
-    pub asks: &'a [Ask],
-    pub suggestions: &'a [Suggestion],
-    pub needs: &'a [Need],
+    pub asks: &'a [PendingApproval],
+    pub suggestions: &'a [PlanSuggestion],
+    pub needs: &'a [AttentionReason],
     /// Of the incident, in ascending order.
     pub entries: &'a [Entry],
 }
 
-impl Standing<'_> {
+impl StatusLineInput<'_> {
     /// The sentences, as one line of bounded length.
     pub fn words(&self) -> String {
         one_line(&self.sentences(), 2 * STORY_LINE_CHARS)
@@ -89,7 +92,8 @@ impl Standing<'_> {
             return None;
         }
         // A later run of another rule does not finish the work that this one left.
-        let left = self.needs.iter().find(|need| need.kind != NeedKind::Approval && need.kind != NeedKind::Held)?;
+        let left =
+            self.needs.iter().find(|need| need.kind != AttentionKind::Approval && need.kind != AttentionKind::Held)?;
         let (run, state) = self.end_of(left.run)?;
         let name = self.runbook(run);
         Some(match state {

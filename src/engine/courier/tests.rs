@@ -14,8 +14,8 @@ use serde_json::json;
 struct Scene {
     store: Arc<FakeStore>,
     clock: Arc<SimClock>,
-    courier: Courier,
-    nudge: Nudge,
+    courier: NotificationDispatcher,
+    nudge: WakeSender,
     slack: Ear,
     mail: Ear,
     /// Leaves incidents to automation for 15 minutes.
@@ -26,7 +26,7 @@ struct Scene {
 
 /// Channels `slack`, `mail` and `pager`, and `dead`, which never answers.
 fn scene() -> Scene {
-    let (store, clock, nudge) = (Arc::new(FakeStore::default()), night(), Nudge::default());
+    let (store, clock, nudge) = (Arc::new(FakeStore::default()), night(), WakeSender::default());
     let (slack, mail, pager, oncall) = (Ear::default(), Ear::default(), Ear::default(), Ear::default());
     let channel = |ear: &Ear, dead| Box::new(FakeChannel { ear: ear.clone(), dead, waits: false }) as Box<dyn Notifier>;
     let waiting = Box::new(FakeChannel { ear: oncall.clone(), dead: false, waits: true });
@@ -38,9 +38,16 @@ fn scene() -> Scene {
         ("oncall".to_owned(), waiting),
     ]);
     let url = Some("https://ns.example/");
-    let courier =
-        Courier::with(store.clone(), store.clone(), Arc::new(channels), clock.clone(), nudge.clone(), "prod", url)
-            .patient([("pager".to_owned(), Span::minutes(15))]);
+    let courier = NotificationDispatcher::with(
+        store.clone(),
+        store.clone(),
+        Arc::new(channels),
+        clock.clone(),
+        nudge.clone(),
+        "prod",
+        url,
+    )
+    .patient([("pager".to_owned(), Span::minutes(15))]);
     Scene { store, clock, courier, nudge, slack, mail, pager, oncall }
 }
 
@@ -59,7 +66,7 @@ async fn an_incident_is_posted_once_and_edited_from_then_on() {
     s.courier.pass().await.unwrap();
     s.store.resolve(3, later(&s.clock, 60));
     s.courier.pass().await.unwrap();
-    assert_eq!(s.courier.pass().await.unwrap(), Passed::default(), "nothing is left to say");
+    assert_eq!(s.courier.pass().await.unwrap(), DispatchCounts::default(), "nothing is left to say");
     s.slack.with(|told| {
         assert_eq!(told.posts.len(), 3);
         let (first, prior) = &told.posts[0];
@@ -67,7 +74,7 @@ async fn an_incident_is_posted_once_and_edited_from_then_on() {
         assert_eq!(first.dedup_key, "nightshift/prod/i3");
         assert_eq!(first.link.as_deref(), Some("https://ns.example/incidents/i3"));
         let (second, prior) = &told.posts[1];
-        assert_eq!(prior, &Some(Receipt(json!({ "ts": "i3" }))), "the second edits the first");
+        assert_eq!(prior, &Some(DeliveryReceipt(json!({ "ts": "i3" }))), "the second edits the first");
         assert_eq!(second.fresh.len(), 100);
         assert_eq!(second.headlines.len(), crate::limits::HEADLINES);
         assert_eq!(
@@ -87,7 +94,7 @@ async fn an_incident_is_posted_once_and_edited_from_then_on() {
 #[tokio::test]
 async fn a_channel_that_fails_is_tried_later_and_later_and_the_other_one_is_served() {
     let s = scene();
-    s.slack.with(|told| told.answers.extend((0..3).map(|_| Delivery::Retry { after: None, why: "503".into() })));
+    s.slack.with(|told| told.answers.extend((0..3).map(|_| DeliveryResult::Retry { after: None, why: "503".into() })));
     s.store.open(1, Severity::Warning, &["slack", "mail"], s.clock.now());
     s.store.open(2, Severity::Warning, &["slack", "mail"], s.clock.now());
     let passed = s.courier.pass().await.unwrap();
@@ -99,8 +106,8 @@ async fn a_channel_that_fails_is_tried_later_and_later_and_the_other_one_is_serv
         later(&s.clock, 300);
         s.courier.pass().await.unwrap();
     }
-    assert_eq!(s.store.row(1, "slack").due.receipt, Some(Receipt(json!({ "ts": "i1" }))));
-    assert_eq!(s.store.row(2, "slack").due.receipt, Some(Receipt(json!({ "ts": "i2" }))));
+    assert_eq!(s.store.row(1, "slack").due.receipt, Some(DeliveryReceipt(json!({ "ts": "i1" }))));
+    assert_eq!(s.store.row(2, "slack").due.receipt, Some(DeliveryReceipt(json!({ "ts": "i2" }))));
 }
 
 #[tokio::test]
@@ -109,7 +116,7 @@ async fn what_a_channel_asks_us_to_wait_is_obeyed_up_to_a_bound() {
     s.store.open(1, Severity::Warning, &["slack"], s.clock.now());
     for (asked, wait) in [(77, 77), (86_400, 3_600)] {
         let after = Some(Duration::from_secs(asked));
-        s.slack.with(|told| told.answers.push_back(Delivery::Retry { after, why: "429".into() }));
+        s.slack.with(|told| told.answers.push_back(DeliveryResult::Retry { after, why: "429".into() }));
         s.courier.pass().await.unwrap();
         let at = s.store.row(1, "slack").at;
         let asked = s.clock.now() + Duration::from_secs(wait);
@@ -159,7 +166,7 @@ async fn a_storm_is_one_digest_and_no_incident_is_lost() {
         let severity = if id == 9_999 { Severity::Critical } else { Severity::Warning };
         s.store.open(id, severity, &["slack"], s.clock.now());
     }
-    let mut all = Passed::default();
+    let mut all = DispatchCounts::default();
     loop {
         let passed = s.courier.pass().await.unwrap();
         all.add(&passed);
@@ -215,7 +222,7 @@ async fn a_broken_glass_has_a_message_of_its_own_in_the_worst_storm() {
         let last = &told.digests.last().unwrap().0;
         assert_eq!((last.total, last.own), (200 - 1, NOTICES_PER_MINUTE));
     });
-    assert_eq!(s.store.row(150, "slack").due.receipt, Some(Receipt(json!({ "ts": "i150" }))));
+    assert_eq!(s.store.row(150, "slack").due.receipt, Some(DeliveryReceipt(json!({ "ts": "i150" }))));
 }
 
 #[tokio::test]
@@ -224,8 +231,8 @@ async fn a_digest_that_cannot_be_sent_loses_nobody() {
     for id in 0..30 {
         s.store.open(id, Severity::Warning, &["slack"], s.clock.now());
     }
-    let fail = Delivery::Retry { after: None, why: "503".into() };
-    let good = |id: usize| Delivery::Delivered(Receipt(json!({ "ts": id })));
+    let fail = DeliveryResult::Retry { after: None, why: "503".into() };
+    let good = |id: usize| DeliveryResult::Delivered(DeliveryReceipt(json!({ "ts": id })));
     s.slack.with(|told| told.answers.extend((0..NOTICES_PER_MINUTE).map(good).chain([fail])));
     assert_eq!(s.courier.pass().await.unwrap().retried, 10);
     later(&s.clock, 30);
@@ -248,7 +255,7 @@ async fn a_hold_that_goes_on_is_told_once() {
     s.store.open(1, Severity::Warning, &["slack"], s.clock.now());
     s.courier.pass().await.unwrap();
     for round in 0..5 {
-        let call = Call::new("k8s::cordon", [("node", json!("gpu-1"))]);
+        let call = ActionCall::new("k8s::cordon", [("node", json!("gpu-1"))]);
         let reason = Reason::new(ReasonCode::BlastRadius, "1 of 4 nodes is out (gpu-2); the limit is 1 at once");
         let until = later(&s.clock, 15);
         s.store.happen(1, EntryKind::StepHeld { call, reason, until }, until);
@@ -436,7 +443,7 @@ async fn what_needs_people_is_named_as_long_as_it_holds() {
     s.store.open(1, Severity::Critical, &["slack"], begun);
     let reason = Reason::new(ReasonCode::BlastRadius, "1 of 4 nodes is out (gpu-2)");
     s.store.with(|shelf| shelf.runs = vec![run(1, RunState::Held { reason: reason.clone() }, begun)]);
-    let call = Call::new("k8s::cordon", [("node", json!("gpu-1"))]);
+    let call = ActionCall::new("k8s::cordon", [("node", json!("gpu-1"))]);
     let held = EntryKind::StepHeld { call, reason, until: begun };
     s.store.happen(1, held.clone(), begun);
     let needs = || s.slack.with(|told| told.posts.last().unwrap().0.needs.clone());
@@ -446,11 +453,11 @@ async fn what_needs_people_is_named_as_long_as_it_holds() {
     s.store.with(|shelf| shelf.rows.values_mut().for_each(|row| row.due.urgent = true));
     s.courier.pass().await.unwrap();
     let found = needs();
-    assert_eq!((found[0].kind, found[0].key.as_str()), (NeedKind::Held, "r1 held"));
+    assert_eq!((found[0].kind, found[0].key.as_str()), (AttentionKind::Held, "r1 held"));
     assert!(found[0].text.starts_with("xid-79 (r1) has been on hold since 03:00 UTC: "), "{found:?}");
 
     let created = |rule: &str| EntryKind::RunCreated {
-        runbook: Pin { name: "xid-79".into(), hash: "0".repeat(64) },
+        runbook: RunbookPin { name: "xid-79".into(), hash: "0".repeat(64) },
         rule: Some(rule.into()),
         episode: None,
         subject: Subject::node("gpu-1"),
@@ -478,7 +485,7 @@ async fn what_a_run_left_is_needed_of_the_group_that_its_incident_became_part_of
     s.store.open(1, Severity::Critical, &[], now);
     s.store.open(5, Severity::Critical, &["slack"], now);
     let created = || EntryKind::RunCreated {
-        runbook: Pin { name: "xid-79".into(), hash: "0".repeat(64) },
+        runbook: RunbookPin { name: "xid-79".into(), hash: "0".repeat(64) },
         rule: Some("xid".into()),
         episode: None,
         subject: Subject::node("gpu-1"),
@@ -611,8 +618,8 @@ fn run(id: i64, state: RunState, now: Time) -> Run {
         rule: None,
         incident: Some(IncidentId(1)),
         episode: None,
-        runbook: Pin { name: "xid-79".into(), hash: "0".repeat(64) },
-        input: Input::default(),
+        runbook: RunbookPin { name: "xid-79".into(), hash: "0".repeat(64) },
+        input: RunInput::default(),
         subject: Subject::default(),
         mode: Mode::Approve,
         state,

@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::model::{
-    About as Of, Actor, ApprovalId, Call, Effect, EntryNo, Failure, FailureKind, Freeze, Mode, Outcome, Pin, Reason,
-    ReasonCode, RunState, Subject, Time,
+    ActionCall, Actor, ApprovalId, EffectClass, EntryLinks as Of, EntryNo, FailureKind, Freeze, Mode, Outcome, Reason,
+    ReasonCode, RunState, RunbookPin, StepFailure, Subject, Time,
 };
 use serde_json::json;
 
@@ -27,7 +27,7 @@ fn opened(no: i64) -> Entry {
 
 fn created() -> Entry {
     let kind = EntryKind::RunCreated {
-        runbook: Pin { name: "gpu-reset".into(), hash: "0".repeat(64) },
+        runbook: RunbookPin { name: "gpu-reset".into(), hash: "0".repeat(64) },
         rule: Some("xid-79".into()),
         episode: None,
         subject: Subject::node("gpu-3"),
@@ -40,24 +40,24 @@ fn created() -> Entry {
 
 #[test]
 fn a_run_is_told_from_its_creation_to_its_end_with_incident_run_node_and_rule() {
-    let call = Call::new("k8s::cordon", [("node", json!("gpu-3"))]);
+    let call = ActionCall::new("k8s::cordon", [("node", json!("gpu-3"))]);
     let begun = EntryKind::StepBegun {
         step: 0,
         call: call.clone(),
-        effect: Effect::Converge,
+        effect: EffectClass::Converge,
         target: Subject::node("gpu-3"),
         undoes: None,
     };
     let read = EntryKind::StepBegun {
         step: 1,
-        call: Call::new("prom::value", [("query", json!("up"))]),
-        effect: Effect::Read,
+        call: ActionCall::new("prom::value", [("query", json!("up"))]),
+        effect: EffectClass::Read,
         target: Subject::default(),
         undoes: None,
     };
     let failed = |step| EntryKind::StepEnded {
         step,
-        outcome: Outcome::Failed(Failure::new(FailureKind::Unavailable, "no answer")),
+        outcome: Outcome::Failed(StepFailure::new(FailureKind::Unavailable, "no answer")),
     };
     let reason = Reason::new(ReasonCode::BlastRadius, "1 of 4 nodes is out (gpu-2)");
     let kinds = [
@@ -80,23 +80,26 @@ fn a_run_is_told_from_its_creation_to_its_end_with_incident_run_node_and_rule() 
     let mut entries = vec![opened(3), created()];
     entries.extend((5..).zip(kinds).map(|(no, kind)| entry(no, Some(3), Some(7), kind)));
     let lines = EventLines::default().of(&entries, Duration::ZERO);
-    let said: Vec<(Loud, &str)> = lines.iter().map(|line| (line.loud, line.text.as_str())).collect();
+    let said: Vec<(LogLevel, &str)> = lines.iter().map(|line| (line.loud, line.text.as_str())).collect();
     assert_eq!(
         said,
         [
-            (Loud::Info, "incident opened: gpu-3: XID 79 (alert GpuXid)"),
-            (Loud::Info, "run created: gpu-reset in mode approve; it waits for approval before it changes anything"),
+            (LogLevel::Info, "incident opened: gpu-3: XID 79 (alert GpuXid)"),
             (
-                Loud::Info,
+                LogLevel::Info,
+                "run created: gpu-reset in mode approve; it waits for approval before it changes anything"
+            ),
+            (
+                LogLevel::Info,
                 "approval requested: Cordon gpu-3?; denied unless answered by 03:30:00 UTC; `nightshift approve a2` or \
                  `nightshift deny a2`"
             ),
-            (Loud::Info, "approval a2 given by ana"),
-            (Loud::Info, "step on hold: cordon gpu-3; checked again at 03:00:00 UTC"),
-            (Loud::Info, "step started: cordon gpu-3"),
-            (Loud::Warn, "step failed: cordon gpu-3"),
-            (Loud::Info, "channel pager notified"),
-            (Loud::Warn, "run ended: gpu-reset failed; its changes stand; an operator must continue"),
+            (LogLevel::Info, "approval a2 given by ana"),
+            (LogLevel::Info, "step on hold: cordon gpu-3; checked again at 03:00:00 UTC"),
+            (LogLevel::Info, "step started: cordon gpu-3"),
+            (LogLevel::Warn, "step failed: cordon gpu-3"),
+            (LogLevel::Info, "channel pager notified"),
+            (LogLevel::Warn, "run ended: gpu-reset failed; its changes stand; an operator must continue"),
         ]
     );
     for line in &lines[1..] {

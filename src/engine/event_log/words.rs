@@ -2,18 +2,19 @@
 //!
 //! Invariant: the match over the kinds is complete, so a new kind of entry gets its line, or its reason to have none, here.
 
-use super::Known;
+use super::LineContext;
 use crate::engine::story::planned_words;
 use crate::limits::{FLAPS_IN_LOG, STORY_LINE_CHARS};
 use crate::model::{
-    Aftermath, Call, Effect, Entry, EntryKind, IncidentId, Mode, Outcome, RunId, RunState, Subject, Time,
+    ActionCall, EffectClass, Entry, EntryKind, IncidentId, Mode, Outcome, RunId, RunState, Subject, Time,
+    VerificationResult,
 };
 use crate::notifiers::one_line;
 use tracing::field::display;
 
 /// How loud a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loud {
+pub enum LogLevel {
     Info,
     Warn,
     Error,
@@ -21,8 +22,8 @@ pub enum Loud {
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    pub loud: Loud,
+pub struct LogLine {
+    pub loud: LogLevel,
     pub text: String,
     pub incident: Option<IncidentId>,
     pub run: Option<RunId>,
@@ -31,14 +32,14 @@ pub struct Line {
     pub why: Option<String>,
 }
 
-impl Line {
+impl LogLine {
     /// A line of this level; its text becomes one line of bounded length.
-    pub fn new(loud: Loud, text: impl Into<String>) -> Line {
+    pub fn new(loud: LogLevel, text: impl Into<String>) -> LogLine {
         let text = one_line(&text.into(), STORY_LINE_CHARS);
-        Line { loud, text, incident: None, run: None, node: None, rule: None, why: None }
+        LogLine { loud, text, incident: None, run: None, node: None, rule: None, why: None }
     }
 
-    fn why(mut self, why: &str) -> Line {
+    fn why(mut self, why: &str) -> LogLine {
         self.why = Some(one_line(why, STORY_LINE_CHARS)).filter(|why| !why.is_empty());
         self
     }
@@ -49,9 +50,13 @@ impl Line {
         let run = self.run.map(display);
         let (node, rule, why) = (self.node.as_deref(), self.rule.as_deref(), self.why.as_deref());
         match self.loud {
-            Loud::Info => tracing::info!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text),
-            Loud::Warn => tracing::warn!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text),
-            Loud::Error => {
+            LogLevel::Info => {
+                tracing::info!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text)
+            }
+            LogLevel::Warn => {
+                tracing::warn!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text)
+            }
+            LogLevel::Error => {
                 tracing::error!(target: "nightshift::events", incident, run, node, rule, why, "{}", self.text)
             }
         }
@@ -77,7 +82,7 @@ pub(super) fn is_important(kind: &EntryKind) -> bool {
 pub(super) fn has_line(kind: &EntryKind) -> bool {
     use EntryKind::*;
     match kind {
-        StepBegun { effect, .. } => *effect != Effect::Read,
+        StepBegun { effect, .. } => *effect != EffectClass::Read,
         Started { .. } | Heard { .. } | CatalogLoaded { .. } | CatalogRefused { .. } | Swept { .. } => false,
         Delivered { .. } | StepEnded { .. } => false,
         _ => true,
@@ -85,7 +90,7 @@ pub(super) fn has_line(kind: &EntryKind) -> bool {
 }
 
 /// None: it has no line, or none of its own.
-pub(super) fn line(entry: &Entry, known: &mut Known) -> Option<Line> {
+pub(super) fn line(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
     let mut line = words(entry, known)?;
     (line.incident, line.run) = (entry.about.incident, entry.about.run);
     let about = entry.about.run.and_then(|run| known.runs.get(&run));
@@ -96,21 +101,73 @@ pub(super) fn line(entry: &Entry, known: &mut Known) -> Option<Line> {
     Some(line)
 }
 
-fn info(text: impl Into<String>) -> Line {
-    Line::new(Loud::Info, text)
+fn info(text: impl Into<String>) -> LogLine {
+    LogLine::new(LogLevel::Info, text)
 }
 
-fn warn(text: impl Into<String>) -> Line {
-    Line::new(Loud::Warn, text)
+fn warn(text: impl Into<String>) -> LogLine {
+    LogLine::new(LogLevel::Warn, text)
 }
 
-fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
+fn words(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
+    use EntryKind::*;
+    match &entry.kind {
+        // `serve` and the reload log these themselves, with more than the ledger keeps.
+        Started { .. } | CatalogLoaded { .. } | CatalogRefused { .. } | Swept { .. } => None,
+        // A batch of alerts: its results have lines of their own.
+        Heard { .. } => None,
+        Gap { .. }
+        | IncidentOpened { .. }
+        | IncidentResolved { .. }
+        | IncidentRecovering { .. }
+        | IncidentRecurred { .. }
+        | IncidentGrouped { .. }
+        | AlertsJoined { .. }
+        | IncidentAcknowledged { .. }
+        | IncidentAssigned { .. }
+        | SilenceAsked { .. }
+        | SilenceMade { .. }
+        | Told { .. }
+        | Remarked { .. }
+        | Trouble { .. } => of_incident(entry, known),
+        RunCreated { .. } | RunPlanned { .. } | RunEnded { .. } | RunProved { .. } | RunJudged { .. } => {
+            of_run(entry, known)
+        }
+        StepBegun { .. } | StepEnded { .. } | StepHeld { .. } | StepDenied { .. } => of_step(entry, known),
+        ApprovalAsked { .. } | ApprovalDecided { .. } | ApprovalExpired { .. } | ApprovalSeconded { .. } => {
+            of_approval(&entry.kind)
+        }
+        Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } => of_channel(entry, known),
+        RulePromoted { .. }
+        | RuleDemoted { .. }
+        | Frozen { .. }
+        | Unfrozen { .. }
+        | ReleaseAsked { .. }
+        | BreakerTripped { .. }
+        | BreakerReset { .. }
+        | TokenMade { .. }
+        | TokenRevoked { .. }
+        | BreakGlass { .. }
+        | BreakGlassUsed { .. }
+        | Refused { .. }
+        | PeopleChanged { .. }
+        | SubjectLinked { .. }
+        | SubjectRefused { .. }
+        | SubjectMailChanged { .. }
+        | SubjectsUnlinked { .. }
+        | SessionsEnded { .. }
+        | NodesReleased { .. }
+        | AgentTokenMade { .. }
+        | AgentRenewed { .. }
+        | AgentJoined { .. }
+        | AgentRemoved { .. }
+        | Redacted { .. } => of_people(&entry.kind),
+    }
+}
+
+fn of_incident(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
     use EntryKind::*;
     Some(match &entry.kind {
-        // `serve` and the reload log these themselves, with more than the ledger keeps.
-        Started { .. } | CatalogLoaded { .. } | CatalogRefused { .. } | Swept { .. } => return None,
-        // A batch of alerts: its results have lines of their own.
-        Heard { .. } => return None,
         Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
         IncidentOpened { title, alert, .. } => {
             let named = alert.as_ref().filter(|alert| !title.contains(alert.as_str()));
@@ -153,42 +210,11 @@ fn words(entry: &Entry, known: &mut Known) -> Option<Line> {
         Told { channel, text } => info(format!("runbook message to channel {channel}: {text}")),
         Remarked { by, text } => info(format!("remark by {by}: {text}")),
         Trouble { text } => warn(text.clone()),
-        RunCreated { .. } | RunPlanned { .. } | RunEnded { .. } | RunProved { .. } | RunJudged { .. } => {
-            return of_run(entry, known);
-        }
-        StepBegun { .. } | StepEnded { .. } | StepHeld { .. } | StepDenied { .. } => return of_step(entry, known),
-        ApprovalAsked { .. } | ApprovalDecided { .. } | ApprovalExpired { .. } | ApprovalSeconded { .. } => {
-            return of_approval(&entry.kind);
-        }
-        Delivered { .. } | DeliveryFailed { .. } | PageJudged { .. } => return of_channel(entry, known),
-        RulePromoted { .. }
-        | RuleDemoted { .. }
-        | Frozen { .. }
-        | Unfrozen { .. }
-        | ReleaseAsked { .. }
-        | BreakerTripped { .. }
-        | BreakerReset { .. }
-        | TokenMade { .. }
-        | TokenRevoked { .. }
-        | BreakGlass { .. }
-        | BreakGlassUsed { .. }
-        | Refused { .. }
-        | PeopleChanged { .. }
-        | SubjectLinked { .. }
-        | SubjectRefused { .. }
-        | SubjectMailChanged { .. }
-        | SubjectsUnlinked { .. }
-        | SessionsEnded { .. }
-        | NodesReleased { .. }
-        | AgentTokenMade { .. }
-        | AgentRenewed { .. }
-        | AgentJoined { .. }
-        | AgentRemoved { .. }
-        | Redacted { .. } => return of_people(&entry.kind),
+        _ => return None,
     })
 }
 
-fn of_run(entry: &Entry, known: &Known) -> Option<Line> {
+fn of_run(entry: &Entry, known: &LineContext) -> Option<LogLine> {
     use EntryKind::*;
     let name = runbook(entry, known);
     Some(match &entry.kind {
@@ -205,7 +231,7 @@ fn of_run(entry: &Entry, known: &Known) -> Option<Line> {
             let calls: Vec<String> = plan
                 .calls
                 .iter()
-                .filter(|call| call.effect != Effect::Read)
+                .filter(|call| call.effect != EffectClass::Read)
                 .map(|call| planned_words(&call.call, &call.target))
                 .collect();
             let list = if calls.is_empty() { "no changes".to_owned() } else { calls.join(", ") };
@@ -230,10 +256,12 @@ fn of_run(entry: &Entry, known: &Known) -> Option<Line> {
         },
         RunProved { rule, aftermath, bake } => {
             let mut line = match aftermath {
-                Aftermath::Held => info(format!("fix confirmed: {name}: the alert stayed away for {bake}")),
-                Aftermath::Back => warn(format!("fix failed: {name}: the alert came back within {bake}")),
-                Aftermath::Lingers => warn(format!("fix failed: {name}: the alert still fires after {bake}")),
-                Aftermath::Unknown => info(format!("fix not confirmed: {name}: the source was silent within {bake}")),
+                VerificationResult::Held => info(format!("fix confirmed: {name}: the alert stayed away for {bake}")),
+                VerificationResult::Back => warn(format!("fix failed: {name}: the alert came back within {bake}")),
+                VerificationResult::Lingers => warn(format!("fix failed: {name}: the alert still fires after {bake}")),
+                VerificationResult::Unknown => {
+                    info(format!("fix not confirmed: {name}: the source was silent within {bake}"))
+                }
             };
             line.rule = Some(rule.clone());
             line
@@ -248,11 +276,11 @@ fn of_run(entry: &Entry, known: &Known) -> Option<Line> {
     })
 }
 
-fn of_step(entry: &Entry, known: &mut Known) -> Option<Line> {
+fn of_step(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
     use EntryKind::*;
     let run = entry.about.run?;
     Some(match &entry.kind {
-        StepBegun { effect: Effect::Read, .. } => return None,
+        StepBegun { effect: EffectClass::Read, .. } => return None,
         StepBegun { step, call, target, undoes, .. } => {
             let what = planned_words(call, target);
             known.steps.insert((run, *step), what.clone());
@@ -279,7 +307,7 @@ fn of_step(entry: &Entry, known: &mut Known) -> Option<Line> {
     })
 }
 
-fn of_approval(kind: &EntryKind) -> Option<Line> {
+fn of_approval(kind: &EntryKind) -> Option<LogLine> {
     use EntryKind::*;
     Some(match kind {
         ApprovalAsked { approval, question, expires_at, .. } => info(format!(
@@ -300,7 +328,7 @@ fn of_approval(kind: &EntryKind) -> Option<Line> {
     })
 }
 
-fn of_channel(entry: &Entry, known: &mut Known) -> Option<Line> {
+fn of_channel(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
     use EntryKind::*;
     Some(match &entry.kind {
         // The first of each incident; edits and thread lines are in the ledger.
@@ -316,8 +344,8 @@ fn of_channel(entry: &Entry, known: &mut Known) -> Option<Line> {
             known.failing.insert(channel.clone());
             warn(format!("delivery to channel {channel} failed; retrying")).why(why)
         }
-        DeliveryFailed { channel, why, final_: true } => Line::new(
-            Loud::Error,
+        DeliveryFailed { channel, why, final_: true } => LogLine::new(
+            LogLevel::Error,
             format!("delivery to channel {channel} refused; not retried until the incident changes; check the channel with `nightshift doctor`"),
         )
         .why(why),
@@ -330,9 +358,9 @@ fn of_channel(entry: &Entry, known: &mut Known) -> Option<Line> {
     })
 }
 
-fn of_people(kind: &EntryKind) -> Option<Line> {
+fn of_people(kind: &EntryKind) -> Option<LogLine> {
     use EntryKind::*;
-    let rule = |mut line: Line, rule: &str| {
+    let rule = |mut line: LogLine, rule: &str| {
         line.rule = Some(rule.to_owned());
         line
     };
@@ -396,17 +424,17 @@ fn of_people(kind: &EntryKind) -> Option<Line> {
     })
 }
 
-fn on(node: &str, mut line: Line) -> Line {
+fn on(node: &str, mut line: LogLine) -> LogLine {
     line.node = Some(node.to_owned());
     line
 }
 
-fn runbook(entry: &Entry, known: &Known) -> String {
+fn runbook(entry: &Entry, known: &LineContext) -> String {
     let about = entry.about.run.and_then(|run| known.runs.get(&run));
     about.map_or_else(|| "the run".to_owned(), |about| about.runbook.clone())
 }
 
-fn short(call: &Call) -> String {
+fn short(call: &ActionCall) -> String {
     planned_words(call, &Subject::default())
 }
 

@@ -3,12 +3,12 @@
 //! Invariant: a look that takes long, or that did the last time, has a place among its like, so that engines that hang keep
 //! no other waiting for more than a moment.
 
-use super::desk::{Desk, Found, complaints, left_out};
-use crate::engine::Parts;
+use super::desk::{DiscoveredEngines, ProbeSource, complaints, left_out};
+use crate::engine::EngineParts;
 use crate::limits;
 use crate::model::Time;
 use crate::policy::{EngineJudge, EngineLook};
-use crate::telemetry::{ProbeLevels, Probed};
+use crate::telemetry::{ProbeLevels, ProbeResult};
 use crate::world::{EngineKind, EnginePoint, WorldError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -17,15 +17,15 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Which engine: the place of its desk, and its key there.
-type Name = (usize, String);
+type EngineKey = (usize, String);
 
 /// The end of a probe or of a list.
-pub(super) enum Came {
-    Looked { name: Name, look: EngineLook, took: Duration },
-    Listed { desk: usize, found: Result<Found, WorldError> },
+pub(super) enum ProbeEvent {
+    Looked { name: EngineKey, look: EngineLook, took: Duration },
+    Listed { desk: usize, found: Result<DiscoveredEngines, WorldError> },
 }
 
-struct Patient {
+struct ProbedEngine {
     point: EnginePoint,
     judge: EngineJudge,
     due: Time,
@@ -36,30 +36,31 @@ struct Patient {
     last: Option<(Time, bool)>,
 }
 
-struct Listing {
+struct PodListing {
     due: Time,
     is_under_way: bool,
     is_well: bool,
     odd: BTreeSet<String>,
 }
 
-pub(super) struct Round {
-    desks: Vec<Arc<Desk>>,
-    patients: BTreeMap<Name, Patient>,
-    lists: Vec<Listing>,
+pub(super) struct ProbeSchedule {
+    desks: Vec<Arc<ProbeSource>>,
+    patients: BTreeMap<EngineKey, ProbedEngine>,
+    lists: Vec<PodListing>,
     chance: RandomState,
     draws: u64,
     told: Option<Time>,
 }
 
-impl Round {
+impl ProbeSchedule {
     /// A schedule of the engines that are named in the configuration; pods are listed at the first turn.
-    pub fn new(parts: &Parts, desks: Vec<Arc<Desk>>) -> Round {
+    pub fn new(parts: &EngineParts, desks: Vec<Arc<ProbeSource>>) -> ProbeSchedule {
         let now = parts.clock.now();
-        let list = |_: &Arc<Desk>| Listing { due: now, is_under_way: false, is_well: true, odd: BTreeSet::new() };
+        let list =
+            |_: &Arc<ProbeSource>| PodListing { due: now, is_under_way: false, is_well: true, odd: BTreeSet::new() };
         let lists = desks.iter().map(list).collect();
         let mut round =
-            Round { desks, patients: BTreeMap::new(), lists, chance: RandomState::new(), draws: 0, told: None };
+            ProbeSchedule { desks, patients: BTreeMap::new(), lists, chance: RandomState::new(), draws: 0, told: None };
         for desk in 0..round.desks.len() {
             let named = round.desks[desk].named();
             round.seat(desk, named, now);
@@ -68,13 +69,13 @@ impl Round {
     }
 
     /// Begins every list and every look that is due and has room.
-    pub fn begin(&mut self, parts: &Parts, tasks: &mut JoinSet<Came>) {
+    pub fn begin(&mut self, parts: &EngineParts, tasks: &mut JoinSet<ProbeEvent>) {
         let now = parts.clock.now();
         for (desk, list) in self.lists.iter_mut().enumerate() {
             if self.desks[desk].finds_pods() && !list.is_under_way && list.due <= now {
                 list.is_under_way = true;
                 let at = self.desks[desk].clone();
-                tasks.spawn(async move { Came::Listed { desk, found: at.find().await } });
+                tasks.spawn(async move { ProbeEvent::Listed { desk, found: at.find().await } });
             }
         }
         // Looks under way: prompt ones so far, and those that take long.
@@ -94,7 +95,7 @@ impl Round {
             tasks.spawn(async move {
                 let look = world.look_at(&point, within).await;
                 let took = since(now, look.at);
-                Came::Looked { name, look, took }
+                ProbeEvent::Looked { name, look, took }
             });
         }
         self.tell(parts, now);
@@ -111,11 +112,11 @@ impl Round {
     }
 
     /// Takes the end of a probe or of a list, and sets when the next one is due.
-    pub fn take(&mut self, parts: &Parts, came: Came) {
+    pub fn take(&mut self, parts: &EngineParts, came: ProbeEvent) {
         let now = parts.clock.now();
         match came {
-            Came::Looked { name, look, took } => self.looked(parts, name, &look, took, now),
-            Came::Listed { desk, found } => {
+            ProbeEvent::Looked { name, look, took } => self.looked(parts, name, &look, took, now),
+            ProbeEvent::Listed { desk, found } => {
                 self.lists[desk].is_under_way = false;
                 self.lists[desk].due = now + limits::PROBE_LIST_EVERY;
                 match found {
@@ -126,7 +127,7 @@ impl Round {
         }
     }
 
-    fn looked(&mut self, parts: &Parts, name: Name, look: &EngineLook, took: Duration, now: Time) {
+    fn looked(&mut self, parts: &EngineParts, name: EngineKey, look: &EngineLook, took: Duration, now: Time) {
         let desk = self.desks[name.0].clone();
         let every = self.spread(desk.probe.every.0, &name);
         // Its pod may have gone meanwhile.
@@ -140,12 +141,12 @@ impl Round {
         desk.board().hear_engine(&name.1, complaints(&patient.point, &troubles), now);
     }
 
-    fn listed(&mut self, desk: usize, found: Found, now: Time) {
+    fn listed(&mut self, desk: usize, found: DiscoveredEngines, now: Time) {
         self.say_well(desk);
         let at = self.desks[desk].clone();
         let named = at.named();
-        let gone = |(of, key): &&Name| *of == desk && !named.contains_key(key) && !found.engines.contains_key(key);
-        let gone: Vec<Name> = self.patients.keys().filter(gone).cloned().collect();
+        let gone = |(of, key): &&EngineKey| *of == desk && !named.contains_key(key) && !found.engines.contains_key(key);
+        let gone: Vec<EngineKey> = self.patients.keys().filter(gone).cloned().collect();
         for name in gone {
             self.patients.remove(&name);
             at.board().forget_engine(&name.1, now);
@@ -178,7 +179,7 @@ impl Round {
             }
             let due = now + at.probe.every.0.mul_f64(self.draw(&name));
             let judge = EngineJudge::default();
-            let patient = Patient { point, judge, due, looked_since: None, is_slow: false, last: None };
+            let patient = ProbedEngine { point, judge, due, looked_since: None, is_slow: false, last: None };
             self.patients.insert(name, patient);
         }
         let complaint = (left > 0).then(|| left_out(&at.source, left));
@@ -199,19 +200,19 @@ impl Round {
     }
 
     /// From 0 to 1, by chance.
-    fn draw(&mut self, name: &Name) -> f64 {
+    fn draw(&mut self, name: &EngineKey) -> f64 {
         self.draws = self.draws.wrapping_add(1);
         let bits = self.chance.hash_one((name, self.draws)) >> 11;
         bits as f64 / (1_u64 << 53) as f64
     }
 
     /// A tenth more or less, so that looks do not fall into step.
-    fn spread(&mut self, every: Duration, name: &Name) -> Duration {
+    fn spread(&mut self, every: Duration, name: &EngineKey) -> Duration {
         every.mul_f64(0.9 + 0.2 * self.draw(name))
     }
 
     /// Levels for the metrics page, at most once a second.
-    fn tell(&mut self, parts: &Parts, now: Time) {
+    fn tell(&mut self, parts: &EngineParts, now: Time) {
         if self.told.is_some_and(|told| since(told, now) < Duration::from_secs(1)) {
             return;
         }
@@ -231,11 +232,11 @@ impl Round {
     }
 }
 
-fn outcome(look: &EngineLook) -> Probed {
+fn outcome(look: &EngineLook) -> ProbeResult {
     match (&look.page, &look.unready) {
-        (Err((why, _)), _) => Probed::Unread(*why),
-        (Ok(_), Some(_)) => Probed::NotReady,
-        (Ok(_), None) => Probed::Up,
+        (Err((why, _)), _) => ProbeResult::Unread(*why),
+        (Ok(_), Some(_)) => ProbeResult::NotReady,
+        (Ok(_), None) => ProbeResult::Up,
     }
 }
 

@@ -3,19 +3,20 @@
 //! The heart: *open step? perform it; else advance; Call → begin, perform, end; Done → finish; Broken → stuck.*
 //! Invariant: every path out of a slice has left the run parked, asking, held or final in the store.
 
-use super::Texts;
+use super::RunbookCache;
 use crate::actions::{self, Action};
-use crate::engine::evaluate::{self, For};
-use crate::engine::silences::Silences;
-use crate::engine::{Parts, plan, propose};
+use crate::engine::evaluate::{self, EvaluationPurpose};
+use crate::engine::silences::SilenceCache;
+use crate::engine::{EngineParts, plan, propose};
 use crate::limits;
 use crate::model::{
-    Call, Effect, Mode, Outcome, Reach, Reason, ReasonCode, Run, RunId, RunState, Step, Time, UndoPolicy,
+    ActionCall, EffectClass, ImpactScope, Mode, Outcome, Reason, ReasonCode, Run, RunId, RunState, Step, Time,
+    UndoPolicy,
 };
 use crate::planted::planted;
-use crate::policy::Proposal;
-use crate::script::{Runbook, Turn};
-use crate::store::{Begun, Claimed, StoreError};
+use crate::policy::StepProposal;
+use crate::script::{Runbook, ScriptTurn};
+use crate::store::{BeginOutcome, ClaimedRun, StoreError};
 use crate::telemetry::Phase;
 use crate::world::World;
 use serde_json::Value;
@@ -28,26 +29,26 @@ mod open;
 mod still;
 mod stop;
 
-pub(super) use braked::Braked;
+pub(super) use braked::BrakedRuns;
 
-pub(super) struct Slice<'a> {
-    parts: &'a Parts,
-    texts: &'a Texts,
-    silences: &'a Silences,
-    braked: &'a Braked,
+pub(super) struct RunTurn<'a> {
+    parts: &'a EngineParts,
+    texts: &'a RunbookCache,
+    silences: &'a SilenceCache,
+    braked: &'a BrakedRuns,
     id: RunId,
 }
 
 /// Whether the slice goes on.
-enum Next {
+enum TurnFlow {
     Go,
     Rest,
 }
 
 /// The run's next act.
-enum Want {
+enum RunIntent {
     Begin {
-        call: Call,
+        call: ActionCall,
         undoes: Option<u32>,
     },
     End(RunState),
@@ -56,26 +57,26 @@ enum Want {
     TurnAgain(Reason),
 }
 
-impl<'a> Slice<'a> {
+impl<'a> RunTurn<'a> {
     pub(super) fn new(
-        parts: &'a Parts,
-        texts: &'a Texts,
-        silences: &'a Silences,
-        braked: &'a Braked,
+        parts: &'a EngineParts,
+        texts: &'a RunbookCache,
+        silences: &'a SilenceCache,
+        braked: &'a BrakedRuns,
         id: RunId,
-    ) -> Slice<'a> {
-        Slice { parts, texts, silences, braked, id }
+    ) -> RunTurn<'a> {
+        RunTurn { parts, texts, silences, braked, id }
     }
 
     pub(super) async fn go(&self) -> Result<(), StoreError> {
         let Some(claimed) = self.parts.store.claim(self.id, self.now()).await? else { return self.stop().await };
         // Calls name no cluster: they mean the run's own, whatever the default one is.
         let world = self.parts.world.within(claimed.run.subject.cluster.as_deref());
-        let parts = Parts { world, ..self.parts.clone() };
-        Slice { parts: &parts, ..*self }.advance(claimed).await
+        let parts = EngineParts { world, ..self.parts.clone() };
+        RunTurn { parts: &parts, ..*self }.advance(claimed).await
     }
 
-    async fn advance(&self, mut claimed: Claimed) -> Result<(), StoreError> {
+    async fn advance(&self, mut claimed: ClaimedRun) -> Result<(), StoreError> {
         let Some(runbook) = self.texts.find(&claimed.run.runbook).await? else {
             let text = format!("the text of runbook {} is not kept", claimed.run.runbook.name);
             return self.stuck(&claimed.run, ReasonCode::RunbookMissing, text).await;
@@ -89,21 +90,21 @@ impl<'a> Slice<'a> {
             let next = match open {
                 Some(step) => self.settle(&mut claimed, &runbook, step).await?,
                 None => match self.want(&claimed, &runbook).await {
-                    Want::Begin { call, undoes } => self.begin(&mut claimed, &runbook, call, undoes).await?,
-                    Want::Unwind(why) => {
+                    RunIntent::Begin { call, undoes } => self.begin(&mut claimed, &runbook, call, undoes).await?,
+                    RunIntent::Unwind(why) => {
                         self.parts.store.unwind(self.id, claimed.run.epoch, why.clone()).await?;
                         claimed.run.unwinding = Some(why);
-                        Next::Go
+                        TurnFlow::Go
                     }
-                    Want::End(state) => {
+                    RunIntent::End(state) => {
                         self.parts.store.finish(self.id, claimed.run.epoch, state, self.now()).await?;
                         self.parts.nudge.nudge();
-                        Next::Rest
+                        TurnFlow::Rest
                     }
-                    Want::TurnAgain(reason) => self.turn_again(&claimed.run, reason).await?,
+                    RunIntent::TurnAgain(reason) => self.turn_again(&claimed.run, reason).await?,
                 },
             };
-            if matches!(next, Next::Rest) {
+            if matches!(next, TurnFlow::Rest) {
                 return Ok(());
             }
         }
@@ -127,11 +128,11 @@ impl<'a> Slice<'a> {
     }
 
     /// Questions that wait, alerts that ended meanwhile, modes that plan. True: rest.
-    async fn before_acting(&self, claimed: &Claimed, runbook: &Arc<Runbook>) -> Result<bool, StoreError> {
+    async fn before_acting(&self, claimed: &ClaimedRun, runbook: &Arc<Runbook>) -> Result<bool, StoreError> {
         let run = &claimed.run;
         let asking = matches!(run.state, RunState::Asking { .. });
         let open = claimed.journal.last().is_some_and(|step| step.outcome.is_none());
-        let only_read = claimed.journal.iter().all(|step| step.effect == Effect::Read);
+        let only_read = claimed.journal.iter().all(|step| step.effect == EffectClass::Read);
         let idle = run.unwinding.is_none() && only_read && (asking || !open);
         if let Some(until) = claimed.kept.filter(|_| idle) {
             // It may be a flap: the question stays open, and planned or approved calls stand.
@@ -197,65 +198,65 @@ impl<'a> Slice<'a> {
         run.rule.as_deref().is_some_and(|name| loaded.rules.rule(name).is_none())
     }
 
-    async fn want(&self, claimed: &Claimed, runbook: &Arc<Runbook>) -> Want {
+    async fn want(&self, claimed: &ClaimedRun, runbook: &Arc<Runbook>) -> RunIntent {
         if let Some(why) = &claimed.run.unwinding {
             return self.want_undo(claimed, runbook, why);
         }
         let journal: Vec<Step> = claimed.journal.iter().filter(|step| step.undoes.is_none()).cloned().collect();
         let began = Instant::now();
-        let turn = evaluate::advance(runbook, &claimed.run.input, journal, For::Real).await;
+        let turn = evaluate::advance(runbook, &claimed.run.input, journal, EvaluationPurpose::Real).await;
         self.parts.metrics.step(Phase::Advance, began.elapsed());
-        if !matches!(turn, Turn::Braked(_)) {
+        if !matches!(turn, ScriptTurn::Braked(_)) {
             self.braked.forget(self.id);
         }
         match turn {
-            Turn::Braked(reason) => Want::TurnAgain(reason),
-            Turn::Call(call) => Want::Begin { call, undoes: None },
-            Turn::Done(_) => Want::End(RunState::Done),
-            Turn::Stopped(why) => Want::End(RunState::Stopped { why }),
-            Turn::Failed(why) => after_failure(claimed, runbook, why),
-            Turn::Broken(reason) => {
+            ScriptTurn::Braked(reason) => RunIntent::TurnAgain(reason),
+            ScriptTurn::Call(call) => RunIntent::Begin { call, undoes: None },
+            ScriptTurn::Done(_) => RunIntent::End(RunState::Done),
+            ScriptTurn::Stopped(why) => RunIntent::End(RunState::Stopped { why }),
+            ScriptTurn::Failed(why) => after_failure(claimed, runbook, why),
+            ScriptTurn::Broken(reason) => {
                 if reason.code == ReasonCode::Diverged {
                     self.parts.metrics.replay_mismatch();
                 }
-                Want::End(RunState::Stuck { reason })
+                RunIntent::End(RunState::Stuck { reason })
             }
         }
     }
 
     /// The newest successful step that is not undone yet, whose action has an undo.
-    fn want_undo(&self, claimed: &Claimed, runbook: &Runbook, why: &str) -> Want {
+    fn want_undo(&self, claimed: &ClaimedRun, runbook: &Runbook, why: &str) -> RunIntent {
         if runbook.header.undo == UndoPolicy::Never {
-            return Want::End(RunState::Failed { why: why.to_owned(), undone: false });
+            return RunIntent::End(RunState::Failed { why: why.to_owned(), undone: false });
         }
         let undone = |no: u32| claimed.journal.iter().any(|step| step.undoes == Some(no));
         if let Some(failed) = claimed.journal.iter().find(|step| step.undoes.is_some() && !succeeded(step)) {
             let text = format!("taking back failed at `{}`, after: {why}", failed.call);
-            return Want::End(RunState::Stuck { reason: Reason::new(ReasonCode::UndoFailed, text) });
+            return RunIntent::End(RunState::Stuck { reason: Reason::new(ReasonCode::UndoFailed, text) });
         }
         for step in claimed.journal.iter().rev().filter(|step| step.undoes.is_none()) {
             let call = actions::find(&step.call.action).and_then(|action| action.undo(step));
             if let Some(call) = call
                 && !undone(step.no)
             {
-                return Want::Begin { call, undoes: Some(step.no) };
+                return RunIntent::Begin { call, undoes: Some(step.no) };
             }
         }
         let undone = claimed.journal.iter().any(|step| step.undoes.is_some());
-        Want::End(RunState::Failed { why: why.to_owned(), undone })
+        RunIntent::End(RunState::Failed { why: why.to_owned(), undone })
     }
 
     async fn begin(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         runbook: &Arc<Runbook>,
-        call: Call,
+        call: ActionCall,
         undoes: Option<u32>,
-    ) -> Result<Next, StoreError> {
+    ) -> Result<TurnFlow, StoreError> {
         let Some(action) = actions::find(&call.action) else {
             let text = format!("there is no action `{}` in this program", call.action);
             self.stuck(&claimed.run, ReasonCode::ScriptBroken, text).await?;
-            return Ok(Next::Rest);
+            return Ok(TurnFlow::Rest);
         };
         if !self.parts.config.actions.lets(&call.action) {
             let text = format!("`{}` is off in this installation (`actions` in the configuration)", call.action);
@@ -263,7 +264,7 @@ impl<'a> Slice<'a> {
             self.parts.metrics.action_refused(reason.code);
             return self.denied(claimed, runbook, &call, reason).await;
         }
-        if action.spec().reach > Reach::None
+        if action.spec().reach > ImpactScope::None
             && action.needs_cluster()
             && let Err(error) = self.parts.world.kube(None)
         {
@@ -271,7 +272,8 @@ impl<'a> Slice<'a> {
             let reason = Reason::new(ReasonCode::TargetUnavailable, error.to_string());
             return self.denied(claimed, runbook, &call, reason).await;
         }
-        let acts = undoes.is_none() && action.spec().reach > Reach::None && action.spec().effect != Effect::Read;
+        let acts =
+            undoes.is_none() && action.spec().reach > ImpactScope::None && action.spec().effect != EffectClass::Read;
         let (proposal, world) = match self.propose(&claimed.run, action, call, undoes).await {
             Ok(read) => read,
             Err(why) => return self.wait_for_target(&claimed.run, why).await,
@@ -294,15 +296,15 @@ impl<'a> Slice<'a> {
         let begun = self.parts.store.begin(proposal, limits, self.now()).await?;
         self.parts.metrics.step(Phase::Begin, began.elapsed());
         match begun {
-            Begun::Step(step) => {
+            BeginOutcome::Step(step) => {
                 claimed.journal.push(step.clone());
                 self.perform(claimed, runbook, action, step, &world.handing_on()).await
             }
-            Begun::Held { reason, .. } => {
+            BeginOutcome::Held { reason, .. } => {
                 self.parts.metrics.action_refused(reason.code);
-                Ok(Next::Rest)
+                Ok(TurnFlow::Rest)
             }
-            Begun::Denied { reason } => {
+            BeginOutcome::Denied { reason } => {
                 self.parts.metrics.action_refused(reason.code);
                 self.denied(claimed, runbook, &call, reason).await
             }
@@ -315,12 +317,12 @@ impl<'a> Slice<'a> {
         &self,
         run: &Run,
         action: &dyn Action,
-        call: Call,
+        call: ActionCall,
         undoes: Option<u32>,
-    ) -> Result<(Proposal, World), String> {
+    ) -> Result<(StepProposal, World), String> {
         let mut proposal = propose::proposal(self.parts, run, action, call, undoes);
         let world = self.parts.world.noting();
-        if proposal.reach > Reach::None {
+        if proposal.reach > ImpactScope::None {
             let silenced = self.silences.about(self.parts, run);
             proposal.facts = propose::facts(self.parts, &world, run, action, &proposal, silenced).await;
             proposal.carry = match action.witness(&world, &proposal.call).await {
@@ -333,26 +335,26 @@ impl<'a> Slice<'a> {
         Ok((proposal, world))
     }
 
-    async fn wait_for_target(&self, run: &Run, why: String) -> Result<Next, StoreError> {
+    async fn wait_for_target(&self, run: &Run, why: String) -> Result<TurnFlow, StoreError> {
         let reason = Reason::new(ReasonCode::TargetUnavailable, why);
         let wake = self.now() + limits::HOLD_RECHECK.0;
         self.parts.metrics.action_refused(reason.code);
         self.parts.store.park(self.id, run.epoch, None, RunState::Held { reason }, wake, self.now()).await?;
-        Ok(Next::Rest)
+        Ok(TurnFlow::Rest)
     }
 
     async fn denied(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         runbook: &Arc<Runbook>,
-        call: &Call,
+        call: &ActionCall,
         reason: Reason,
-    ) -> Result<Next, StoreError> {
+    ) -> Result<TurnFlow, StoreError> {
         let run = &claimed.run;
         if run.unwinding.is_some() {
             let text = format!("taking back `{call}` was denied: {reason}");
             self.stuck(run, ReasonCode::UndoFailed, text).await?;
-            return Ok(Next::Rest);
+            return Ok(TurnFlow::Rest);
         }
         // In mode auto only a last resort is refused so.
         if matches!(reason.code, ReasonCode::NotInPlan | ReasonCode::NotApproved) && run.mode >= Mode::Approve {
@@ -360,18 +362,18 @@ impl<'a> Slice<'a> {
             let planned = plan::plan(self.parts, runbook, &run.input, &journal).await;
             self.parts.store.planned(self.id, run.epoch, planned.clone(), self.now()).await?;
             self.ask_for_plan(run, runbook, planned).await?;
-            return Ok(Next::Rest);
+            return Ok(TurnFlow::Rest);
         }
         if acted(claimed)
-            && let Want::Unwind(why) = after_failure(claimed, runbook, format!("`{call}` was denied: {reason}"))
+            && let RunIntent::Unwind(why) = after_failure(claimed, runbook, format!("`{call}` was denied: {reason}"))
         {
             self.parts.store.unwind(self.id, run.epoch, why.clone()).await?;
             claimed.run.unwinding = Some(why);
-            return Ok(Next::Go);
+            return Ok(TurnFlow::Go);
         }
         self.parts.store.finish(self.id, run.epoch, RunState::Denied { reason }, self.now()).await?;
         self.parts.nudge.nudge();
-        Ok(Next::Rest)
+        Ok(TurnFlow::Rest)
     }
 
     async fn stuck(&self, run: &Run, code: ReasonCode, text: String) -> Result<(), StoreError> {
@@ -390,16 +392,16 @@ fn succeeded(step: &Step) -> bool {
     matches!(step.outcome, Some(Outcome::Ok(_)))
 }
 
-fn acted(claimed: &Claimed) -> bool {
-    claimed.journal.iter().any(|step| step.effect != Effect::Read && succeeded(step))
+fn acted(claimed: &ClaimedRun) -> bool {
+    claimed.journal.iter().any(|step| step.effect != EffectClass::Read && succeeded(step))
 }
 
-fn after_failure(claimed: &Claimed, runbook: &Runbook, why: String) -> Want {
+fn after_failure(claimed: &ClaimedRun, runbook: &Runbook, why: String) -> RunIntent {
     let undoable = |step: &Step| actions::find(&step.call.action).is_some_and(|action| action.undo(step).is_some());
     let has_something = claimed.journal.iter().any(undoable);
     if runbook.header.undo == UndoPolicy::OnFailure && has_something {
-        Want::Unwind(why)
+        RunIntent::Unwind(why)
     } else {
-        Want::End(RunState::Failed { why, undone: false })
+        RunIntent::End(RunState::Failed { why, undone: false })
     }
 }

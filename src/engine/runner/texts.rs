@@ -4,23 +4,23 @@
 
 use crate::catalog::{self, Catalog};
 use crate::limits;
-use crate::model::Pin;
+use crate::model::RunbookPin;
 use crate::script::{self, Runbook};
 use crate::store::{RunJournal, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Compiled runbooks, the current ones and those that unfinished runs still hold.
-pub struct Texts {
+pub struct RunbookCache {
     journal: Arc<dyn RunJournal>,
     catalog: Arc<Catalog>,
     old: Mutex<HashMap<String, Arc<Runbook>>>,
 }
 
-impl Texts {
+impl RunbookCache {
     /// Texts from the catalog, and older ones from the store.
-    pub fn new(journal: Arc<dyn RunJournal>, catalog: Arc<Catalog>) -> Texts {
-        Texts { journal, catalog, old: Mutex::default() }
+    pub fn new(journal: Arc<dyn RunJournal>, catalog: Arc<Catalog>) -> RunbookCache {
+        RunbookCache { journal, catalog, old: Mutex::default() }
     }
 
     /// The runbook with this hash; `None` if its text is not kept or no longer compiles with this program.
@@ -28,7 +28,7 @@ impl Texts {
     /// # Errors
     ///
     /// Fails when the store cannot be read.
-    pub async fn find(&self, pin: &Pin) -> Result<Option<Arc<Runbook>>, StoreError> {
+    pub async fn find(&self, pin: &RunbookPin) -> Result<Option<Arc<Runbook>>, StoreError> {
         if let Some(current) = self.catalog.current().runbooks.get(&pin.name)
             && current.pin.hash == pin.hash
         {

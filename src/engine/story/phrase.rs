@@ -5,24 +5,24 @@
 
 use crate::actions::{self, Action};
 use crate::limits::NAMES_SHOWN;
-use crate::model::{Call, Effect, Outcome, PlannedCall, Reach, Subject};
+use crate::model::{ActionCall, EffectClass, ImpactScope, Outcome, PlannedCall, Subject};
 use serde_json::Value;
 
 /// Arguments that the target already names.
 const SAID: &[&str] = &["node", "pod", "workload", "namespace", "name", "gpu", "model", "cluster"];
 
 /// Whether the beginning is worth a line: it may take long and change something.
-pub fn announced(call: &Call, effect: Effect) -> bool {
-    reported(call, effect) && effect != Effect::Read
+pub fn announced(call: &ActionCall, effect: EffectClass) -> bool {
+    reported(call, effect) && effect != EffectClass::Read
 }
 
 /// Whether a good end is worth a line.
-pub fn reported(call: &Call, effect: Effect) -> bool {
-    actions::find(&call.action).map_or(effect != Effect::Read, |action| action.spec().phrases.done.is_some())
+pub fn reported(call: &ActionCall, effect: EffectClass) -> bool {
+    actions::find(&call.action).map_or(effect != EffectClass::Read, |action| action.spec().phrases.done.is_some())
 }
 
 /// `drain gpu-3 (GPU pods only, up to 30m)`.
-pub fn todo(call: &Call, target: Option<&Subject>) -> String {
+pub fn todo(call: &ActionCall, target: Option<&Subject>) -> String {
     match actions::find(&call.action) {
         Some(action) => fill(action.spec().phrases.todo, call, &name(call, target), || details(action, call, None)),
         None => call.to_string(),
@@ -30,7 +30,7 @@ pub fn todo(call: &Call, target: Option<&Subject>) -> String {
 }
 
 /// `drained gpu-3: 4 pods moved in 5s`; `value` is the step's return value.
-pub fn done(call: &Call, target: &Subject, value: &Value) -> String {
+pub fn done(call: &ActionCall, target: &Subject, value: &Value) -> String {
     let known = actions::find(&call.action).and_then(|action| Some((action, action.spec().phrases.done?)));
     match known {
         Some((action, done)) => fill(done, call, &name(call, Some(target)), || details(action, call, Some(value))),
@@ -39,7 +39,7 @@ pub fn done(call: &Call, target: &Subject, value: &Value) -> String {
 }
 
 /// A phrase with its braces filled in.
-fn fill(phrase: &str, call: &Call, thing: &str, details: impl Fn() -> String) -> String {
+fn fill(phrase: &str, call: &ActionCall, thing: &str, details: impl Fn() -> String) -> String {
     let mut text = String::new();
     let mut rest = phrase;
     while let Some((before, (slot, after))) = rest.split_once('{').and_then(|(b, a)| Some((b, a.split_once('}')?))) {
@@ -61,7 +61,9 @@ fn fill(phrase: &str, call: &Call, thing: &str, details: impl Fn() -> String) ->
 pub fn brief(calls: &[PlannedCall]) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut before: Option<&str> = None;
-    for planned in calls.iter().filter(|planned| planned.reach > Reach::None && planned.effect != Effect::Read) {
+    for planned in
+        calls.iter().filter(|planned| planned.reach > ImpactScope::None && planned.effect != EffectClass::Read)
+    {
         let node = planned.target.part("node");
         let same = node.is_some() && node == before;
         let mut thing = name(&planned.call, Some(&planned.target));
@@ -117,7 +119,7 @@ pub fn predicted(planned: &PlannedCall) -> Option<String> {
 }
 
 /// The thing itself, as short as it can be called.
-fn name(call: &Call, target: Option<&Subject>) -> String {
+fn name(call: &ActionCall, target: Option<&Subject>) -> String {
     let part = |part: &str| target.and_then(|target| target.part(part)).map(str::to_owned);
     let spaced = |name: String| match part("namespace") {
         Some(namespace) => format!("{namespace}/{name}"),
@@ -137,7 +139,7 @@ fn name(call: &Call, target: Option<&Subject>) -> String {
 }
 
 /// The arguments beyond the target: reason first, then the rest by name.
-fn details(action: &dyn Action, call: &Call, value: Option<&Value>) -> String {
+fn details(action: &dyn Action, call: &ActionCall, value: Option<&Value>) -> String {
     if let Some(details) = action.details(call, value) {
         return details;
     }

@@ -4,15 +4,18 @@
 
 use super::{after, cause, over_to_you, phrase};
 use crate::limits::STORY_LINE_CHARS;
-use crate::model::{Approval, Ask, Call, Foretold, Outcome, Plan, PlanEnd, PlannedCall, PlannedStep, Reach, Subject};
+use crate::model::{
+    ActionCall, Approval, ImpactScope, Outcome, PendingApproval, Plan, PlanEnd, PlannedCall, PlannedStep,
+    PreflightDecision, Subject,
+};
 use crate::notifiers::one_line;
 
 /// An open approval request, as approvers read it: each step that changes something, its cost, the guards that would
 /// hold it.
-pub fn question(approval: &Approval) -> Ask {
+pub fn question(approval: &Approval) -> PendingApproval {
     let plan = approval.plan.as_ref();
     let steps = plan.map(|plan| planned_steps(plan, &approval.foretold)).unwrap_or_default();
-    Ask {
+    PendingApproval {
         approval: approval.id,
         question: approval.question.clone(),
         plan_hash: approval.plan_hash.clone(),
@@ -27,17 +30,17 @@ pub fn question(approval: &Approval) -> Ask {
 }
 
 /// The steps of a plan that change something, with the cost of each and the guards' predicted decisions.
-pub fn planned_steps(plan: &Plan, foretold: &[Foretold]) -> Vec<PlannedStep> {
+pub fn planned_steps(plan: &Plan, foretold: &[PreflightDecision]) -> Vec<PlannedStep> {
     let mut steps: Vec<PlannedStep> = Vec::new();
-    for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None) {
+    for (at, planned) in plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > ImpactScope::None) {
         // A freeze stops everything, and is shown once for all steps.
         let foretold = foretold.iter().find(|foretold| foretold.call == at);
-        let floor_kept = foretold.is_some_and(Foretold::keeps_the_floor);
+        let floor_kept = foretold.is_some_and(PreflightDecision::keeps_the_floor);
         let floor = if floor_kept { "; the serving floor is kept" } else { "" };
         let evicts = |cost: String| if cost.starts_with("evicts ") { format!("{cost}{floor}") } else { cost };
         let held = foretold
             .filter(|foretold| !foretold.is_frozen())
-            .and_then(Foretold::words)
+            .and_then(PreflightDecision::words)
             .map(|words| one_line(&words, STORY_LINE_CHARS));
         // The reason that holds the first step holds the next ones as well.
         let held = held.filter(|words| !steps.iter().any(|step| step.held.as_ref() == Some(words)));
@@ -80,7 +83,7 @@ pub fn predicted(planned: &PlannedCall) -> Option<String> {
 }
 
 /// A call of a plan as users read it: `drain gpu-3 (GPU pods only, up to 30m)`.
-pub fn planned_words(call: &Call, target: &Subject) -> String {
+pub fn planned_words(call: &ActionCall, target: &Subject) -> String {
     one_line(&phrase::todo(call, Some(target)), STORY_LINE_CHARS)
 }
 

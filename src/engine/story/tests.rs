@@ -11,20 +11,20 @@ fn at(minute: i64) -> Time {
 }
 
 fn entry(no: i64, run: Option<i64>, kind: EntryKind) -> Entry {
-    let about = About { incident: Some(IncidentId(3)), run: run.map(RunId) };
+    let about = EntryLinks { incident: Some(IncidentId(3)), run: run.map(RunId) };
     Entry { no: EntryNo(no), at: at(no), actor: Actor::engine(), about, kind }
 }
 
-fn call(action: &str, args: serde_json::Value) -> Call {
+fn call(action: &str, args: serde_json::Value) -> ActionCall {
     let serde_json::Value::Object(args) = args else { panic!("arguments are a map") };
-    Call { action: action.to_owned(), args }
+    ActionCall { action: action.to_owned(), args }
 }
 
 fn event() -> Event {
     Event {
         source: "am".into(),
         fingerprint: "f".into(),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         starts_at: at(0),
         ends_at: None,
         labels: Labels::default(),
@@ -36,8 +36,8 @@ fn event() -> Event {
     }
 }
 
-fn heard(reason: Option<Reason>, runs: Vec<RunId>) -> HeardEvent {
-    HeardEvent {
+fn heard(reason: Option<Reason>, runs: Vec<RunId>) -> EventOutcome {
+    EventOutcome {
         event: event(),
         episode: EpisodeId(1),
         incident: Some(IncidentId(3)),
@@ -59,7 +59,7 @@ fn held(limit: &str) -> EntryKind {
 }
 
 /// The call, as begun.
-fn begun(step: u32, call: Call, effect: Effect, undoes: Option<u32>) -> EntryKind {
+fn begun(step: u32, call: ActionCall, effect: EffectClass, undoes: Option<u32>) -> EntryKind {
     let target = Subject::node(call.text("node"));
     EntryKind::StepBegun { step, call, effect, target, undoes }
 }
@@ -71,13 +71,13 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
     let uncordon = call("k8s::uncordon", json!({ "node": "gpu-3" }));
     let read = call("k8s::node", json!({ "node": "gpu-3" }));
     let odd = call("acme::poke", json!({ "where": "rack 7" }));
-    let pin = Pin { name: "xid-79".into(), hash: "0".repeat(64) };
+    let pin = RunbookPin { name: "xid-79".into(), hash: "0".repeat(64) };
     let plan = Plan {
         calls: [&cordon, &drain]
             .map(|call| PlannedCall {
                 call: call.clone(),
-                effect: Effect::Converge,
-                reach: Reach::Node,
+                effect: EffectClass::Converge,
+                reach: ImpactScope::Node,
                 target: Subject::node("gpu-3"),
                 predicted: Outcome::Ok(json!(null)),
             })
@@ -104,7 +104,7 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
             TokenMade {
                 token: TokenId(3),
                 name: "ci".into(),
-                grant: Grant::everywhere(Role::Operator),
+                grant: RoleGrant::everywhere(Role::Operator),
                 sources: Vec::new(),
                 expires_at: at(40),
                 by: "ana".into(),
@@ -199,25 +199,25 @@ fn story() -> Vec<(Option<i64>, EntryKind)> {
         (Some(17), held("1")),
         (Some(17), held("1")),
         (Some(17), held("2")),
-        (Some(17), begun(0, cordon.clone(), Effect::Converge, None)),
+        (Some(17), begun(0, cordon.clone(), EffectClass::Converge, None)),
         (Some(17), ok(0)),
-        (Some(17), begun(1, read.clone(), Effect::Read, None)),
+        (Some(17), begun(1, read.clone(), EffectClass::Read, None)),
         (Some(17), ok(1)),
-        (Some(17), begun(2, drain, Effect::Converge, None)),
+        (Some(17), begun(2, drain, EffectClass::Converge, None)),
         (
             Some(17),
             StepEnded {
                 step: 2,
-                outcome: Outcome::Failed(Failure::new(
+                outcome: Outcome::Failed(StepFailure::new(
                     FailureKind::Timeout,
                     "2 pods are left after 30m: a/llm-0, a/llm-1",
                 )),
             },
         ),
-        (Some(17), begun(3, uncordon, Effect::Converge, Some(0))),
+        (Some(17), begun(3, uncordon, EffectClass::Converge, Some(0))),
         (Some(17), StepEnded { step: 3, outcome: Outcome::Ok(json!({ "changed": false })) }),
-        (Some(17), begun(4, odd, Effect::Keyed, None)),
-        (Some(17), begun(5, call("note", json!({ "text": "rack 7 is warm" })), Effect::Read, None)),
+        (Some(17), begun(4, odd, EffectClass::Keyed, None)),
+        (Some(17), begun(5, call("note", json!({ "text": "rack 7 is warm" })), EffectClass::Read, None)),
         (Some(17), ok(5)),
         (Some(17), ok(9)),
         (
@@ -318,12 +318,12 @@ fn every_kind_of_entry_has_words() {
 #[test]
 fn deliveries_are_one_line_and_a_plan_that_was_only_shown_is_one_suggestion() {
     use EntryKind::*;
-    let pin = Pin { name: "gpu-reset".into(), hash: "0".repeat(64) };
+    let pin = RunbookPin { name: "gpu-reset".into(), hash: "0".repeat(64) };
     let told = |channel: &str| Delivered { channel: channel.into(), upto: EntryNo(1) };
     let planned = |action: &str, args: serde_json::Value, target: Subject, value: serde_json::Value| PlannedCall {
         call: call(action, args),
-        effect: Effect::Converge,
-        reach: Reach::Node,
+        effect: EffectClass::Converge,
+        reach: ImpactScope::Node,
         target,
         predicted: Outcome::Ok(value),
     };
@@ -382,10 +382,10 @@ fn a_drain_says_how_many_pods_moved_and_a_plan_that_cannot_run_says_which_step_a
     let message = "not reached: no Nightshift agent is connected on gpu-1; start it";
     let reset = PlannedCall {
         call: call("gpu::reset", json!({ "node": "gpu-1", "gpu": "2" })),
-        effect: Effect::Converge,
-        reach: Reach::Node,
+        effect: EffectClass::Converge,
+        reach: ImpactScope::Node,
         target: Subject::node("gpu-1"),
-        predicted: Outcome::Failed(Failure::new(FailureKind::Unavailable, message)),
+        predicted: Outcome::Failed(StepFailure::new(FailureKind::Unavailable, message)),
     };
     let why = format!("gpu-reset.rhai:30:6: gpu::reset: {message} [unavailable]");
     let plan = Plan { calls: vec![reset], end: PlanEnd::Failed(why.clone()), hash: String::new() };
@@ -402,7 +402,7 @@ fn a_drain_says_how_many_pods_moved_and_a_plan_that_cannot_run_says_which_step_a
 #[test]
 fn one_entry_alone_still_has_words() {
     for entry in entries() {
-        let quiet = matches!(&entry.kind, EntryKind::StepBegun { effect: Effect::Read, .. });
+        let quiet = matches!(&entry.kind, EntryKind::StepBegun { effect: EffectClass::Read, .. });
         assert_eq!(line(&entry).is_none(), quiet, "{:?}", entry.kind);
     }
 }
@@ -419,13 +419,13 @@ fn a_hostile_label_stays_one_bounded_line() {
 /// `src/actions/trial_shelve.rs` and its line in `actions!` are all that there is of this action.
 #[test]
 fn an_action_of_one_file_and_one_line_is_known_to_guards_plans_timelines_undo_and_metrics() {
-    use crate::policy::{Facts, GuardLimits, Levels, Proposal, Replica, Serving, admit};
+    use crate::policy::{AffectedReplicas, GuardInputs, GuardLimits, ReadyReplica, StepProposal, WorldFacts, admit};
     let action = crate::actions::find("trial::shelve").unwrap();
     let spec = action.spec();
     let shelve = call("trial::shelve", json!({ "node": "gpu-3", "why": "a fan" }));
     let target = action.target(&shelve);
     assert_eq!(target, Subject::node("gpu-3"));
-    assert_eq!(action.takes(&shelve), Takes::Node { name: "gpu-3".into(), gpu_only: false });
+    assert_eq!(action.takes(&shelve), CapacityLoss::Node { name: "gpu-3".into(), gpu_only: false });
 
     assert!(phrase::announced(&shelve, spec.effect) && phrase::reported(&shelve, spec.effect));
     assert_eq!(phrase::todo(&shelve, Some(&target)), "shelve gpu-3 (a fan)");
@@ -435,29 +435,30 @@ fn an_action_of_one_file_and_one_line_is_known_to_guards_plans_timelines_undo_an
         PlannedCall { call: shelve.clone(), effect: spec.effect, reach: spec.reach, target: target.clone(), predicted };
     assert_eq!(phrase::brief(std::slice::from_ref(&planned)), "shelve gpu-3 (1 pod moves)");
 
-    let replica = Replica { pod: "llm/chat-0".into(), node: "gpu-3".into() };
-    let serving = Serving {
+    let replica = ReadyReplica { pod: "llm/chat-0".into(), node: "gpu-3".into() };
+    let serving = AffectedReplicas {
         set: "llm/chat".into(),
         floor: 1,
         takes: vec![replica.pod.clone()],
         ready: vec![replica],
-        ..Serving::default()
+        ..AffectedReplicas::default()
     };
-    let facts = Facts { nodes_total: Some(40), serving: vec![serving], ..Facts::default() };
-    let proposal = Proposal { facts, ..Proposal::new(spec, (RunId(1), 1), shelve.clone(), target, at(0)) };
-    let auto = Levels { mode: Mode::Auto, declared_reach: Reach::Node, ..Levels::default() };
-    let verdict = |levels: &Levels, proposal: &Proposal| match admit(&GuardLimits::default(), levels, proposal, at(0)) {
-        Verdict::Deny { reason } | Verdict::Hold { reason, .. } => reason.to_string(),
-        Verdict::Allow => "allowed".to_owned(),
-    };
+    let facts = WorldFacts { nodes_total: Some(40), serving: vec![serving], ..WorldFacts::default() };
+    let proposal = StepProposal { facts, ..StepProposal::new(spec, (RunId(1), 1), shelve.clone(), target, at(0)) };
+    let auto = GuardInputs { mode: Mode::Auto, declared_reach: ImpactScope::Node, ..GuardInputs::default() };
+    let verdict =
+        |levels: &GuardInputs, proposal: &StepProposal| match admit(&GuardLimits::default(), levels, proposal, at(0)) {
+            GuardDecision::Deny { reason } | GuardDecision::Hold { reason, .. } => reason.to_string(),
+            GuardDecision::Allow => "allowed".to_owned(),
+        };
     let refused = verdict(&auto, &proposal);
     assert!(refused.contains("requires an approved plan"), "a last resort asks in mode auto: {refused}");
     let plan = Plan { calls: vec![planned], end: PlanEnd::Done, hash: String::new() };
-    let approved = Levels { approved: Some(plan), ..auto };
+    let approved = GuardInputs { approved: Some(plan), ..auto };
     let floor = verdict(&approved, &proposal);
     assert!(floor.contains("shelving it leaves 0; the floor is 1"), "{floor}");
-    let busy = Levels { node_holder: Some(RunId(7)), ..approved };
-    let gentle = Proposal { disruptive: false, facts: Facts::default(), ..proposal.clone() };
+    let busy = GuardInputs { node_holder: Some(RunId(7)), ..approved };
+    let gentle = StepProposal { disruptive: false, facts: WorldFacts::default(), ..proposal.clone() };
     assert!(verdict(&busy, &gentle).contains("r7 works on gpu-3 already"), "it touches the node's schedule");
 
     let outcome = Some(Outcome::Ok(json!({ "changed": true })));

@@ -3,12 +3,12 @@
 //! Invariant: both parts have the same content.
 
 use crate::limits::{MAIL_SUBJECT_CHARS, STORY_LINE_CHARS, STORY_LINES};
-use crate::model::{Digest, IncidentState, Notice, StoryLine};
+use crate::model::{IncidentDigest, IncidentNotice, IncidentState, TimelineEntry};
 use crate::notifiers::{alert_words, date_time, firing, how_to_answer, mark, plan_lines, standing, suggested, text};
 use maud::{Markup, PreEscaped, html};
 
 /// A mail: its subject, and its body as plain text and as HTML.
-pub struct Mail {
+pub struct EmailContent {
     pub subject: String,
     pub text: String,
     pub html: String,
@@ -20,12 +20,12 @@ const BODY: &str = "font-family:sans-serif;font-size:15px;line-height:1.4";
 
 /// Written once for both parts.
 #[derive(Default)]
-struct Draft {
+struct EmailDraft {
     text: String,
     html: String,
 }
 
-impl Draft {
+impl EmailDraft {
     fn add(&mut self, node: Markup) {
         self.html.push_str(&node.into_string());
     }
@@ -84,18 +84,18 @@ impl Draft {
         self.text.push('\n');
     }
 
-    fn mail(self, subject: &str) -> Mail {
+    fn mail(self, subject: &str) -> EmailContent {
         let page = html! {
             (PreEscaped("<!doctype html>"))
             html { head { meta charset="utf-8"; } body style=(BODY) { (PreEscaped(self.html)) } }
         };
-        Mail { subject: text::plain(subject, MAIL_SUBJECT_CHARS), text: self.text, html: page.into_string() }
+        EmailContent { subject: text::plain(subject, MAIL_SUBJECT_CHARS), text: self.text, html: page.into_string() }
     }
 }
 
 /// `[Nightshift i3] Needs an answer: gpu-3: GPU 5 fell off the bus (XID 79)`. Mail programs keep an incident's mails
 /// together by `References`.
-pub fn subject(notice: &Notice) -> String {
+pub fn subject(notice: &IncidentNotice) -> String {
     let incident = &notice.incident;
     let word = match (incident.state, notice.asks.is_empty(), &notice.hands) {
         (IncidentState::Resolved, ..) => "Resolved: ",
@@ -107,9 +107,9 @@ pub fn subject(notice: &Notice) -> String {
 }
 
 /// The mail of an incident in its present state.
-pub fn incident(notice: &Notice) -> Mail {
+pub fn incident(notice: &IncidentNotice) -> EmailContent {
     let incident = &notice.incident;
-    let mut draft = Draft::default();
+    let mut draft = EmailDraft::default();
     draft.title(&format!("{} {}", mark(incident.state, incident.severity), incident.title));
     if !notice.now.is_empty() {
         draft.strong(&notice.now);
@@ -171,7 +171,7 @@ pub fn incident(notice: &Notice) -> Mail {
 }
 
 /// `open · critical · 1 alert firing · since 23 Nov 03:00 UTC · gpu-3, GPU 5`.
-fn facts(notice: &Notice) -> String {
+fn facts(notice: &IncidentNotice) -> String {
     let incident = &notice.incident;
     let mut facts = vec![standing(incident), incident.severity.to_string()];
     if incident.state != IncidentState::Resolved {
@@ -186,8 +186,8 @@ fn facts(notice: &Notice) -> String {
 }
 
 /// The mail of a digest, at its beginning and at its end.
-pub fn digest(digest: &Digest, install: &str) -> Mail {
-    let mut draft = Draft::default();
+pub fn digest(digest: &IncidentDigest, install: &str) -> EmailContent {
+    let mut draft = EmailDraft::default();
     draft.title(&format!("{} incidents at once, worst: {}", digest.total, digest.worst));
     let over = "The storm is over; each new incident gets its own mail again.";
     let more = "More may follow; the next mail is sent when the storm is over.";
@@ -202,8 +202,8 @@ pub fn digest(digest: &Digest, install: &str) -> Mail {
 }
 
 /// Headlines and fresh lines together, each once, in order.
-fn story(notice: &Notice) -> Vec<&StoryLine> {
-    let mut lines: Vec<&StoryLine> = notice.headlines.iter().chain(&notice.fresh).collect();
+fn story(notice: &IncidentNotice) -> Vec<&TimelineEntry> {
+    let mut lines: Vec<&TimelineEntry> = notice.headlines.iter().chain(&notice.fresh).collect();
     lines.sort_by_key(|line| line.no);
     lines.dedup_by_key(|line| line.no);
     lines.split_off(lines.len().saturating_sub(STORY_LINES))
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_label_stays_text_in_every_place() {
         let hostile = "</p><script>alert(1)</script>\" onclick='x'";
-        let mut draft = Draft::default();
+        let mut draft = EmailDraft::default();
         draft.title(hostile);
         draft.line(hostile);
         draft.strong(hostile);

@@ -3,39 +3,44 @@
 //! Invariant: only a change that happened is sent, once for each news of an incident; nothing here opens or ends an
 //! alert.
 
-use super::door::Door;
+use super::door::PagerDutyClient;
 use crate::limits::{NAMES_SHOWN, PAGERDUTY_BURST, PAGERDUTY_PACE, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS};
-use crate::model::{Delivery, Digest, Notice, Receipt, StoryLine};
-use crate::notifiers::{Notifier, Pace, clock_time, text};
+use crate::model::{DeliveryReceipt, DeliveryResult, IncidentDigest, IncidentNotice, TimelineEntry};
+use crate::notifiers::{ChannelRateLimit, Notifier, clock_time, text};
 use crate::telemetry::ChannelKind;
-use crate::world::Http;
+use crate::world::HttpClient;
 use serde_json::{Value, json};
 
 /// A channel to PagerDuty's change events.
-pub struct Changes {
-    door: Door,
+pub struct PagerDutyChangeNotifier {
+    door: PagerDutyClient,
     install: String,
-    pace: Pace,
+    pace: ChannelRateLimit,
 }
 
-impl Changes {
+impl PagerDutyChangeNotifier {
     /// A channel of this integration. Connects to nothing yet.
     ///
     /// # Errors
     ///
     /// Fails when the routing key is not one of a service's Events API V2 integration.
-    pub fn new(http: Http, routing_key: String, api: String, install: &str) -> Result<Changes, String> {
-        let pace = Pace::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
-        let door = Door::new(http, routing_key, api)?;
+    pub fn new(
+        http: HttpClient,
+        routing_key: String,
+        api: String,
+        install: &str,
+    ) -> Result<PagerDutyChangeNotifier, String> {
+        let pace = ChannelRateLimit::of(&api, &routing_key, PAGERDUTY_PACE, PAGERDUTY_BURST);
+        let door = PagerDutyClient::new(http, routing_key, api)?;
         if door.routing_key.starts_with('R') {
             return Err("`routing_key` is one of a ruleset or orchestration, which take no change events: take the integration \
                         key of a service"
                 .to_owned());
         }
-        Ok(Changes { door, install: install.to_owned(), pace })
+        Ok(PagerDutyChangeNotifier { door, install: install.to_owned(), pace })
     }
 
-    fn event(&self, notice: &Notice, changes: &[&StoryLine]) -> Value {
+    fn event(&self, notice: &IncidentNotice, changes: &[&TimelineEntry]) -> Value {
         let incident = &notice.incident;
         let what: Vec<String> = changes.iter().map(|line| text::plain(&line.text, STORY_LINE_CHARS)).collect();
         let mut summary = what.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join("; ");
@@ -65,33 +70,33 @@ impl Changes {
 }
 
 #[async_trait::async_trait]
-impl Notifier for Changes {
+impl Notifier for PagerDutyChangeNotifier {
     fn kind(&self) -> ChannelKind {
         ChannelKind::PagerDutyChanges
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
-        let changes: Vec<&StoryLine> = notice.fresh.iter().filter(|line| line.change).collect();
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
+        let changes: Vec<&TimelineEntry> = notice.fresh.iter().filter(|line| line.change).collect();
         let told = prior.and_then(|receipt| receipt.0["told"].as_u64()).unwrap_or(0);
         if changes.is_empty() {
-            return Delivery::Nothing(None);
+            return DeliveryResult::Nothing(None);
         }
         match self.door.send(self.event(notice, &changes)).await {
-            Ok(()) => Delivery::Delivered(Receipt(json!({ "told": told + changes.len() as u64 }))),
+            Ok(()) => DeliveryResult::Delivered(DeliveryReceipt(json!({ "told": told + changes.len() as u64 }))),
             Err(delivery) => delivery,
         }
     }
 
     /// A storm is no change; actions on it are sent with each incident.
-    async fn digest(&self, _: &Digest, _: Option<&Receipt>) -> Delivery {
-        Delivery::Nothing(None)
+    async fn digest(&self, _: &IncidentDigest, _: Option<&DeliveryReceipt>) -> DeliveryResult {
+        DeliveryResult::Nothing(None)
     }
 
-    fn pace(&self) -> Option<&Pace> {
+    fn pace(&self) -> Option<&ChannelRateLimit> {
         Some(&self.pace)
     }
 
-    fn speaks(&self, notice: &Notice, _: Option<&Receipt>) -> bool {
+    fn speaks(&self, notice: &IncidentNotice, _: Option<&DeliveryReceipt>) -> bool {
         notice.fresh.iter().any(|line| line.change)
     }
 

@@ -3,13 +3,13 @@
 //! Invariant: the summary is the title with the reason why a user is needed, never the latest line of the timeline.
 
 use crate::limits::{ASKS, DIGEST_ITEMS, PAGERDUTY_SUMMARY_CHARS, STORY_LINE_CHARS, STORY_LINES};
-use crate::model::{Ask, Digest, Need, NeedKind, Notice, Severity, Time};
+use crate::model::{AttentionKind, AttentionReason, IncidentDigest, IncidentNotice, PendingApproval, Severity, Time};
 use crate::notifiers::{alert_words, clock_time, how_to_answer, plan_lines, text};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 #[derive(Serialize)]
-pub(super) struct Payload {
+pub(super) struct PagerDutyPayload {
     summary: String,
     source: String,
     severity: Severity,
@@ -21,11 +21,11 @@ pub(super) struct Payload {
     custom_details: Value,
 }
 
-pub(super) fn payload(notice: &Notice, install: &str) -> Payload {
+pub(super) fn payload(notice: &IncidentNotice, install: &str) -> PagerDutyPayload {
     let incident = &notice.incident;
     let part = |name: &str| incident.subject.part(name).map(|value| text::plain(value, 200));
     let component = part("gpu").map(gpu).or_else(|| part("model")).or_else(|| part("workload"));
-    Payload {
+    PagerDutyPayload {
         summary: text::plain(&summary(notice), PAGERDUTY_SUMMARY_CHARS),
         source: part("node").or_else(|| part("cluster")).unwrap_or_else(|| text::plain(install, 200)),
         severity: incident.severity,
@@ -37,7 +37,7 @@ pub(super) fn payload(notice: &Notice, install: &str) -> Payload {
 }
 
 /// One alert for many incidents.
-pub(super) fn storm(digest: &Digest, install: &str) -> Payload {
+pub(super) fn storm(digest: &IncidentDigest, install: &str) -> PagerDutyPayload {
     let shown: Vec<String> = digest
         .shown
         .iter()
@@ -54,7 +54,7 @@ pub(super) fn storm(digest: &Digest, install: &str) -> Payload {
         true => "alert storm over",
         false => "further incidents are not paged one by one",
     };
-    Payload {
+    PagerDutyPayload {
         summary: format!(
             "{} incidents at once, worst: {}{asking} ({paged} of them paged separately; {rest})",
             digest.total, digest.worst
@@ -69,27 +69,27 @@ pub(super) fn storm(digest: &Digest, install: &str) -> Payload {
 }
 
 /// `[needs approval] gpu-3: GPU 5 fell off the bus (XID 79) – approve: cordon gpu-3 and drain it (4 pods move)?`
-fn summary(notice: &Notice) -> String {
+fn summary(notice: &IncidentNotice) -> String {
     let title = &notice.incident.title;
     let Some(need) = notice.needs.first() else {
         return if notice.now.is_empty() { title.clone() } else { format!("{title} – {}", notice.now) };
     };
     let (mark, rest) = match need.kind {
-        NeedKind::Approval => {
+        AttentionKind::Approval => {
             let brief = notice.asks.iter().find(|ask| ask.approval.to_string() == need.key).map(brief);
             ("needs approval", brief.unwrap_or_else(|| need.text.clone()))
         }
-        NeedKind::Stuck => ("stuck", need.text.clone()),
-        NeedKind::Failed => ("failed", need.text.clone()),
-        NeedKind::Stopped => ("needs hands", need.text.clone()),
-        NeedKind::Held => ("on hold", need.text.clone()),
+        AttentionKind::Stuck => ("stuck", need.text.clone()),
+        AttentionKind::Failed => ("failed", need.text.clone()),
+        AttentionKind::Stopped => ("needs hands", need.text.clone()),
+        AttentionKind::Held => ("on hold", need.text.clone()),
     };
     format!("[{mark}] {title} – {rest}")
 }
 
 /// The request of the question, as short as it can be: `approve: cordon gpu-3 and drain it (4 pods move)?`, or the
 /// question's own first sentence.
-fn brief(ask: &Ask) -> String {
+fn brief(ask: &PendingApproval) -> String {
     match ask.brief.as_str() {
         "" => ask.question.split_once("? ").map_or(ask.question.clone(), |(first, _)| format!("{first}?")),
         brief => format!("approve: {brief}?"),
@@ -101,7 +101,7 @@ fn gpu(value: String) -> String {
     if value.bytes().all(|byte| byte.is_ascii_digit()) { format!("GPU {value}") } else { value }
 }
 
-fn details(notice: &Notice) -> Value {
+fn details(notice: &IncidentNotice) -> Value {
     let incident = &notice.incident;
     let line = |line: &str| text::plain(line, STORY_LINE_CHARS);
     let story: Vec<String> =
@@ -134,7 +134,7 @@ fn details(notice: &Notice) -> Value {
     if !alerts.is_empty() {
         details["alerts"] = json!(alerts);
     }
-    let needs: Vec<String> = notice.needs.iter().map(|Need { text, .. }| line(text)).collect();
+    let needs: Vec<String> = notice.needs.iter().map(|AttentionReason { text, .. }| line(text)).collect();
     if !needs.is_empty() {
         details["needs_people"] = json!(needs);
     }

@@ -2,25 +2,25 @@
 //!
 //! Invariant: HTTP 200 is not success; only `ok: true` is.
 
-use super::blocks::Message;
-use crate::model::Delivery;
+use super::blocks::SlackMessage;
+use crate::model::DeliveryResult;
 use crate::notifiers::{answer, text};
-use crate::world::{Http, HttpRequest, WorldError};
+use crate::world::{HttpClient, HttpRequest, WorldError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The client of Slack's Web API, with one token.
 #[derive(Clone)]
-pub struct Api {
-    pub http: Http,
+pub struct SlackApi {
+    pub http: HttpClient,
     pub base: String,
     pub token: String,
 }
 
 /// Slack's answer to a call.
 #[derive(Debug, Default, Deserialize)]
-pub struct Said {
+pub struct SlackResponse {
     #[serde(default)]
     pub ok: bool,
     #[serde(default)]
@@ -32,7 +32,7 @@ pub struct Said {
     #[serde(default)]
     pub channel: Value,
     #[serde(default)]
-    pub messages: Vec<Posted>,
+    pub messages: Vec<PostedMessage>,
     #[serde(default)]
     pub team: String,
     #[serde(default)]
@@ -47,7 +47,7 @@ pub struct Said {
     pub url: String,
 }
 
-impl Said {
+impl SlackResponse {
     /// The rights of these that the token lacks, as far as Slack lists its scopes.
     pub fn lacks(&self, rights: &[&'static str]) -> Vec<&'static str> {
         let Some(scopes) = &self.scopes else { return Vec::new() };
@@ -58,7 +58,7 @@ impl Said {
 
 /// A message as `conversations.history` and `conversations.replies` list it.
 #[derive(Debug, Default, Deserialize)]
-pub struct Posted {
+pub struct PostedMessage {
     #[serde(default)]
     pub ts: String,
     #[serde(default)]
@@ -67,11 +67,11 @@ pub struct Posted {
 
 /// Why it was not done.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum SlackError {
     /// It may have been done: a timeout, a 5xx, an answer that makes no sense.
-    Doubtful(Delivery),
+    Doubtful(DeliveryResult),
     /// It was not done.
-    Not(Delivery),
+    Not(DeliveryResult),
     /// `msg_too_long`, `msg_blocks_too_long`: send it shorter.
     TooLong,
     /// Slack refuses our blocks: send it without.
@@ -80,13 +80,13 @@ pub enum Trouble {
     Gone,
 }
 
-impl Api {
+impl SlackApi {
     /// Calls a method with a JSON body.
     ///
     /// # Errors
     ///
     /// Fails when the call was not sent, is in doubt, or Slack answers without `ok: true`.
-    pub async fn post(&self, method: &str, body: &Value) -> Result<Said, Trouble> {
+    pub async fn post(&self, method: &str, body: &Value) -> Result<SlackResponse, SlackError> {
         self.call("POST", &format!("{}/{method}", self.base), body.clone(), method).await
     }
 
@@ -95,13 +95,14 @@ impl Api {
     /// # Errors
     ///
     /// Fails when the call was not sent, is in doubt, or Slack answers without `ok: true`.
-    pub async fn get(&self, method: &str, query: &[(&str, &str)]) -> Result<Said, Trouble> {
-        let url = url::Url::parse_with_params(&format!("{}/{method}", self.base), query)
-            .map_err(|error| Trouble::Not(Delivery::Refused { why: format!("the address of Slack's API: {error}") }))?;
+    pub async fn get(&self, method: &str, query: &[(&str, &str)]) -> Result<SlackResponse, SlackError> {
+        let url = url::Url::parse_with_params(&format!("{}/{method}", self.base), query).map_err(|error| {
+            SlackError::Not(DeliveryResult::Refused { why: format!("the address of Slack's API: {error}") })
+        })?;
         self.call("GET", url.as_str(), Value::Null, method).await
     }
 
-    async fn call(&self, verb: &str, url: &str, body: Value, method: &str) -> Result<Said, Trouble> {
+    async fn call(&self, verb: &str, url: &str, body: Value, method: &str) -> Result<SlackResponse, SlackError> {
         let mut headers = std::collections::BTreeMap::new();
         headers.insert("authorization".to_owned(), format!("Bearer {}", self.token));
         if body.is_object() {
@@ -111,19 +112,19 @@ impl Api {
         let sent = self.http.send(&request).await;
         let answered = sent.map_err(|error| match (&error, answer::no_answer("Slack", &error)) {
             // Without a connection nothing was sent.
-            (WorldError::Unreached(_), delivery) => Trouble::Not(delivery),
+            (WorldError::Unreached(_), delivery) => SlackError::Not(delivery),
             (_, delivery) => doubt(delivery),
         })?;
         let after = answered.retry_after.map(Duration::from_secs);
         if !(200..300).contains(&answered.status) {
             return Err(match answered.status {
-                500..=599 | 408 => Trouble::Doubtful(answer::unaccepted("Slack", &answered)),
-                _ => Trouble::Not(answer::unaccepted("Slack", &answered)),
+                500..=599 | 408 => SlackError::Doubtful(answer::unaccepted("Slack", &answered)),
+                _ => SlackError::Not(answer::unaccepted("Slack", &answered)),
             });
         }
-        let mut said: Said = serde_json::from_str(&answered.body).map_err(|_| {
+        let mut said: SlackResponse = serde_json::from_str(&answered.body).map_err(|_| {
             let why = format!("Slack's answer to {method} is not valid JSON{}", answer::quote(&answered.body));
-            Trouble::Doubtful(Delivery::Retry { after, why })
+            SlackError::Doubtful(DeliveryResult::Retry { after, why })
         })?;
         said.scopes = answered.scopes;
         if said.ok { Ok(said) } else { Err(trouble(method, &said, after)) }
@@ -131,10 +132,10 @@ impl Api {
 }
 
 /// A delivery that was refused was not made; any other may have been.
-fn doubt(delivery: Delivery) -> Trouble {
+fn doubt(delivery: DeliveryResult) -> SlackError {
     match delivery {
-        refused @ Delivery::Refused { .. } => Trouble::Not(refused),
-        other => Trouble::Doubtful(other),
+        refused @ DeliveryResult::Refused { .. } => SlackError::Not(refused),
+        other => SlackError::Doubtful(other),
     }
 }
 
@@ -142,13 +143,13 @@ fn doubt(delivery: Delivery) -> Trouble {
 const SOCKET: &str = "apps.connections.open";
 
 /// Slack's error in words, and its fix.
-fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
+fn trouble(method: &str, said: &SlackResponse, after: Option<Duration>) -> SlackError {
     let error = text::plain(&said.error, 80);
     let mend = match said.error.as_str() {
-        "msg_too_long" | "msg_blocks_too_long" => return Trouble::TooLong,
-        "invalid_blocks" | "invalid_blocks_format" | "invalid_metadata_format" => return Trouble::BadBlocks,
+        "msg_too_long" | "msg_blocks_too_long" => return SlackError::TooLong,
+        "invalid_blocks" | "invalid_blocks_format" | "invalid_metadata_format" => return SlackError::BadBlocks,
         "message_not_found" | "cant_update_message" | "edit_window_closed" | "thread_not_found" | "is_inactive" => {
-            return Trouble::Gone;
+            return SlackError::Gone;
         }
         "expired_trigger_id"
         | "trigger_expired"
@@ -188,24 +189,24 @@ fn trouble(method: &str, said: &Said, after: Option<Duration>) -> Trouble {
                 "Slack refused {method}: {error}: the app lacks a scope{}{needed}; add it and reinstall the app",
                 if needed.is_empty() { "" } else { ": " }
             );
-            return Trouble::Not(Delivery::Refused { why });
+            return SlackError::Not(DeliveryResult::Refused { why });
         }
         "ratelimited" | "rate_limited" | "message_limit_exceeded" => {
-            return Trouble::Not(Delivery::Retry { after, why: format!("Slack limits our rate ({error})") });
+            return SlackError::Not(DeliveryResult::Retry { after, why: format!("Slack limits our rate ({error})") });
         }
         // Unknown words may pass by themselves (internal_error, fatal_error, …): rather twice than never.
         _ => {
-            return Trouble::Doubtful(Delivery::Retry {
+            return SlackError::Doubtful(DeliveryResult::Retry {
                 after,
                 why: format!("Slack answered {method} with `{error}`"),
             });
         }
     };
-    Trouble::Not(Delivery::Refused { why: format!("Slack refused {method}: {error}: {mend}") })
+    SlackError::Not(DeliveryResult::Refused { why: format!("Slack refused {method}: {error}: {mend}") })
 }
 
 /// The arguments of a message, in one of its forms.
-pub fn arguments(channel: &str, message: &Message, form: Form) -> Value {
+pub fn arguments(channel: &str, message: &SlackMessage, form: MessageForm) -> Value {
     let mut body = json!({
         "channel": channel,
         "text": message.text,
@@ -214,7 +215,7 @@ pub fn arguments(channel: &str, message: &Message, form: Form) -> Value {
         "unfurl_links": false,
         "unfurl_media": false,
     });
-    if form == Form::Blocks {
+    if form == MessageForm::Blocks {
         body["blocks"] = json!(message.blocks);
     }
     body
@@ -222,7 +223,7 @@ pub fn arguments(channel: &str, message: &Message, form: Form) -> Value {
 
 /// How a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum MessageForm {
     Blocks,
     /// Only the fallback text, for when Slack refuses the blocks.
     Words,

@@ -13,88 +13,88 @@ use serde::Serialize;
 /// A block of a message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Block {
-    Header { text: Text },
-    Section { text: Text },
-    Context { elements: Vec<Text> },
-    Actions { elements: Vec<Button> },
+pub enum SlackBlock {
+    Header { text: SlackText },
+    Section { text: SlackText },
+    Context { elements: Vec<SlackText> },
+    Actions { elements: Vec<SlackButton> },
 }
 
 /// A button. Its action and its value are ours; only the words of `confirm` may be from outside.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "button")]
-pub struct Button {
+pub struct SlackButton {
     pub action_id: &'static str,
-    pub text: Text,
+    pub text: SlackText,
     /// The state that was shown, sealed; it opens nothing by itself.
     pub value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub style: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub confirm: Option<Confirm>,
+    pub confirm: Option<ConfirmDialog>,
 }
 
 /// A confirmation before it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Confirm {
-    pub title: Text,
-    pub text: Text,
-    pub confirm: Text,
-    pub deny: Text,
+pub struct ConfirmDialog {
+    pub title: SlackText,
+    pub text: SlackText,
+    pub confirm: SlackText,
+    pub deny: SlackText,
 }
 
-impl Button {
+impl SlackButton {
     fn size(&self) -> usize {
         let confirm = self.confirm.as_ref().map_or(0, |confirm| confirm.text.size());
         self.text.size() + self.value.len() + confirm
     }
 
     /// A button without style and confirmation.
-    pub fn new(action_id: &'static str, words: &'static str, value: String) -> Button {
-        let text = Text::Plain { text: words.to_owned(), emoji: false };
-        Button { action_id, text, value, style: None, confirm: None }
+    pub fn new(action_id: &'static str, words: &'static str, value: String) -> SlackButton {
+        let text = SlackText::Plain { text: words.to_owned(), emoji: false };
+        SlackButton { action_id, text, value, style: None, confirm: None }
     }
 }
 
 /// Text from outside is `plain_text`, which Slack shows as it stands. Only our own words are mrkdwn.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type")]
-pub enum Text {
+pub enum SlackText {
     #[serde(rename = "plain_text")]
     Plain { text: String, emoji: bool },
     #[serde(rename = "mrkdwn")]
     Marked { text: String, verbatim: bool },
 }
 
-impl Text {
+impl SlackText {
     /// Text from outside. Escaped too: Slack reads `&lt;` in plain text as `<`.
-    pub fn outside(words: &str, max: usize) -> Text {
-        Text::Plain { text: text::slack(words, max), emoji: false }
+    pub fn outside(words: &str, max: usize) -> SlackText {
+        SlackText::Plain { text: text::slack(words, max), emoji: false }
     }
 
     /// Lines of text from outside, each escaped before.
-    fn lines(escaped: String) -> Text {
-        Text::Plain { text: escaped, emoji: false }
+    fn lines(escaped: String) -> SlackText {
+        SlackText::Plain { text: escaped, emoji: false }
     }
 
     /// Our own words with formatting; nothing from outside may be in them.
-    pub fn ours(words: impl Into<String>) -> Text {
-        Text::Marked { text: words.into(), verbatim: true }
+    pub fn ours(words: impl Into<String>) -> SlackText {
+        SlackText::Marked { text: words.into(), verbatim: true }
     }
 
     fn size(&self) -> usize {
         match self {
-            Text::Plain { text, .. } | Text::Marked { text, .. } => text.encode_utf16().count(),
+            SlackText::Plain { text, .. } | SlackText::Marked { text, .. } => text.encode_utf16().count(),
         }
     }
 }
 
 /// The body of `chat.postMessage`, `chat.update` and incoming webhooks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Message {
+pub struct SlackMessage {
     /// Shown in notifications and by clients without blocks; already escaped.
     pub text: String,
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<SlackBlock>,
     left: usize,
     closing: bool,
 }
@@ -105,10 +105,10 @@ const TAIL: usize = 200;
 /// Blocks that a timeline leaves free for buttons and the last line.
 const KEPT_BLOCKS: usize = 4;
 
-impl Message {
+impl SlackMessage {
     /// A message without blocks; `fallback` is shown in notifications.
-    pub fn new(fallback: &str) -> Message {
-        Message {
+    pub fn new(fallback: &str) -> SlackMessage {
+        SlackMessage {
             text: text::slack(fallback, SLACK_TEXT_CHARS),
             blocks: Vec::new(),
             left: SLACK_TOTAL_CHARS - TAIL,
@@ -118,22 +118,22 @@ impl Message {
 
     /// Adds a header.
     pub fn header(&mut self, words: &str) {
-        self.push(Block::Header { text: Text::outside(words, SLACK_HEADER_CHARS) });
+        self.push(SlackBlock::Header { text: SlackText::outside(words, SLACK_HEADER_CHARS) });
     }
 
     /// Adds a section; false where it did not fit.
-    pub fn section(&mut self, text: Text) -> bool {
-        self.push(Block::Section { text })
+    pub fn section(&mut self, text: SlackText) -> bool {
+        self.push(SlackBlock::Section { text })
     }
 
     /// Buttons in one row.
-    pub fn buttons(&mut self, elements: Vec<Button>) -> bool {
-        self.push(Block::Actions { elements })
+    pub fn buttons(&mut self, elements: Vec<SlackButton>) -> bool {
+        self.push(SlackBlock::Actions { elements })
     }
 
     /// Adds a line of small text; false where it did not fit.
-    pub fn context(&mut self, elements: Vec<Text>) -> bool {
-        self.push(Block::Context { elements })
+    pub fn context(&mut self, elements: Vec<SlackText>) -> bool {
+        self.push(SlackBlock::Context { elements })
     }
 
     /// The newest lines that fit into `budget` characters, oldest first, in as few sections as possible.
@@ -154,7 +154,7 @@ impl Message {
         for line in &lines[first..] {
             let full = page.encode_utf16().count() + line.encode_utf16().count() + 1 > SLACK_SECTION_CHARS;
             if full && !page.is_empty() {
-                self.section(Text::lines(std::mem::take(&mut page)));
+                self.section(SlackText::lines(std::mem::take(&mut page)));
             }
             if !page.is_empty() {
                 page.push('\n');
@@ -162,7 +162,7 @@ impl Message {
             page.push_str(line);
         }
         if !page.is_empty() {
-            self.section(Text::lines(page));
+            self.section(SlackText::lines(page));
         }
         first
     }
@@ -200,7 +200,7 @@ impl Message {
         }
         for (time, mut texts, _) in groups.into_iter().rev() {
             texts.reverse();
-            self.context(vec![Text::ours(time), Text::lines(texts.join("\n"))]);
+            self.context(vec![SlackText::ours(time), SlackText::lines(texts.join("\n"))]);
         }
         first
     }
@@ -215,15 +215,15 @@ impl Message {
     pub fn tail(&mut self, words: &str) {
         self.left += TAIL;
         self.closing = true;
-        self.context(vec![Text::ours(text::plain(words, TAIL))]);
+        self.context(vec![SlackText::ours(text::plain(words, TAIL))]);
         self.left = 0;
     }
 
-    fn push(&mut self, block: Block) -> bool {
+    fn push(&mut self, block: SlackBlock) -> bool {
         let size = match &block {
-            Block::Header { text } | Block::Section { text } => text.size(),
-            Block::Context { elements } => elements.iter().map(Text::size).sum(),
-            Block::Actions { elements } => elements.iter().map(Button::size).sum(),
+            SlackBlock::Header { text } | SlackBlock::Section { text } => text.size(),
+            SlackBlock::Context { elements } => elements.iter().map(SlackText::size).sum(),
+            SlackBlock::Actions { elements } => elements.iter().map(SlackButton::size).sum(),
         };
         // Slack refuses an empty text, and a section over its own bound.
         let fits = size > 0
@@ -244,33 +244,33 @@ mod tests {
 
     #[test]
     fn no_amount_of_text_makes_a_message_that_slack_refuses() {
-        let mut message = Message::new(&"x<".repeat(100_000));
+        let mut message = SlackMessage::new(&"x<".repeat(100_000));
         message.header(&"<!channel>".repeat(10_000));
         let lines: Vec<String> = (0..5_000).map(|n| text::slack(&format!("line {n} <&>").repeat(20), 400)).collect();
         let left_out = message.story(&lines, usize::MAX);
         assert!(left_out > 4_900 && left_out < 5_000, "{left_out}");
         for _ in 0..100 {
-            message.section(Text::outside("more", 100));
+            message.section(SlackText::outside("more", 100));
         }
         message.tail("the end");
         let total: usize = message
             .blocks
             .iter()
             .map(|block| match block {
-                Block::Header { text } | Block::Section { text } => text.size(),
-                Block::Context { elements } => elements.iter().map(Text::size).sum(),
-                Block::Actions { elements } => elements.iter().map(Button::size).sum(),
+                SlackBlock::Header { text } | SlackBlock::Section { text } => text.size(),
+                SlackBlock::Context { elements } => elements.iter().map(SlackText::size).sum(),
+                SlackBlock::Actions { elements } => elements.iter().map(SlackButton::size).sum(),
             })
             .sum();
         assert!(message.blocks.len() <= 50 && total <= 13_000, "{} blocks, {total} characters", message.blocks.len());
         assert!(message.text.encode_utf16().count() <= SLACK_TEXT_CHARS);
-        assert!(matches!(message.blocks.last(), Some(Block::Context { .. })), "the tail has its room");
+        assert!(matches!(message.blocks.last(), Some(SlackBlock::Context { .. })), "the tail has its room");
     }
 
     #[test]
     fn an_empty_text_is_no_block() {
-        let mut message = Message::new("x");
-        assert!(!message.section(Text::outside("", 10)));
+        let mut message = SlackMessage::new("x");
+        assert!(!message.section(SlackText::outside("", 10)));
         assert!(message.blocks.is_empty());
     }
 }

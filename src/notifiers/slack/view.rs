@@ -2,52 +2,52 @@
 //!
 //! Invariant: a view never has more blocks, fields or characters than Slack takes, and carries nothing but an opaque id.
 
-use super::blocks::{Block, Message, Text};
+use super::blocks::{SlackBlock, SlackMessage, SlackText};
 use crate::limits;
 use serde::Serialize;
 
 /// A form that opens over the chat, or replaces one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "modal")]
-pub struct Modal {
-    title: Text,
-    close: Text,
+pub struct ModalView {
+    title: SlackText,
+    close: SlackText,
     #[serde(skip_serializing_if = "Option::is_none")]
-    submit: Option<Text>,
+    submit: Option<SlackText>,
     /// Opens nothing by itself: the engine keeps its meaning and its owner.
     #[serde(skip_serializing_if = "String::is_empty")]
     private_metadata: String,
-    blocks: Vec<Part>,
+    blocks: Vec<ModalBlock>,
 }
 
 /// A user's page of the app.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "home")]
-pub struct Home {
-    blocks: Vec<Block>,
+pub struct HomeView {
+    blocks: Vec<SlackBlock>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-enum Part {
-    Shown(Block),
-    Asked(Input),
+enum ModalBlock {
+    Shown(SlackBlock),
+    Asked(InputBlock),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "input")]
-struct Input {
+struct InputBlock {
     block_id: String,
-    label: Text,
-    element: Element,
+    label: SlackText,
+    element: InputElement,
     optional: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<Text>,
+    hint: Option<SlackText>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Element {
+enum InputElement {
     PlainTextInput {
         action_id: &'static str,
         multiline: bool,
@@ -57,21 +57,21 @@ enum Element {
     },
     StaticSelect {
         action_id: &'static str,
-        options: Vec<Choice>,
+        options: Vec<SelectOption>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        initial_option: Option<Choice>,
+        initial_option: Option<SelectOption>,
     },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct Choice {
-    text: Text,
+struct SelectOption {
+    text: SlackText,
     value: String,
 }
 
 /// One field of a form. Its id is the field of the answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Field {
+pub struct FormField {
     id: String,
     label: String,
     hint: String,
@@ -82,13 +82,13 @@ pub struct Field {
     choices: Vec<(String, String)>,
 }
 
-impl Field {
+impl FormField {
     /// The name of each field's value in Slack's payload.
     pub const VALUE: &'static str = "value";
 
     /// A required field of one line.
-    pub fn new(id: &str, label: &str) -> Field {
-        Field {
+    pub fn new(id: &str, label: &str) -> FormField {
+        FormField {
             id: id.to_owned(),
             label: label.to_owned(),
             hint: String::new(),
@@ -100,50 +100,52 @@ impl Field {
     }
 
     /// Sets the text under the field.
-    pub fn hint(self, words: impl Into<String>) -> Field {
-        Field { hint: words.into(), ..self }
+    pub fn hint(self, words: impl Into<String>) -> FormField {
+        FormField { hint: words.into(), ..self }
     }
 
     /// Sets whether the field may stay empty.
-    pub fn optional(self, optional: bool) -> Field {
-        Field { optional, ..self }
+    pub fn optional(self, optional: bool) -> FormField {
+        FormField { optional, ..self }
     }
 
     /// Several lines.
-    pub fn long(self) -> Field {
-        Field { long: true, ..self }
+    pub fn long(self) -> FormField {
+        FormField { long: true, ..self }
     }
 
     /// Sets the value that the field opens with.
-    pub fn initial(self, value: Option<String>) -> Field {
-        Field { initial: value, ..self }
+    pub fn initial(self, value: Option<String>) -> FormField {
+        FormField { initial: value, ..self }
     }
 
     /// One of these, each as (shown, meant). Slack takes a hundred.
-    pub fn of(self, choices: impl IntoIterator<Item = (String, String)>) -> Field {
-        Field { choices: choices.into_iter().take(limits::SLACK_OPTIONS).collect(), ..self }
+    pub fn of(self, choices: impl IntoIterator<Item = (String, String)>) -> FormField {
+        FormField { choices: choices.into_iter().take(limits::SLACK_OPTIONS).collect(), ..self }
     }
 
-    fn input(self) -> Input {
-        let plain = |words: &str, max| Text::outside(words, max);
+    fn input(self) -> InputBlock {
+        let plain = |words: &str, max| SlackText::outside(words, max);
         // Slack gives meant values back to us; one that it would not take as it is cannot be offered.
         let fits = |(_, meant): &(String, String)| (1..=limits::SLACK_OPTION_CHARS).contains(&meant.len());
-        let choice =
-            |(shown, meant): (String, String)| Choice { text: plain(&shown, limits::SLACK_OPTION_CHARS), value: meant };
-        let options: Vec<Choice> = self.choices.into_iter().filter(fits).map(choice).collect();
+        let choice = |(shown, meant): (String, String)| SelectOption {
+            text: plain(&shown, limits::SLACK_OPTION_CHARS),
+            value: meant,
+        };
+        let options: Vec<SelectOption> = self.choices.into_iter().filter(fits).map(choice).collect();
         let initial = self.initial.filter(|value| (1..=limits::SLACK_FIELD_CHARS).contains(&value.len()));
         let element = if options.is_empty() {
-            Element::PlainTextInput {
-                action_id: Field::VALUE,
+            InputElement::PlainTextInput {
+                action_id: FormField::VALUE,
                 multiline: self.long,
                 max_length: limits::SLACK_FIELD_CHARS,
                 initial_value: initial,
             }
         } else {
             let initial_option = options.iter().find(|option| Some(&option.value) == initial.as_ref()).cloned();
-            Element::StaticSelect { action_id: Field::VALUE, options, initial_option }
+            InputElement::StaticSelect { action_id: FormField::VALUE, options, initial_option }
         };
-        Input {
+        InputBlock {
             block_id: self.id,
             label: plain(if self.label.is_empty() { "value" } else { &self.label }, limits::SLACK_LABEL_CHARS),
             element,
@@ -153,11 +155,11 @@ impl Field {
     }
 }
 
-impl Modal {
+impl ModalView {
     /// A form: its words, its button, and the opaque id that comes back with the answer.
-    pub fn form(title: &'static str, submit: &'static str, id: &str) -> Modal {
-        let plain = |words: &str| Text::outside(words, limits::SLACK_TITLE_CHARS);
-        Modal {
+    pub fn form(title: &'static str, submit: &'static str, id: &str) -> ModalView {
+        let plain = |words: &str| SlackText::outside(words, limits::SLACK_TITLE_CHARS);
+        ModalView {
             title: plain(title),
             close: plain("Not now"),
             submit: Some(plain(submit)),
@@ -167,9 +169,9 @@ impl Modal {
     }
 
     /// Only words, with a button to close them.
-    pub fn words(title: &'static str, words: &str) -> Modal {
-        let plain = |words: &str| Text::outside(words, limits::SLACK_TITLE_CHARS);
-        let empty = Modal {
+    pub fn words(title: &'static str, words: &str) -> ModalView {
+        let plain = |words: &str| SlackText::outside(words, limits::SLACK_TITLE_CHARS);
+        let empty = ModalView {
             title: plain(title),
             close: plain("Close"),
             submit: None,
@@ -180,29 +182,29 @@ impl Modal {
     }
 
     /// Lines that may come from outside.
-    pub fn says(mut self, words: &str) -> Modal {
-        let mut message = Message::new("");
+    pub fn says(mut self, words: &str) -> ModalView {
+        let mut message = SlackMessage::new("");
         message.says(words, limits::SLACK_SECTION_CHARS);
         let room = limits::SLACK_VIEW_BLOCKS.saturating_sub(self.blocks.len());
-        self.blocks.extend(message.blocks.into_iter().take(room).map(Part::Shown));
+        self.blocks.extend(message.blocks.into_iter().take(room).map(ModalBlock::Shown));
         self
     }
 
     /// False where it is full, or the field's name is none that Slack returns: then it is not added.
-    pub fn asks(&mut self, field: Field) -> bool {
-        let asked = self.blocks.iter().filter(|part| matches!(part, Part::Asked(_))).count();
+    pub fn asks(&mut self, field: FormField) -> bool {
+        let asked = self.blocks.iter().filter(|part| matches!(part, ModalBlock::Asked(_))).count();
         let named = (1..=limits::SLACK_ID_CHARS).contains(&field.id.encode_utf16().count());
         let room = asked < limits::SLACK_FIELDS && self.blocks.len() < limits::SLACK_VIEW_BLOCKS && named;
         if room {
-            self.blocks.push(Part::Asked(field.input()));
+            self.blocks.push(ModalBlock::Asked(field.input()));
         }
         room
     }
 }
 
-impl Home {
-    pub(super) fn of(message: Message) -> Home {
-        Home { blocks: message.blocks }
+impl HomeView {
+    pub(super) fn of(message: SlackMessage) -> HomeView {
+        HomeView { blocks: message.blocks }
     }
 }
 
@@ -214,13 +216,15 @@ mod tests {
     #[test]
     fn a_form_of_hostile_and_endless_words_is_one_that_slack_takes() {
         let hostile = "<!channel> *x* & ".repeat(1_000);
-        let mut modal = Modal::form("Silence", "Silence", "0123").says(&hostile);
+        let mut modal = ModalView::form("Silence", "Silence", "0123").says(&hostile);
         let many = (0..500).map(|no| (format!("{hostile}{no}"), no.to_string()));
-        assert!(modal.asks(Field::new("pick", &hostile).hint(hostile.as_str()).of(many).initial(Some("3".to_owned()))));
-        assert!(!modal.asks(Field::new(&"x".repeat(256), "too long a name")));
-        assert!(!modal.asks(Field::new("", "no name")));
+        assert!(
+            modal.asks(FormField::new("pick", &hostile).hint(hostile.as_str()).of(many).initial(Some("3".to_owned())))
+        );
+        assert!(!modal.asks(FormField::new(&"x".repeat(256), "too long a name")));
+        assert!(!modal.asks(FormField::new("", "no name")));
         let mut fields = 1;
-        while modal.asks(Field::new(&format!("f{fields}"), "").initial(Some(hostile.clone()))) {
+        while modal.asks(FormField::new(&format!("f{fields}"), "").initial(Some(hostile.clone()))) {
             fields += 1;
         }
         assert_eq!(fields, limits::SLACK_FIELDS);
@@ -248,7 +252,7 @@ mod tests {
         );
         assert!(!view.to_string().contains("<!channel>"));
         assert!(chars(&view["title"]["text"]) <= 24 && view["private_metadata"] == "0123");
-        let said = json!(Modal::words("Deny", "no\nsuch thing"));
+        let said = json!(ModalView::words("Deny", "no\nsuch thing"));
         assert!(said.get("submit").is_none() && said.get("private_metadata").is_none(), "{said}");
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: the key is readable by its owner alone; a certificate has the node, cluster and family that were granted,
 //! and of the request only the public key.
 
-use crate::agent::Granted;
+use crate::agent::IssuedCertificate;
 use crate::limits;
 use crate::model::{AgentName, Time};
 use rcgen::{
@@ -16,19 +16,19 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The certificate authority, with its key in memory.
-pub struct Authority {
+pub struct AgentAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: Vec<u8>,
 }
 
-impl Authority {
+impl AgentAuthority {
     /// Reads key and certificate of `data_dir`, or makes them.
     ///
     /// # Errors
     ///
     /// Fails when a file cannot be read or written, or holds no key or certificate.
-    pub fn open_or_create(data_dir: &Path, install: &str, now: Time) -> Result<Authority, String> {
+    pub fn open_or_create(data_dir: &Path, install: &str, now: Time) -> Result<AgentAuthority, String> {
         let (key_path, pem_path) = (data_dir.join("agents-ca.key"), data_dir.join("agents-ca.pem"));
         if !key_path.exists() {
             let key = KeyPair::generate().map_err(|error| format!("no key for the agents' authority: {error}"))?;
@@ -43,7 +43,7 @@ impl Authority {
         let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", pem_path.display());
         let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| wrong(&error))?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| wrong(&error))?;
-        Ok(Authority { issuer, pem, der: parsed.contents })
+        Ok(AgentAuthority { issuer, pem, der: parsed.contents })
     }
 
     /// The certificate that agents trust, PEM.
@@ -61,7 +61,13 @@ impl Authority {
     /// # Errors
     ///
     /// Fails when the request cannot be parsed or its signature does not hold.
-    pub fn grant(&self, request: &str, agent: &AgentName, family: &str, now: Time) -> Result<Granted, String> {
+    pub fn grant(
+        &self,
+        request: &str,
+        agent: &AgentName,
+        family: &str,
+        now: Time,
+    ) -> Result<IssuedCertificate, String> {
         let wrong = |error: rcgen::Error| format!("the request for a certificate cannot be used: {error}");
         let mut asked = CertificateSigningRequestParams::from_pem(request).map_err(wrong)?;
         let mut params = lasting(now, limits::AGENT_CERTIFICATE)?;
@@ -75,7 +81,7 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         asked.params = params;
         let certificate = asked.signed_by(&self.issuer).map_err(wrong)?;
-        Ok(Granted { certificate: certificate.pem(), ca: self.pem.clone() })
+        Ok(IssuedCertificate { certificate: certificate.pem(), ca: self.pem.clone() })
     }
 
     /// The door's own certificate and key, PEM, for these names and addresses.
@@ -137,8 +143,8 @@ mod tests {
     fn an_authority_is_made_once_and_its_key_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let first = Authority::open_or_create(dir.path(), "lab", Time::now()).unwrap();
-        let second = Authority::open_or_create(dir.path(), "lab", Time::now()).unwrap();
+        let first = AgentAuthority::open_or_create(dir.path(), "lab", Time::now()).unwrap();
+        let second = AgentAuthority::open_or_create(dir.path(), "lab", Time::now()).unwrap();
         assert_eq!(first.pem(), second.pem());
         let mode = std::fs::metadata(dir.path().join("agents-ca.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -147,7 +153,7 @@ mod tests {
     #[test]
     fn a_certificate_names_the_node_that_we_say_and_not_the_one_that_was_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::open_or_create(dir.path(), "lab", Time::now()).unwrap();
+        let authority = AgentAuthority::open_or_create(dir.path(), "lab", Time::now()).unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["evil".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "gpu-9");

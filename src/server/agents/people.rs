@@ -6,7 +6,7 @@ use super::routes;
 use crate::api::{AgentList, AgentRemoved, AgentSummary, JoinTokenMade, JoinTokenRequest};
 use crate::limits;
 use crate::model::AgentName;
-use crate::server::{App, Caller, Problem, Way, secret};
+use crate::server::{App, AuthMethod, Caller, Problem, secret};
 use crate::store::{JoinToken, StoreError};
 use axum::http::StatusCode;
 use base64::Engine as _;
@@ -44,7 +44,7 @@ pub async fn list(app: &App) -> Result<AgentList, StoreError> {
 pub async fn join_token(app: &App, caller: &Caller, wanted: JoinTokenRequest) -> Result<JoinTokenMade, Problem> {
     scoped(caller, wanted.cluster.as_deref())?;
     let authority = app.agents.authority.clone().ok_or_else(routes::no_door)?;
-    if let Way::BreakGlass(id, _) = &caller.way {
+    if let AuthMethod::BreakGlass(id, _) = &caller.way {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             format!("{id} is break-glass access, and an agent joined with it would outlive it"),
@@ -77,7 +77,7 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: JoinTokenRequest) ->
         node: wanted.node,
         by: caller.name.clone(),
         made_with: match caller.way {
-            Way::Made(id) => Some(id),
+            AuthMethod::Made(id) => Some(id),
             _ => None,
         },
         expires_at: now + expires.0,

@@ -3,14 +3,14 @@
 //! Invariant: but for `join`, no body is read before its sender is known, and an agent that was removed while it arrived is refused;
 //! `join` is behind the agents' own listener alone.
 
-use super::authority::Authority;
-use super::who::{self, Speaker};
-use crate::agent::{Granted, Joining, Renewal};
+use super::authority::AgentAuthority;
+use super::who::{self, AgentCaller};
+use crate::agent::{IssuedCertificate, JoinRequest, RenewalRequest};
 use crate::limits;
-use crate::model::{AgentName, Answered, Command, Commands, Reports, Standing, Taken, Time};
+use crate::model::{AgentCommand, AgentName, AgentStatus, CommandBatch, CommandReport, FindingAck, FindingBatch, Time};
 use crate::server::{App, Problem, body, secret};
 use crate::sources::agent as source;
-use crate::store::{AgentProof, Batch, NewAgent, Numbered, Origin, StoreError};
+use crate::store::{AgentProof, BatchOrigin, EventBatch, NewAgent, NumberedBatch, StoreError};
 use crate::world::WorldError;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
@@ -36,9 +36,9 @@ pub fn join_route() -> Router<App> {
 }
 
 /// A JSON body within its bounds of bytes and time.
-struct Body<T>(T);
+struct AgentBody<T>(T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<App> for AgentBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
@@ -48,7 +48,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
             let most = format!("send at most {} bytes", limits::AGENT_BODY_BYTES);
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body could not be read", most)
         })?;
-        serde_json::from_slice(&bytes).map(Body).map_err(misunderstood)
+        serde_json::from_slice(&bytes).map(AgentBody).map_err(misunderstood)
     }
 }
 
@@ -58,30 +58,30 @@ fn misunderstood(error: serde_json::Error) -> Problem {
 }
 
 async fn reports(
-    speaker: Speaker,
+    speaker: AgentCaller,
     State(app): State<App>,
-    Body(reports): Body<Reports>,
-) -> Result<Json<Taken>, Problem> {
+    AgentBody(reports): AgentBody<FindingBatch>,
+) -> Result<Json<FindingAck>, Problem> {
     speaker.confirm(&app).await?;
     take(&app, &speaker, reports).await.map(Json)
 }
 
 /// Findings of an agent become events, each once.
-pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Result<Taken, Problem> {
+pub(super) async fn take(app: &App, speaker: &AgentCaller, reports: FindingBatch) -> Result<FindingAck, Problem> {
     let parts = &app.parts;
     let standing = cleaned(reports.standing.clone());
     let agent = speaker.agent.name.clone();
     let heard = source::decode(reports, &agent);
     let (said, gaps) = (heard.events.len(), heard.gaps.len());
-    let batch = Batch {
+    let batch = EventBatch {
         source: source::SOURCE.to_owned(),
         events: heard.events,
         gaps: heard.gaps,
         rules: (app.current)().rules.clone(),
         now: parts.clock.now(),
-        origin: Origin::agent(&speaker.agent),
+        origin: BatchOrigin::agent(&speaker.agent),
     };
-    let numbered = Numbered {
+    let numbered = NumberedBatch {
         batch,
         agent,
         boot: standing.boot,
@@ -98,20 +98,20 @@ pub(super) async fn take(app: &App, speaker: &Speaker, reports: Reports) -> Resu
     if heard.nudge {
         parts.nudge.nudge();
     }
-    Ok(Taken { upto })
+    Ok(FindingAck { upto })
 }
 
 async fn poll(
-    speaker: Speaker,
+    speaker: AgentCaller,
     State(app): State<App>,
-    Body(standing): Body<Standing>,
-) -> Result<Json<Commands>, Problem> {
+    AgentBody(standing): AgentBody<AgentStatus>,
+) -> Result<Json<CommandBatch>, Problem> {
     speaker.confirm(&app).await?;
-    Ok(Json(Commands { commands: hand_over(&app, &speaker, standing).await? }))
+    Ok(Json(CommandBatch { commands: hand_over(&app, &speaker, standing).await? }))
 }
 
 /// An agent's report on itself, made fit for the ledger and a terminal.
-fn cleaned(mut standing: Standing) -> Standing {
+fn cleaned(mut standing: AgentStatus) -> AgentStatus {
     for text in [&mut standing.version, &mut standing.boot, &mut standing.spool, &mut standing.trouble] {
         *text = text.chars().filter(|c| !c.is_control()).take(limits::REASON_CHARS).collect();
     }
@@ -119,7 +119,11 @@ fn cleaned(mut standing: Standing) -> Standing {
 }
 
 /// Waits for commands of that node; meanwhile it is here.
-pub(super) async fn hand_over(app: &App, speaker: &Speaker, standing: Standing) -> Result<Vec<Command>, Problem> {
+pub(super) async fn hand_over(
+    app: &App,
+    speaker: &AgentCaller,
+    standing: AgentStatus,
+) -> Result<Vec<AgentCommand>, Problem> {
     let standing = cleaned(standing);
     write_down(app, speaker, &standing).await?;
     let commands = app.parts.world.agents.take(&speaker.agent.name, standing, limits::AGENT_POLL).await;
@@ -131,7 +135,7 @@ pub(super) async fn hand_over(app: &App, speaker: &Speaker, standing: Standing) 
 }
 
 /// The store has an agent within a minute, so that its silence is noticed after a restart too.
-async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) -> Result<(), Problem> {
+async fn write_down(app: &App, speaker: &AgentCaller, standing: &AgentStatus) -> Result<(), Problem> {
     let (name, now) = (&speaker.agent.name, app.parts.clock.now());
     {
         let mut written = app.agents.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,9 +162,9 @@ async fn write_down(app: &App, speaker: &Speaker, standing: &Standing) -> Result
 }
 
 async fn answer(
-    speaker: Speaker,
+    speaker: AgentCaller,
     State(app): State<App>,
-    Body(answered): Body<Answered>,
+    AgentBody(answered): AgentBody<CommandReport>,
 ) -> Result<Json<Value>, Problem> {
     speaker.confirm(&app).await?;
     let wanted = app.parts.world.agents.answered(&speaker.agent.name, &answered.key, answered.answer);
@@ -169,10 +173,10 @@ async fn answer(
 
 /// Checks the sender, node and token in the order of their cost: a body within its bounds, names, the token, whether
 /// there is such a node, and only then the request for a certificate.
-async fn join(State(app): State<App>, request: Request) -> Result<Json<Granted>, Problem> {
+async fn join(State(app): State<App>, request: Request) -> Result<Json<IssuedCertificate>, Problem> {
     let authority = app.agents.authority.clone().ok_or_else(no_door)?;
     let busy = |_| Problem::busy("too many agents join at once");
-    let joining: Joining = {
+    let joining: JoinRequest = {
         let _place = Arc::clone(&app.agents.joins.bodies).try_acquire_owned().map_err(|_| busy(()))?;
         let (parts, body) = request.into_parts();
         let held = body::unproved(&app, &parts.headers, body, limits::AGENT_JOIN_BYTES).await?;
@@ -203,7 +207,7 @@ async fn join(State(app): State<App>, request: Request) -> Result<Json<Granted>,
 }
 
 /// The names in a request, if there can be such a cluster and node.
-fn name_of(app: &App, joining: &Joining) -> Result<AgentName, Problem> {
+fn name_of(app: &App, joining: &JoinRequest) -> Result<AgentName, Problem> {
     let bad = |why: String, hint: &str| Err(Problem::new(StatusCode::BAD_REQUEST, why, hint));
     let (node, cluster) = (&joining.node, &joining.cluster);
     if !is_node_name(node) || !(cluster.is_empty() || is_node_name(cluster)) {
@@ -249,7 +253,12 @@ async fn check_there(app: &App, name: &AgentName) -> Result<(), Problem> {
 }
 
 /// The certificate has family and generation in one word.
-fn granted(authority: &Authority, request: &str, agent: &NewAgent, now: Time) -> Result<Granted, Problem> {
+fn granted(
+    authority: &AgentAuthority,
+    request: &str,
+    agent: &NewAgent,
+    now: Time,
+) -> Result<IssuedCertificate, Problem> {
     let family = format!("{}.{}", agent.family, agent.generation);
     let granted = authority.grant(request, &agent.name, &family, now);
     granted.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why, "send a signing request in PEM"))
@@ -266,10 +275,10 @@ fn unjoined(app: &App, error: StoreError) -> Problem {
 }
 
 async fn renew(
-    speaker: Speaker,
+    speaker: AgentCaller,
     State(app): State<App>,
-    Body(renewal): Body<Renewal>,
-) -> Result<Json<Granted>, Problem> {
+    AgentBody(renewal): AgentBody<RenewalRequest>,
+) -> Result<Json<IssuedCertificate>, Problem> {
     let authority = app.agents.authority.clone().ok_or_else(no_door)?;
     if speaker.agent.how != AgentProof::Certificate {
         return Err(Problem::new(StatusCode::FORBIDDEN, "only a certificate renews a certificate", "join first"));

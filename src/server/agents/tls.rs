@@ -2,8 +2,8 @@
 //!
 //! Invariant: no connection lives without a permit, none dawdles in its handshake, and nothing but `/agent/v1` is behind it.
 
-use super::authority::Authority;
-use super::who::{Peer, Shown, Stranger};
+use super::authority::AgentAuthority;
+use super::who::{AgentCertificate, PeerCertificate, UnprovenPeer};
 use crate::config::AgentsConfig;
 use crate::limits;
 use crate::model::{AgentName, Time};
@@ -30,7 +30,7 @@ use tower::ServiceExt as _;
 ///
 /// Fails when a file cannot be read, a certificate cannot be made, or certificate and key do not fit; the message has
 /// the fix.
-pub fn listen(config: &AgentsConfig, authority: &Authority, now: Time) -> Result<TlsAcceptor, String> {
+pub fn listen(config: &AgentsConfig, authority: &AgentAuthority, now: Time) -> Result<TlsAcceptor, String> {
     crate::world::install_tls();
     let (certificate, key) = match (&config.cert_file, &config.key_file) {
         (Some(certificate), Some(key)) => {
@@ -104,11 +104,11 @@ async fn connection(
     };
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(shown);
     let stranger = match (&shown, strangers.try_acquire_owned()) {
-        (Some(_), _) => Stranger::default(),
-        (None, Ok(place)) => Stranger::holding(place),
+        (Some(_), _) => UnprovenPeer::default(),
+        (None, Ok(place)) => UnprovenPeer::holding(place),
         (None, Err(_)) => return tracing::debug!("too many connections have shown no certificate; this one is closed"),
     };
-    let (peer, proving) = (Peer(shown), stranger.clone());
+    let (peer, proving) = (PeerCertificate(shown), stranger.clone());
     let service = TowerToHyperService::new(router.map_request(move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(peer.clone());
@@ -140,7 +140,7 @@ async fn connection(
 }
 
 /// Node, cluster and family of a certificate that the handshake has verified.
-fn shown(der: &CertificateDer<'_>) -> Option<Shown> {
+fn shown(der: &CertificateDer<'_>) -> Option<AgentCertificate> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let node = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
@@ -149,5 +149,5 @@ fn shown(der: &CertificateDer<'_>) -> Option<Shown> {
     let (family, generation) = word.split_once('.').unwrap_or((word, "0"));
     let (family, generation) = (family.to_owned(), generation.parse().ok()?);
     let cluster = subject.iter_organization().next().map_or(Ok(""), |name| name.as_str()).ok()?;
-    Some(Shown { name: AgentName::new(cluster, &node), family, generation })
+    Some(AgentCertificate { name: AgentName::new(cluster, &node), family, generation })
 }

@@ -5,12 +5,12 @@
 
 use crate::agent::CLUSTER_HEADER;
 use crate::limits;
-use crate::model::{AgentName, Finding, Severity, Status, Time};
+use crate::model::{AgentName, EventStatus, Finding, Severity, Time};
 use crate::planted::planted;
 use crate::server::{App, Problem};
 use crate::sources::agent as source;
-use crate::store::{AgentIdentity, AgentProof, Batch, NewAgent, Origin};
-use crate::world::{Kube, Reviewed, WorldError};
+use crate::store::{AgentIdentity, AgentProof, BatchOrigin, EventBatch, NewAgent};
+use crate::world::{KubeClient, ReviewedToken, WorldError};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -21,11 +21,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// The result of this connection's TLS handshake: a certificate of our authority, if one was shown.
 #[derive(Debug, Clone, Default)]
-pub struct Peer(pub Option<Shown>);
+pub struct PeerCertificate(pub Option<AgentCertificate>);
 
 /// The certificate's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct AgentCertificate {
     pub name: AgentName,
     pub family: String,
     /// Counts the renewals since it joined.
@@ -34,12 +34,12 @@ pub struct Shown {
 
 /// A connection that has shown no certificate has one of a few places until a request on it proves a token.
 #[derive(Debug, Clone, Default)]
-pub struct Stranger(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub struct UnprovenPeer(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
-impl Stranger {
+impl UnprovenPeer {
     /// A connection without an identity yet, which holds a place among `AGENT_STRANGERS`.
-    pub fn holding(place: OwnedSemaphorePermit) -> Stranger {
-        Stranger(Arc::new(Mutex::new(Some(place))))
+    pub fn holding(place: OwnedSemaphorePermit) -> UnprovenPeer {
+        UnprovenPeer(Arc::new(Mutex::new(Some(place))))
     }
 
     fn is_proven(&self) {
@@ -57,23 +57,23 @@ impl Stranger {
 
 /// An agent, for the length of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Speaker {
+pub struct AgentCaller {
     /// Its cluster is the one whose API server vouched, or the certificate's.
     pub agent: NewAgent,
 }
 
 /// A token's hash, and the cluster that reviewed it.
-type Asked = ([u8; 32], String);
+type ReviewKey = ([u8; 32], String);
 
 /// Good reviews of the last minute: → (node, until).
 #[derive(Default)]
-pub struct Reviews(Mutex<HashMap<Asked, (String, Time)>>);
+pub struct TokenReviewCache(Mutex<HashMap<ReviewKey, (String, Time)>>);
 
-impl FromRequestParts<App> for Speaker {
+impl FromRequestParts<App> for AgentCaller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Speaker, Problem> {
-        if let Some(Peer(Some(shown))) = parts.extensions.get::<Peer>() {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<AgentCaller, Problem> {
+        if let Some(PeerCertificate(Some(shown))) = parts.extensions.get::<PeerCertificate>() {
             return by_certificate(app, shown).await;
         }
         let Some(token) = bearer(&parts.headers) else {
@@ -83,14 +83,14 @@ impl FromRequestParts<App> for Speaker {
         // Only a hint at the cluster to query: that cluster's own review of the token counts.
         let cluster = parts.headers.get(CLUSTER_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let speaker = by_token(app, token, cluster).await.inspect_err(|_| app.parts.metrics.auth_failed())?;
-        if let Some(stranger) = parts.extensions.get::<Stranger>() {
+        if let Some(stranger) = parts.extensions.get::<UnprovenPeer>() {
             stranger.is_proven();
         }
         Ok(speaker)
     }
 }
 
-impl Speaker {
+impl AgentCaller {
     /// Whether its certificate is good at this moment. Checked again once a body has arrived: it may have been taken
     /// away meanwhile. Of two holders of one identity the one that shows an older certificate is refused, loudly.
     pub(super) async fn confirm(&self, app: &App) -> Result<(), Problem> {
@@ -148,7 +148,7 @@ async fn tell_of_older(app: &App, agent: &NewAgent, identity: &AgentIdentity, no
     let node = &agent.name.node;
     let finding = Finding {
         complaint: "agent-certificate-reused".to_owned(),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         at: now,
         severity: Severity::Critical,
         gpu: None,
@@ -164,13 +164,13 @@ async fn tell_of_older(app: &App, agent: &NewAgent, identity: &AgentIdentity, no
         ),
     };
     tracing::error!(agent = %agent.name, shown = agent.generation, newest = identity.used, "{}", finding.summary);
-    let batch = Batch {
+    let batch = EventBatch {
         source: source::SOURCE.to_owned(),
         events: source::about(finding, &agent.name).into_iter().collect(),
         gaps: Vec::new(),
         rules: (app.current)().rules.clone(),
         now,
-        origin: Origin::of_kind(Origin::AGENT),
+        origin: BatchOrigin::of_kind(BatchOrigin::AGENT),
     };
     match app.parts.store.intake(batch).await {
         Ok(_) => app.parts.nudge.nudge(),
@@ -178,14 +178,14 @@ async fn tell_of_older(app: &App, agent: &NewAgent, identity: &AgentIdentity, no
     }
 }
 
-async fn by_certificate(app: &App, shown: &Shown) -> Result<Speaker, Problem> {
-    let Shown { name, family, generation } = shown.clone();
-    let speaker = Speaker { agent: NewAgent { name, how: AgentProof::Certificate, family, generation } };
+async fn by_certificate(app: &App, shown: &AgentCertificate) -> Result<AgentCaller, Problem> {
+    let AgentCertificate { name, family, generation } = shown.clone();
+    let speaker = AgentCaller { agent: NewAgent { name, how: AgentProof::Certificate, family, generation } };
     speaker.confirm(app).await?;
     Ok(speaker)
 }
 
-async fn by_token(app: &App, token: &str, cluster: &str) -> Result<Speaker, Problem> {
+async fn by_token(app: &App, token: &str, cluster: &str) -> Result<AgentCaller, Problem> {
     let accounts = &app.parts.config.agents.service_accounts;
     if accounts.is_empty() {
         return Err(unknown("no ServiceAccounts are listed under `agents.service_accounts`"));
@@ -224,11 +224,11 @@ async fn by_token(app: &App, token: &str, cluster: &str) -> Result<Speaker, Prob
     };
     let agent =
         NewAgent { name: AgentName::new(cluster, &node), how: AgentProof::Token, family: String::new(), generation: 0 };
-    Ok(Speaker { agent })
+    Ok(AgentCaller { agent })
 }
 
 /// The node that the token is bound to; an older API server names only the pod.
-async fn node_of(kube: &Kube, reviewed: &Reviewed) -> Result<String, Problem> {
+async fn node_of(kube: &KubeClient, reviewed: &ReviewedToken) -> Result<String, Problem> {
     if !reviewed.node.is_empty() {
         return Ok(reviewed.node.clone());
     }
@@ -239,8 +239,8 @@ async fn node_of(kube: &Kube, reviewed: &Reviewed) -> Result<String, Problem> {
     if pod.node.is_empty() { Err(unknown(format!("pod {namespace}/{name} is on no node"))) } else { Ok(pod.node) }
 }
 
-impl Reviews {
-    fn node(&self, asked: &Asked, now: Time) -> Option<String> {
+impl TokenReviewCache {
+    fn node(&self, asked: &ReviewKey, now: Time) -> Option<String> {
         let reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (node, until) = reviews.get(asked)?;
         // A clock that was set back must not make it last.
@@ -248,7 +248,7 @@ impl Reviews {
         lasts.then(|| node.clone())
     }
 
-    fn remember(&self, asked: Asked, node: String, now: Time) {
+    fn remember(&self, asked: ReviewKey, node: String, now: Time) {
         let mut reviews = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if reviews.len() >= limits::NODES as usize {
             reviews.retain(|_, (_, until)| now < *until);
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_review_is_forgotten_after_a_minute_and_when_the_clock_goes_back() {
-        let reviews = Reviews::default();
+        let reviews = TokenReviewCache::default();
         let now = Time::from_second(1_000_000).unwrap();
         let asked = ([1; 32], "eu-1".to_owned());
         reviews.remember(asked.clone(), "gpu-1".to_owned(), now);

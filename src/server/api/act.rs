@@ -3,30 +3,30 @@
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
-use super::{Allowed, App, Body, Created, Problem, humans, incidents, read, refuse};
+use super::{App, AuthorizedCaller, CreatedJson, JsonBody, Problem, humans, incidents, read, refuse};
 use crate::api::{
     ApprovalAnswer, BreakerReset, DecisionRequest, FreezeAnswer, FreezeRequest, IncidentAnswer, ReasonRequest,
     RedactionAnswer, RedactionRequest, RunAnswer, RunRequest, ScopeRequest, Simulation, UnfreezeAnswer,
 };
-use crate::catalog::Loaded;
+use crate::catalog::CatalogSnapshot;
 use crate::limits;
 use crate::model::{
-    Approval, EntryNo, Freeze, IncidentId, Input, Reach, RunId, RunState, Span, Subject, Time, identity,
+    Approval, EntryNo, Freeze, ImpactScope, IncidentId, RunId, RunInput, RunState, Span, Subject, Time, identity,
 };
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
 use crate::server::Caller;
-use crate::store::{Control, Decided, Filter, NewRun};
+use crate::store::{ControlChange, DecisionOutcome, Filter, NewRun};
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use std::sync::Arc;
 
 pub(super) async fn start(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(wanted): Body<RunRequest>,
-) -> Result<Created<RunAnswer>, Problem> {
+    JsonBody(wanted): JsonBody<RunRequest>,
+) -> Result<CreatedJson<RunAnswer>, Problem> {
     let parts = &app.parts;
     if wanted.event.is_some() {
         return Err(refuse::bad("a run by hand has no event", "leave `event` out, or use `simulate`"));
@@ -59,13 +59,13 @@ pub(super) async fn start(
     parts.nudge.nudge();
     let id = id.ok_or_else(|| refuse::conflict("this run was started already", "see `nightshift runs`"))?;
     let run = read::find_run(&app, id).await?;
-    Ok(Created(RunAnswer { run }))
+    Ok(CreatedJson(RunAnswer { run }))
 }
 
 pub(super) async fn simulate(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Body(wanted): Body<RunRequest>,
+    JsonBody(wanted): JsonBody<RunRequest>,
 ) -> Result<Json<Simulation>, Problem> {
     let (runbook, input) = bind(&app, &wanted)?;
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
@@ -84,7 +84,7 @@ pub(super) async fn simulate(
 }
 
 /// The subject of a run by hand, in the cluster that was named for it.
-fn subject_in(app: &App, wanted: &RunRequest, runbook: &Runbook, input: &Input) -> Result<Subject, Problem> {
+fn subject_in(app: &App, wanted: &RunRequest, runbook: &Runbook, input: &RunInput) -> Result<Subject, Problem> {
     let mut subject = subject_of(&runbook.header, &input.params, None);
     if let Some(cluster) = &wanted.cluster {
         if !app.parts.config.clusters.contains_key(cluster) {
@@ -104,10 +104,10 @@ fn subject_in(app: &App, wanted: &RunRequest, runbook: &Runbook, input: &Input) 
 }
 
 pub(super) async fn cancel(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<ReasonRequest>,
+    JsonBody(body): JsonBody<ReasonRequest>,
 ) -> Result<Json<RunAnswer>, Problem> {
     let id: RunId = refuse::id(&id)?;
     let run = read::find_run(&app, id).await?;
@@ -118,16 +118,16 @@ pub(super) async fn cancel(
         return Err(refuse::conflict(format!("run {id} is over: {state}"), format!("see `nightshift show {id}`")));
     }
     let why = refuse::reason(&body.why)?;
-    control(&app, Control::Cancel { run: id, by: caller.name, why }).await?;
+    control(&app, ControlChange::Cancel { run: id, by: caller.name, why }).await?;
     app.parts.world.agents.cancel(id);
     Ok(Json(RunAnswer { run: read::find_run(&app, id).await? }))
 }
 
 pub(super) async fn decide(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(answer): Body<DecisionRequest>,
+    JsonBody(answer): JsonBody<DecisionRequest>,
 ) -> Result<Json<ApprovalAnswer>, Problem> {
     let approval = read::find_approval(&app, refuse::id(&id)?).await?;
     if !approval.approvers.is_empty() && !approval.approvers.iter().any(|name| name == identity(&caller.name)) {
@@ -150,8 +150,8 @@ pub(super) async fn decide(
     let decided = parts.store.decide(approval.id, answer.approve, &caller.name, &why, parts.clock.now()).await;
     parts.nudge.nudge();
     match decided.map_err(refuse::store)? {
-        Decided::Now(approval) | Decided::Seconded(approval) => Ok(Json(ApprovalAnswer { approval })),
-        Decided::Already(approval) => {
+        DecisionOutcome::Now(approval) | DecisionOutcome::Seconded(approval) => Ok(Json(ApprovalAnswer { approval })),
+        DecisionOutcome::Already(approval) => {
             let state = serde_json::to_value(approval.state).unwrap_or_default();
             let by = approval.decided_by.as_deref().unwrap_or("expiry");
             Err(refuse::conflict(
@@ -167,7 +167,8 @@ pub(super) async fn decide(
 async fn may_answer(app: &App, caller: &Caller, approval: &Approval, yes: bool) -> Result<(), Problem> {
     let run = read::find_run(app, approval.run).await?;
     caller.need_subject(app, &run.subject)?;
-    for planned in approval.plan.iter().flat_map(|plan| &plan.calls).filter(|planned| planned.reach > Reach::None) {
+    for planned in approval.plan.iter().flat_map(|plan| &plan.calls).filter(|planned| planned.reach > ImpactScope::None)
+    {
         // A target that names no cluster is in that of its run.
         caller.need_cluster(planned.target.cluster.as_deref().or_else(|| app.cluster_of(&run.subject)))?;
     }
@@ -198,7 +199,7 @@ fn in_reach(caller: &Caller, scope: &str) -> Result<(), Problem> {
 }
 
 pub(super) async fn acknowledge(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Json<IncidentAnswer>, Problem> {
@@ -207,15 +208,15 @@ pub(super) async fn acknowledge(
     if incident.closed_at.is_some() {
         return Err(refuse::conflict(format!("incident {id} is over"), format!("see `nightshift show {id}`")));
     }
-    control(&app, Control::Acknowledge { incident: id, by: caller.name }).await?;
+    control(&app, ControlChange::Acknowledge { incident: id, by: caller.name }).await?;
     Ok(Json(IncidentAnswer { incident: read::find_incident(&app, id).await? }))
 }
 
 pub(super) async fn freeze(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(body): Body<FreezeRequest>,
-) -> Result<Created<FreezeAnswer>, Problem> {
+    JsonBody(body): JsonBody<FreezeRequest>,
+) -> Result<CreatedJson<FreezeAnswer>, Problem> {
     check_scope(&app, &body.scope)?;
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
@@ -223,12 +224,12 @@ pub(super) async fn freeze(
     let until = body.lasts.as_deref().map(|text| end_of_freeze(text, since)).transpose()?;
     let channels: Vec<String> = app.parts.config.channels.keys().cloned().collect();
     let freeze = Freeze { scope: body.scope, by: caller.name, why, since, until, release_by: None };
-    control(&app, Control::Freeze(freeze.clone(), channels.clone())).await?;
+    control(&app, ControlChange::Freeze(freeze.clone(), channels.clone())).await?;
     // As it is in force: one of before may last longer.
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     let freeze = freezes.into_iter().find(|kept| kept.scope == freeze.scope).unwrap_or(freeze);
     let release = freeze.way_back();
-    Ok(Created(FreezeAnswer { freeze, notified: channels, release }))
+    Ok(CreatedJson(FreezeAnswer { freeze, notified: channels, release }))
 }
 
 fn end_of_freeze(text: &str, since: Time) -> Result<Time, Problem> {
@@ -243,9 +244,9 @@ fn end_of_freeze(text: &str, since: Time) -> Result<Time, Problem> {
 }
 
 pub(super) async fn unfreeze(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(body): Body<ScopeRequest>,
+    JsonBody(body): JsonBody<ScopeRequest>,
 ) -> Result<Json<UnfreezeAnswer>, Problem> {
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
@@ -270,7 +271,7 @@ pub(super) async fn unfreeze(
         let error = format!("{} already requested the release of `{}`, as {first}", caller.name, freeze.scope);
         return Err(refuse::with(StatusCode::FORBIDDEN, error, "a different person must confirm"));
     }
-    control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
+    control(&app, ControlChange::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     Ok(Json(match freezes.into_iter().find(|freeze| freeze.scope == body.scope) {
         Some(freeze) => UnfreezeAnswer { asked: Some(body.scope), freeze: Some(freeze), unfrozen: None },
@@ -279,9 +280,9 @@ pub(super) async fn unfreeze(
 }
 
 pub(super) async fn reset_breaker(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(body): Body<ScopeRequest>,
+    JsonBody(body): JsonBody<ScopeRequest>,
 ) -> Result<Json<BreakerReset>, Problem> {
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
@@ -292,14 +293,14 @@ pub(super) async fn reset_breaker(
             if scopes.is_empty() { "none has tripped".to_owned() } else { format!("tripped: {}", scopes.join(", ")) };
         return Err(refuse::missing(format!("tripped breaker `{}`", body.scope.escape_debug()), hint));
     }
-    control(&app, Control::ResetBreaker { scope: body.scope.clone(), by: caller.name, why }).await?;
+    control(&app, ControlChange::ResetBreaker { scope: body.scope.clone(), by: caller.name, why }).await?;
     Ok(Json(BreakerReset { reset: body.scope }))
 }
 
 pub(super) async fn redact(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(body): Body<RedactionRequest>,
+    JsonBody(body): JsonBody<RedactionRequest>,
 ) -> Result<Json<RedactionAnswer>, Problem> {
     let entry = entry_no(&body.entry)?;
     caller.need_everywhere("the ledger")?;
@@ -309,7 +310,7 @@ pub(super) async fn redact(
         humans::need_name(&caller)?;
     }
     let notify: Vec<String> = app.parts.config.channels.keys().cloned().collect();
-    control(&app, Control::Redact { entry, by: caller.name, why, persons, notify }).await?;
+    control(&app, ControlChange::Redact { entry, by: caller.name, why, persons, notify }).await?;
     // The first of two users has only requested it.
     let at = Filter { after: Some(entry.0 - 1), limit: 1, ..Filter::default() };
     let there = app.parts.store.entries(at).await.map_err(refuse::store)?;
@@ -325,13 +326,13 @@ pub(super) fn entry_no(text: &str) -> Result<EntryNo, Problem> {
     refuse::id(&format!("#{}", text.trim_start_matches('#')))
 }
 
-pub(super) async fn control(app: &App, control: Control) -> Result<(), Problem> {
+pub(super) async fn control(app: &App, control: ControlChange) -> Result<(), Problem> {
     let done = app.parts.store.control(control, app.parts.clock.now()).await;
     app.parts.nudge.nudge();
     done.map_err(refuse::store)
 }
 
-fn names(loaded: &Loaded) -> String {
+fn names(loaded: &CatalogSnapshot) -> String {
     let mut names: Vec<&str> = loaded.runbooks.keys().map(String::as_str).collect();
     names.sort_unstable();
     names.truncate(crate::limits::LIST_ROWS);
@@ -339,7 +340,7 @@ fn names(loaded: &Loaded) -> String {
 }
 
 /// Finds the runbook and checks the parameters against its header.
-fn bind(app: &App, wanted: &RunRequest) -> Result<(Arc<Runbook>, Input), Problem> {
+fn bind(app: &App, wanted: &RunRequest) -> Result<(Arc<Runbook>, RunInput), Problem> {
     let loaded = (app.current)();
     let Some(runbook) = loaded.runbooks.get(&wanted.runbook) else {
         let near = crate::config::closest(&wanted.runbook, loaded.runbooks.keys().map(String::as_str));
@@ -396,22 +397,27 @@ fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Header, Param, ParamType, Reach, UndoPolicy};
+    use crate::model::{ImpactScope, ParamType, RunbookHeader, RunbookParam, UndoPolicy};
     use serde_json::{Value, json};
 
     #[test]
     fn a_run_by_hand_is_about_what_its_parameters_name() {
-        let param =
-            |name: &str, ty| Param { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() };
-        let header = Header {
+        let param = |name: &str, ty| RunbookParam {
+            name: name.to_owned(),
+            ty,
+            default: None,
+            pattern: None,
+            doc: String::new(),
+        };
+        let header = RunbookHeader {
             title: "x".to_owned(),
             params: vec![param("node", ParamType::Node), param("pod", ParamType::Pod), param("why", ParamType::String)],
-            reach: Reach::Node,
+            reach: ImpactScope::Node,
             undo: UndoPolicy::Never,
             approvers: Vec::new(),
         };
         let params = json!({ "node": "gpu-3", "pod": "llm/llm-0", "why": "a/b" });
-        let input = Input { params: params.as_object().unwrap().clone(), event: Value::Null };
+        let input = RunInput { params: params.as_object().unwrap().clone(), event: Value::Null };
         assert_eq!(subject_of(&header, &input.params, None).to_string(), "node gpu-3 namespace llm pod llm-0");
     }
 }

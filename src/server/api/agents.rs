@@ -2,29 +2,29 @@
 //!
 //! Invariant: each decision here is an entry of the ledger.
 
-use super::{Allowed, App, Body, Created, Problem, refuse};
+use super::{App, AuthorizedCaller, CreatedJson, JsonBody, Problem, refuse};
 use crate::api::{AgentList, AgentRemoval, AgentRemoved, JoinTokenMade, JoinTokenRequest};
 use crate::server::agents;
 use axum::Json;
 use axum::extract::{Path, State};
 
-pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<AgentList>, Problem> {
+pub(super) async fn list(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<AgentList>, Problem> {
     agents::list(&app).await.map(Json).map_err(refuse::store)
 }
 
 pub(super) async fn join_token(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(wanted): Body<JoinTokenRequest>,
-) -> Result<Created<JoinTokenMade>, Problem> {
-    agents::join_token(&app, &caller, wanted).await.map(Created)
+    JsonBody(wanted): JsonBody<JoinTokenRequest>,
+) -> Result<CreatedJson<JoinTokenMade>, Problem> {
+    agents::join_token(&app, &caller, wanted).await.map(CreatedJson)
 }
 
 pub(super) async fn remove(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(node): Path<String>,
-    Body(body): Body<AgentRemoval>,
+    JsonBody(body): JsonBody<AgentRemoval>,
 ) -> Result<Json<AgentRemoved>, Problem> {
     agents::scoped(&caller, body.cluster.as_deref())?;
     let why = refuse::reason(&body.why)?;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: read only; a verifier needs nothing from here but bytes, and trusts none of them.
 
-use super::{Allowed, App, Asked, Problem, act, refuse};
+use super::{App, AuthorizedCaller, Problem, QueryParams, act, refuse};
 use crate::api::{CheckpointList, InclusionProof, PageQuery, RawEntryAnswer, RawEntryList};
 use crate::model::EntryNo;
 use crate::store::ledger::LeafHash;
@@ -13,9 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 
 /// A page of checkpoints, the smallest first; `after` is the size of the last one of the page before.
 pub(super) async fn checkpoints(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Asked(page): Asked<PageQuery>,
+    QueryParams(page): QueryParams<PageQuery>,
 ) -> Result<Json<CheckpointList>, Problem> {
     let after = page.after.map_or(0, |after| u64::try_from(after).unwrap_or_default());
     let limit = page.limit.unwrap_or(crate::limits::READ_LIMIT);
@@ -25,7 +25,7 @@ pub(super) async fn checkpoints(
 
 /// The path from one entry to the root of the newest checkpoint that covers it.
 pub(super) async fn proof(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
     Path(no): Path<String>,
 ) -> Result<Json<InclusionProof>, Problem> {
@@ -58,9 +58,9 @@ pub(super) async fn proof(
 }
 
 pub(super) async fn raw(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Asked(page): Asked<PageQuery>,
+    QueryParams(page): QueryParams<PageQuery>,
 ) -> Result<Json<RawEntryList>, Problem> {
     let limit = page.limit.unwrap_or(crate::limits::READ_LIMIT).min(crate::limits::READ_LIMIT);
     let entries = app.parts.store.raw_entries(page.after.map(EntryNo), limit).await.map_err(refuse::store)?;

@@ -2,17 +2,17 @@
 //!
 //! Invariant: a test goes through the running engine's own notifier, and is in the ledger with who sent it and its answer.
 
-use super::{Allowed, App, Problem, refuse};
+use super::{App, AuthorizedCaller, Problem, refuse};
 use crate::api::{ChannelList, ChannelState, ChannelStatus, ChannelTest, LastDelivery, SwitchedOff};
 use crate::limits;
-use crate::model::{About, Actor, Entry, EntryKind, EntryNo};
-use crate::notifiers::{self, ANYWHERE, Notifier, Trial};
+use crate::model::{Actor, Entry, EntryKind, EntryLinks, EntryNo};
+use crate::notifiers::{self, ANYWHERE, Notifier, TestMessageResult};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
 use std::sync::Arc;
 
-pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<ChannelList>, Problem> {
+pub(super) async fn list(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<ChannelList>, Problem> {
     let kinds = vec!["delivered", "delivery_failed"];
     let filter = Filter { kinds, limit: limits::READ_LIMIT, ..Filter::default() };
     let entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
@@ -65,7 +65,7 @@ pub(super) fn off(app: &App) -> Vec<SwitchedOff> {
 }
 
 pub(super) async fn test(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(name): Path<String>,
 ) -> Result<Json<ChannelTest>, Problem> {
@@ -86,24 +86,25 @@ pub(super) async fn test(
     let sent = tokio::spawn(async move {
         let notifier = notifiers.get(&asked)?;
         let sending = notifiers::test(notifier.as_ref(), &install, &sender, now);
-        Some(tokio::time::timeout(limits::CHANNEL_TEST, sending).await.unwrap_or_else(|_| Trial {
+        Some(tokio::time::timeout(limits::CHANNEL_TEST, sending).await.unwrap_or_else(|_| TestMessageResult {
             delivered: false,
             answer: format!("no answer within {} s", limits::CHANNEL_TEST.as_secs()),
         }))
     });
-    let failed = || Trial { delivered: false, answer: "a bug ended the test; see the engine's log".to_owned() };
+    let failed =
+        || TestMessageResult { delivered: false, answer: "a bug ended the test; see the engine's log".to_owned() };
     let trial = sent.await.ok().flatten().unwrap_or_else(failed);
     let verdict = if trial.delivered { "delivered" } else { "not delivered" };
     let text = format!("sent a test message to channel {name}: {verdict}: {}", trial.answer);
     let entry = EntryKind::Remarked { by: by.clone(), text };
-    let noted = app.parts.store.note(Actor::person(&by), About::default(), entry, app.parts.clock.now()).await;
+    let noted = app.parts.store.note(Actor::person(&by), EntryLinks::default(), entry, app.parts.clock.now()).await;
     noted.map_err(refuse::store)?;
     // A delivery like another: the channel's state is the result of the last one.
     let became = match trial.delivered {
         true => EntryKind::Delivered { channel: name.clone(), upto: EntryNo(0) },
         false => EntryKind::DeliveryFailed { channel: name.clone(), why: trial.answer.clone(), final_: true },
     };
-    let noted = app.parts.store.note(Actor::person(&by), About::default(), became, app.parts.clock.now()).await;
+    let noted = app.parts.store.note(Actor::person(&by), EntryLinks::default(), became, app.parts.clock.now()).await;
     noted.map_err(refuse::store)?;
     tracing::info!(channel = %name, %by, delivered = trial.delivered, answer = %trial.answer, "a test message was sent");
     Ok(Json(ChannelTest { channel: name, delivered: trial.delivered, answer: trial.answer }))

@@ -6,7 +6,7 @@ use super::{App, Problem, refuse};
 use crate::limits;
 use crate::model::{LOCAL, Right, RunId, identity};
 use crate::planted::planted;
-use crate::server::{Caller, Way};
+use crate::server::{AuthMethod, Caller};
 use http::StatusCode;
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub(super) async fn same(app: &App, name: &str, caller: &Caller) -> Result<bool,
 /// Whether a caller is an unnamed human: with this machine's own token, unless `people` names its owner, or with
 /// break-glass access.
 pub(super) fn is_unnamed(caller: &Caller) -> bool {
-    let way = matches!(caller.way, Way::Local | Way::BreakGlass(..));
+    let way = matches!(caller.way, AuthMethod::Local | AuthMethod::BreakGlass(..));
     way && caller.person.is_none() && !planted("local-is-a-person")
 }
 
@@ -80,7 +80,7 @@ async fn two_can(app: &App, right: Right) -> Result<bool, Problem> {
     let live = made.into_iter().filter(|token| token.break_glass.is_none() && token.opens(now));
     let by_made = live.map(|token| {
         let name = token.person.unwrap_or(token.name);
-        roster.caller_by(&name, token.grant, token.sources, Way::Made(token.id))
+        roster.caller_by(&name, token.grant, token.sources, AuthMethod::Made(token.id))
     });
     let able: BTreeSet<String> =
         by_made.filter(|caller| caller.may(right)).map(|caller| caller.name).chain(roster.holders(right)).collect();

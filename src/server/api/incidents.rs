@@ -2,14 +2,14 @@
 //!
 //! Invariant: an owner is a user of the configuration, and a silence ends by itself.
 
-use super::{Allowed, App, Body, Problem, read, refuse};
+use super::{App, AuthorizedCaller, JsonBody, Problem, read, refuse};
 use crate::api::{AssignRequest, IncidentAnswer, ResolveRequest, SilenceAnswer, SilenceMade, SilenceRequest};
 use crate::config::closest;
 use crate::limits;
 use crate::model::{Incident, IncidentId, Span};
 use crate::planted::planted;
-use crate::server::{Caller, Roster};
-use crate::store::{Control, Filter};
+use crate::server::{Caller, PrincipalSet};
+use crate::store::{ControlChange, Filter};
 use axum::Json;
 use axum::extract::{Path, State};
 
@@ -35,16 +35,16 @@ pub(super) async fn for_caller(app: &App, caller: &Caller, id: IncidentId) -> Re
 }
 
 pub(super) async fn assign(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<AssignRequest>,
+    JsonBody(body): JsonBody<AssignRequest>,
 ) -> Result<Json<IncidentAnswer>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     for_caller(&app, &caller, id).await?;
     let owner = person(&app.roster.now(), &body.to, &caller.name)?;
     let parts = &app.parts;
-    let assign = Control::Assign { incident: id, owner, by: caller.name };
+    let assign = ControlChange::Assign { incident: id, owner, by: caller.name };
     let done = parts.store.control(assign, parts.clock.now()).await;
     parts.nudge.nudge();
     done.map_err(refuse::store)?;
@@ -52,7 +52,7 @@ pub(super) async fn assign(
 }
 
 /// A user who is known here.
-fn person(roster: &Roster, to: &str, caller: &str) -> Result<String, Problem> {
+fn person(roster: &PrincipalSet, to: &str, caller: &str) -> Result<String, Problem> {
     let to = to.trim();
     if to.eq_ignore_ascii_case("me") {
         return Ok(caller.to_owned());
@@ -78,16 +78,16 @@ fn person(roster: &Roster, to: &str, caller: &str) -> Result<String, Problem> {
 
 /// Ends the open episodes of an incident: a source that will never report the end must not keep it open.
 pub(super) async fn resolve(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<ResolveRequest>,
+    JsonBody(body): JsonBody<ResolveRequest>,
 ) -> Result<Json<IncidentAnswer>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     for_caller(&app, &caller, id).await?;
     let why = refuse::reason(&body.why)?;
     let parts = &app.parts;
-    let over = Control::Resolve { incident: id, source: body.source, by: caller.name, why };
+    let over = ControlChange::Resolve { incident: id, source: body.source, by: caller.name, why };
     let done = parts.store.control(over, parts.clock.now()).await;
     parts.nudge.nudge();
     done.map_err(refuse::store)?;
@@ -95,10 +95,10 @@ pub(super) async fn resolve(
 }
 
 pub(super) async fn silence(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<SilenceRequest>,
+    JsonBody(body): JsonBody<SilenceRequest>,
 ) -> Result<Json<SilenceAnswer>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     for_caller(&app, &caller, id).await?;
@@ -120,13 +120,13 @@ pub(super) async fn silence(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Person, Role};
-    use crate::server::Tokens;
+    use crate::config::{PersonConfig, Role};
+    use crate::server::ConfiguredTokens;
 
     #[test]
     fn an_owner_is_somebody_whom_the_configuration_knows() {
-        let ada = Person { slack: Some("U0ADA".into()), ..Person::new("ada", Role::Operator) };
-        let roster = Roster::new(vec![ada], Tokens::default());
+        let ada = PersonConfig { slack: Some("U0ADA".into()), ..PersonConfig::new("ada", Role::Operator) };
+        let roster = PrincipalSet::new(vec![ada], ConfiguredTokens::default());
         let named = |to: &str| person(&roster, to, "kim").map_err(|problem| format!("{problem:?}"));
         for to in ["ada", "@Ada", "<@U0ADA>", "<@U0ADA|ada.l>"] {
             assert_eq!(named(to).as_deref(), Ok("ada"), "{to}");

@@ -2,7 +2,10 @@
 //!
 //! Invariant: a call from inside passes the same table of rights and the same audit as a request with the caller's token.
 
-use super::{Allowed, App, Asked, Body, Caller, Problem, act, incidents, ladder, read, right_for, segment, why};
+use super::{
+    App, AuthorizedCaller, Caller, JsonBody, Problem, QueryParams, act, incidents, ladder, read, right_for, segment,
+    why,
+};
 use crate::api::{
     ApprovalAnswer, ApprovalList, AssignRequest, DecisionRequest, EngineStatus, Explanation, FreezeAnswer,
     FreezeRequest, GuardLevels, IncidentAnswer, IncidentDetail, IncidentList, JudgeAnswer, JudgeRequest, ListQuery,
@@ -14,7 +17,7 @@ use crate::server::witness;
 use axum::extract::{Path, State};
 
 /// The API as one caller may use it.
-pub(in crate::server) struct Inside<'a> {
+pub(in crate::server) struct InternalApi<'a> {
     app: &'a App,
     caller: &'a Caller,
 }
@@ -23,9 +26,9 @@ pub(in crate::server) struct Inside<'a> {
 const GET: &str = "GET";
 const POST: &str = "POST";
 
-impl<'a> Inside<'a> {
-    pub fn new(app: &'a App, caller: &'a Caller) -> Inside<'a> {
-        Inside { app, caller }
+impl<'a> InternalApi<'a> {
+    pub fn new(app: &'a App, caller: &'a Caller) -> InternalApi<'a> {
+        InternalApi { app, caller }
     }
 
     /// `route` as in the table, without its prefix; `id` stands in it where the table has a name in braces.
@@ -33,7 +36,7 @@ impl<'a> Inside<'a> {
         &self,
         (method, route): (&str, &str),
         id: &str,
-        work: impl FnOnce(Allowed) -> Work,
+        work: impl FnOnce(AuthorizedCaller) -> Work,
     ) -> Result<T, Problem> {
         let matched = format!("/api/v1/{route}");
         let path = match (matched.find('{'), matched.find('}')) {
@@ -45,7 +48,7 @@ impl<'a> Inside<'a> {
             if !planted("pages-skip-the-roles") {
                 self.caller.need(right)?;
             }
-            work(Allowed(self.caller.clone())).await
+            work(AuthorizedCaller(self.caller.clone())).await
         };
         witness::within(self.app, self.caller, (method, &matched, &path), allowed).await
     }
@@ -66,7 +69,7 @@ impl<'a> Inside<'a> {
 
     pub async fn incidents(&self, list: ListQuery) -> Result<IncidentList, Problem> {
         let answer =
-            self.call((GET, "incidents"), "", |allowed| read::incidents(allowed, self.app(), Asked(list))).await;
+            self.call((GET, "incidents"), "", |allowed| read::incidents(allowed, self.app(), QueryParams(list))).await;
         answer.map(|json| json.0)
     }
 
@@ -76,7 +79,7 @@ impl<'a> Inside<'a> {
     }
 
     pub async fn runs(&self, list: ListQuery) -> Result<RunList, Problem> {
-        let answer = self.call((GET, "runs"), "", |allowed| read::runs(allowed, self.app(), Asked(list))).await;
+        let answer = self.call((GET, "runs"), "", |allowed| read::runs(allowed, self.app(), QueryParams(list))).await;
         answer.map(|json| json.0)
     }
 
@@ -87,7 +90,7 @@ impl<'a> Inside<'a> {
 
     pub async fn approvals(&self, list: ListQuery) -> Result<ApprovalList, Problem> {
         let answer =
-            self.call((GET, "approvals"), "", |allowed| read::approvals(allowed, self.app(), Asked(list))).await;
+            self.call((GET, "approvals"), "", |allowed| read::approvals(allowed, self.app(), QueryParams(list))).await;
         answer.map(|json| json.0)
     }
 
@@ -98,7 +101,7 @@ impl<'a> Inside<'a> {
 
     pub async fn why(&self, subject: &str) -> Result<Explanation, Problem> {
         let query = WhyQuery { subject: subject.to_owned() };
-        let answer = self.call((GET, "why"), "", |allowed| why::why(allowed, self.app(), Asked(query))).await;
+        let answer = self.call((GET, "why"), "", |allowed| why::why(allowed, self.app(), QueryParams(query))).await;
         answer.map(|json| json.0)
     }
 
@@ -113,44 +116,45 @@ impl<'a> Inside<'a> {
     }
 
     pub async fn assign(&self, id: &str, request: AssignRequest) -> Result<IncidentAnswer, Problem> {
-        let work = |allowed| incidents::assign(allowed, self.app(), Path(id.to_owned()), Body(request));
+        let work = |allowed| incidents::assign(allowed, self.app(), Path(id.to_owned()), JsonBody(request));
         self.call((POST, "incidents/{id}/assign"), id, work).await.map(|json| json.0)
     }
 
     pub async fn silence(&self, id: &str, request: SilenceRequest) -> Result<SilenceAnswer, Problem> {
-        let work = |allowed| incidents::silence(allowed, self.app(), Path(id.to_owned()), Body(request));
+        let work = |allowed| incidents::silence(allowed, self.app(), Path(id.to_owned()), JsonBody(request));
         self.call((POST, "incidents/{id}/silence"), id, work).await.map(|json| json.0)
     }
 
     pub async fn decide(&self, id: &str, request: DecisionRequest) -> Result<ApprovalAnswer, Problem> {
-        let work = |allowed| act::decide(allowed, self.app(), Path(id.to_owned()), Body(request));
+        let work = |allowed| act::decide(allowed, self.app(), Path(id.to_owned()), JsonBody(request));
         self.call((POST, "approvals/{id}"), id, work).await.map(|json| json.0)
     }
 
     pub async fn judge(&self, id: &str, request: JudgeRequest) -> Result<JudgeAnswer, Problem> {
-        let work = |allowed| ladder::judge(allowed, self.app(), Path(id.to_owned()), Body(request));
+        let work = |allowed| ladder::judge(allowed, self.app(), Path(id.to_owned()), JsonBody(request));
         self.call((POST, "runs/{id}/judge"), id, work).await.map(|json| json.0)
     }
 
     pub async fn freeze(&self, request: FreezeRequest) -> Result<FreezeAnswer, Problem> {
-        let answer = self.call((POST, "freezes"), "", |allowed| act::freeze(allowed, self.app(), Body(request))).await;
+        let answer =
+            self.call((POST, "freezes"), "", |allowed| act::freeze(allowed, self.app(), JsonBody(request))).await;
         answer.map(|made| made.0)
     }
 
     pub async fn unfreeze(&self, request: ScopeRequest) -> Result<UnfreezeAnswer, Problem> {
         let answer =
-            self.call((POST, "unfreeze"), "", |allowed| act::unfreeze(allowed, self.app(), Body(request))).await;
+            self.call((POST, "unfreeze"), "", |allowed| act::unfreeze(allowed, self.app(), JsonBody(request))).await;
         answer.map(|json| json.0)
     }
 
     pub async fn simulate(&self, request: RunRequest) -> Result<Simulation, Problem> {
         let answer =
-            self.call((POST, "simulate"), "", |allowed| act::simulate(allowed, self.app(), Body(request))).await;
+            self.call((POST, "simulate"), "", |allowed| act::simulate(allowed, self.app(), JsonBody(request))).await;
         answer.map(|json| json.0)
     }
 
     pub async fn start(&self, request: RunRequest) -> Result<RunAnswer, Problem> {
-        let answer = self.call((POST, "runs"), "", |allowed| act::start(allowed, self.app(), Body(request))).await;
+        let answer = self.call((POST, "runs"), "", |allowed| act::start(allowed, self.app(), JsonBody(request))).await;
         answer.map(|made| made.0)
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Invariant: a move is decided in the store, over the statistics at that moment; nothing here is remembered.
 
-use super::{Allowed, App, Body, Problem, act, read, refuse};
+use super::{App, AuthorizedCaller, JsonBody, Problem, act, read, refuse};
 use crate::api::{JudgeAnswer, JudgeRequest, MoveRequest, MovedRule, ScorecardAnswer, ScorecardList};
 use crate::model::{
-    Effect, Entry, EntryKind, Judgement, Level, Mode, NextRung, Reach, Rule, Run, RunId, Scorecard, Step, Terms,
+    EffectClass, Entry, EntryKind, ImpactScope, Mode, NextLevel, Rule, RuleLevel, RuleSnapshot, Run, RunId, RunReview,
+    Scorecard, Step,
 };
 use crate::policy;
-use crate::store::{Climb, Control};
+use crate::store::{ControlChange, PromotionRequest};
 use crate::telemetry::Verdict;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -16,10 +17,10 @@ use http::StatusCode;
 
 /// One click: a reason is welcome, and not required.
 pub(super) async fn judge(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(word): Body<JudgeRequest>,
+    JsonBody(word): JsonBody<JudgeRequest>,
 ) -> Result<Json<JudgeAnswer>, Problem> {
     let id: RunId = refuse::id(&id)?;
     let run = read::find_run(&app, id).await?;
@@ -35,7 +36,7 @@ pub(super) async fn judge(
     let (right, why) = (verdict == Verdict::Right, refuse::bounded(&word.why)?);
     let (by, rule) = (caller.name.clone(), run.rule.unwrap_or_default());
     let in_force = (app.current)().rules.terms(&rule).map(|terms| terms.content.clone());
-    act::control(&app, Control::Judge { run: id, right, by, why, first: word.first, in_force }).await?;
+    act::control(&app, ControlChange::Judge { run: id, right, by, why, first: word.first, in_force }).await?;
     app.parts.metrics.judged(verdict);
     // A rule that is gone keeps its record, and has no card to show.
     let scorecard = match find(&app, &rule) {
@@ -47,12 +48,12 @@ pub(super) async fn judge(
 }
 
 /// The reviews of a run, from its entries in ascending order: of each user the latest one.
-pub(super) fn judgements(entries: &[Entry]) -> Vec<Judgement> {
-    let mut said: Vec<Judgement> = Vec::new();
+pub(super) fn judgements(entries: &[Entry]) -> Vec<RunReview> {
+    let mut said: Vec<RunReview> = Vec::new();
     for entry in entries {
         let EntryKind::RunJudged { right, by, why, .. } = &entry.kind else { continue };
         said.retain(|earlier| earlier.by != *by);
-        said.push(Judgement { by: by.clone(), right: *right, why: why.clone(), at: entry.at });
+        said.push(RunReview { by: by.clone(), right: *right, why: why.clone(), at: entry.at });
     }
     said
 }
@@ -61,13 +62,13 @@ pub(super) fn judgements(entries: &[Entry]) -> Vec<Judgement> {
 pub(super) fn can_be_judged(run: &Run, steps: &[Step], entries: &[Entry]) -> bool {
     let planned = || entries.iter().any(|entry| matches!(entry.kind, EntryKind::RunPlanned { .. }));
     let reaches =
-        |step: &Step| crate::actions::find(&step.call.action).map_or(Reach::None, |action| action.spec().reach);
-    let acts = |step: &Step| step.effect != Effect::Read && reaches(step) > Reach::None;
+        |step: &Step| crate::actions::find(&step.call.action).map_or(ImpactScope::None, |action| action.spec().reach);
+    let acts = |step: &Step| step.effect != EffectClass::Read && reaches(step) > ImpactScope::None;
     run.rule.is_some() && (planned() || run.approved.is_some() || steps.iter().any(acts))
 }
 
 pub(super) async fn scorecard(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(rule): Path<String>,
 ) -> Result<Json<ScorecardAnswer>, Problem> {
@@ -76,7 +77,7 @@ pub(super) async fn scorecard(
 }
 
 pub(super) async fn scorecards(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
 ) -> Result<Json<ScorecardList>, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
@@ -88,10 +89,10 @@ pub(super) async fn scorecards(
 }
 
 pub(super) async fn promote(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(rule): Path<String>,
-    Body(wanted): Body<MoveRequest>,
+    JsonBody(wanted): JsonBody<MoveRequest>,
 ) -> Result<Json<ScorecardAnswer>, Problem> {
     let (rule, terms) = find(&app, &rule)?;
     // It goes as far in every cluster.
@@ -108,7 +109,7 @@ pub(super) async fn promote(
         ));
     }
     let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
-    act::control(&app, Control::Promote(climb)).await.map_err(|problem| match problem.status {
+    act::control(&app, ControlChange::Promote(climb)).await.map_err(|problem| match problem.status {
         StatusCode::CONFLICT => Problem {
             hint: format!("`nightshift scorecard {}` shows the rule's statistics and the missing evidence", rule.name),
             ..problem
@@ -119,30 +120,37 @@ pub(super) async fn promote(
 }
 
 pub(super) async fn demote(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(rule): Path<String>,
-    Body(wanted): Body<MoveRequest>,
+    JsonBody(wanted): JsonBody<MoveRequest>,
 ) -> Result<Json<ScorecardAnswer>, Problem> {
     let (rule, terms) = find(&app, &rule)?;
     // It goes as far in every cluster.
     caller.need_everywhere(&format!("rule {}", rule.name))?;
     let why = refuse::reason(&wanted.why)?;
     let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
-    act::control(&app, Control::Demote(climb)).await?;
+    act::control(&app, ControlChange::Demote(climb)).await?;
     Ok(Json(ScorecardAnswer { scorecard: card(&app, &rule, &terms, &caller.name).await? }))
 }
 
-fn climb(rule: &Rule, terms: &Terms, to: Option<Mode>, by: &str, why: String) -> Climb {
-    Climb { rule: rule.name.clone(), terms: terms.clone(), promote: rule.promote, to, by: by.to_owned(), why }
+fn climb(rule: &Rule, terms: &RuleSnapshot, to: Option<Mode>, by: &str, why: String) -> PromotionRequest {
+    PromotionRequest {
+        rule: rule.name.clone(),
+        terms: terms.clone(),
+        promote: rule.promote,
+        to,
+        by: by.to_owned(),
+        why,
+    }
 }
 
 /// Rules with a runbook: only these have somewhere to go.
-fn climbers(app: &App) -> Vec<(Rule, Terms)> {
+fn climbers(app: &App) -> Vec<(Rule, RuleSnapshot)> {
     (app.current)().rules.climbers().map(|(rule, terms)| (rule.clone(), terms.clone())).collect()
 }
 
-fn find(app: &App, name: &str) -> Result<(Rule, Terms), Problem> {
+fn find(app: &App, name: &str) -> Result<(Rule, RuleSnapshot), Problem> {
     let rules = (app.current)().rules.clone();
     let Some(rule) = rules.rule(name) else {
         let hint = match crate::config::closest(name, rules.rules().map(|rule| rule.name.as_str())) {
@@ -160,12 +168,18 @@ fn find(app: &App, name: &str) -> Result<(Rule, Terms), Problem> {
     Ok((rule.clone(), terms))
 }
 
-async fn card(app: &App, rule: &Rule, terms: &Terms, by: &str) -> Result<Scorecard, Problem> {
+async fn card(app: &App, rule: &Rule, terms: &RuleSnapshot, by: &str) -> Result<Scorecard, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
     card_at(app, rule, terms, of(&levels, rule, terms).cloned(), by).await
 }
 
-async fn card_at(app: &App, rule: &Rule, terms: &Terms, level: Option<Level>, by: &str) -> Result<Scorecard, Problem> {
+async fn card_at(
+    app: &App,
+    rule: &Rule,
+    terms: &RuleSnapshot,
+    level: Option<RuleLevel>,
+    by: &str,
+) -> Result<Scorecard, Problem> {
     let parts = &app.parts;
     let ceiling = parts.config.mode_ceiling;
     let mode = policy::effective(terms.file, level.as_ref(), ceiling);
@@ -179,7 +193,7 @@ async fn card_at(app: &App, rule: &Rule, terms: &Terms, level: Option<Level>, by
         if to > ceiling {
             missing.push(format!("this installation's `mode_ceiling` is {ceiling}"));
         }
-        NextRung { to, missing }
+        NextLevel { to, missing }
     });
     Ok(Scorecard {
         rule: rule.name.clone(),
@@ -198,14 +212,14 @@ async fn card_at(app: &App, rule: &Rule, terms: &Terms, level: Option<Level>, by
 pub(in crate::server) async fn places(app: &App) -> Result<Vec<(Mode, Mode)>, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
     let ceiling = app.parts.config.mode_ceiling;
-    let place = |(rule, terms): (Rule, Terms)| {
+    let place = |(rule, terms): (Rule, RuleSnapshot)| {
         let level = of(&levels, &rule, &terms);
         (terms.file, policy::effective(terms.file, level, ceiling))
     };
     Ok(climbers(app).into_iter().map(place).collect())
 }
 
-fn of<'a>(levels: &'a [Level], rule: &Rule, terms: &Terms) -> Option<&'a Level> {
+fn of<'a>(levels: &'a [RuleLevel], rule: &Rule, terms: &RuleSnapshot) -> Option<&'a RuleLevel> {
     levels.iter().find(|level| level.rule == rule.name && level.content == terms.content)
 }
 
@@ -213,7 +227,7 @@ fn of<'a>(levels: &'a [Level], rule: &Rule, terms: &Terms) -> Option<&'a Level> 
 pub(super) async fn moved(app: &App) -> Result<Vec<MovedRule>, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
     let ceiling = app.parts.config.mode_ceiling;
-    let row = |(rule, terms): (Rule, Terms)| {
+    let row = |(rule, terms): (Rule, RuleSnapshot)| {
         let level = of(&levels, &rule, &terms)?;
         let mode = policy::effective(terms.file, Some(level), ceiling);
         (mode != terms.file).then(|| MovedRule {

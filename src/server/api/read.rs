@@ -2,13 +2,15 @@
 //!
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
-use super::{Allowed, App, Asked, Problem, refuse};
+use super::{App, AuthorizedCaller, Problem, QueryParams, refuse};
 use crate::api::{
     ApprovalAnswer, ApprovalList, EngineStatus, EntryList, FreezeList, GuardLevels, HeldRun, IncidentDetail,
     IncidentList, ListQuery, LostCluster, NodeHold, PoolLevel, RuleList, RunDetail, RunList, RunbookEntry, RunbookList,
     SharedSymptom,
 };
-use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, Span, StoryLine, Time};
+use crate::model::{
+    ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, Span, Time, TimelineEntry,
+};
 use crate::planted::planted;
 use crate::policy::{nodes_at_once, share_of};
 use crate::script::Runbook;
@@ -19,26 +21,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A kind of list: its states, and the filters that it has besides `open`, `incident` and `run`.
-struct Listed {
+struct ListKind {
     name: &'static str,
     states: &'static [&'static str],
     filters: &'static [&'static str],
 }
 
-const INCIDENTS: Listed = Listed {
+const INCIDENTS: ListKind = ListKind {
     name: "incidents",
     states: &["open", "acknowledged", "resolved"],
     filters: &["state", "severity", "node", "rule", "since"],
 };
-const RUNS: Listed = Listed { name: "runs", states: &RunState::NAMES, filters: &["state", "node", "rule", "since"] };
-const APPROVALS: Listed = Listed {
+const RUNS: ListKind =
+    ListKind { name: "runs", states: &RunState::NAMES, filters: &["state", "node", "rule", "since"] };
+const APPROVALS: ListKind = ListKind {
     name: "approvals",
     states: &["open", "approved", "denied", "expired", "void"],
     filters: &["state", "node", "rule", "since"],
 };
-const ENTRIES: Listed = Listed { name: "entries", states: &[], filters: &["kind", "node", "rule", "since"] };
+const ENTRIES: ListKind = ListKind { name: "entries", states: &[], filters: &["kind", "node", "rule", "since"] };
 
-impl Listed {
+impl ListKind {
     /// The same with the words that a user typed: a state of these, and a time.
     fn picked(&self, list: ListQuery, now: Time) -> Result<Filter, Problem> {
         let given =
@@ -49,7 +52,7 @@ impl Listed {
         }
         let state = list.state.as_deref().map(|word| one_of(("state", "states"), word, self.states)).transpose()?;
         let kind =
-            list.kind.as_deref().map(|word| one_of(("kind of entry", "kinds"), word, &EntryKind::NAMES)).transpose()?;
+            list.kind.as_deref().map(|word| one_of(("kind of entry", "kinds"), word, EntryKind::NAMES)).transpose()?;
         let since = list.since.as_deref().map(|text| since(text, now)).transpose()?;
         // A client that follows `next` may keep the rest of its query, `after` too: the cursor goes on from there.
         let (after, before) = match list.cursor.as_deref() {
@@ -97,21 +100,21 @@ fn place(cursor: &str) -> Result<(Option<i64>, Option<i64>), Problem> {
 
 /// Where the next page begins, if this one is full: past its last row, in the same direction. Rows that arrive meanwhile
 /// have greater numbers, so a walk from the newest meets none of them and each earlier row once.
-fn next(asked: &Asking, rows: usize, last: Option<i64>) -> Option<String> {
+fn next(asked: &PageRequest, rows: usize, last: Option<i64>) -> Option<String> {
     let last = last.filter(|_| rows >= asked.limit)?;
     let last = if planted("cursor-repeats-a-row") && !asked.ascending { last + 1 } else { last };
     Some(format!("{}{last}", if asked.ascending { 'n' } else { 'o' }))
 }
 
 /// What `next` needs of a filter that went to the store.
-struct Asking {
+struct PageRequest {
     limit: usize,
     ascending: bool,
 }
 
-impl Asking {
-    fn of(filter: &Filter) -> Asking {
-        Asking { limit: filter.limit, ascending: filter.after.is_some() }
+impl PageRequest {
+    fn of(filter: &Filter) -> PageRequest {
+        PageRequest { limit: filter.limit, ascending: filter.after.is_some() }
     }
 }
 
@@ -126,7 +129,7 @@ fn since(text: &str, now: Time) -> Result<Time, Problem> {
     })
 }
 
-pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<EngineStatus>, Problem> {
+pub(super) async fn status(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<EngineStatus>, Problem> {
     let parts = &app.parts;
     let (epoch, full) = match parts.store.health().await {
         Ok(epoch) => (Some(epoch), None),
@@ -168,7 +171,7 @@ pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<En
 }
 
 /// Each cluster: none where it is watched, else since when it is not, and why.
-fn clusters(parts: &crate::engine::Parts) -> BTreeMap<String, Option<LostCluster>> {
+fn clusters(parts: &crate::engine::EngineParts) -> BTreeMap<String, Option<LostCluster>> {
     let lost = parts.world.lost_clusters();
     let state = |name: &String| {
         let (since, why) = lost.get(name)?;
@@ -178,12 +181,12 @@ fn clusters(parts: &crate::engine::Parts) -> BTreeMap<String, Option<LostCluster
 }
 
 pub(super) async fn incidents(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Asked(list): Asked<ListQuery>,
+    QueryParams(list): QueryParams<ListQuery>,
 ) -> Result<Json<IncidentList>, Problem> {
     let filter = INCIDENTS.picked(list, app.parts.clock.now())?;
-    let asked = Asking::of(&filter);
+    let asked = PageRequest::of(&filter);
     let mut incidents = app.parts.store.incidents(filter).await.map_err(refuse::store)?;
     let many = |incident: &&mut Incident| incident.episodes > 1 && !incident.is_group();
     for incident in incidents.iter_mut().filter(many).take(crate::limits::TITLES_READ) {
@@ -196,7 +199,7 @@ pub(super) async fn incidents(
 }
 
 pub(super) async fn incident(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Json<IncidentDetail>, Problem> {
@@ -215,19 +218,19 @@ pub(super) async fn incident(
 }
 
 pub(super) async fn runs(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Asked(list): Asked<ListQuery>,
+    QueryParams(list): QueryParams<ListQuery>,
 ) -> Result<Json<RunList>, Problem> {
     let filter = RUNS.picked(list, app.parts.clock.now())?;
-    let asked = Asking::of(&filter);
+    let asked = PageRequest::of(&filter);
     let runs = app.parts.store.runs(filter).await.map_err(refuse::store)?;
     let next = next(&asked, runs.len(), runs.last().map(|last| last.id.0));
     Ok(Json(RunList { runs, next }))
 }
 
 pub(super) async fn run(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Json<RunDetail>, Problem> {
@@ -243,7 +246,7 @@ pub(super) async fn run(
     Ok(Json(RunDetail { run, steps, approvals, story, entries, judgements, can_be_judged }))
 }
 
-pub(super) async fn runbooks(_: Allowed, State(app): State<App>) -> Result<Json<RunbookList>, Problem> {
+pub(super) async fn runbooks(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<RunbookList>, Problem> {
     let loaded = (app.current)();
     let mut runbooks: Vec<_> = loaded.runbooks.values().collect();
     runbooks.sort_by(|a, b| a.pin.name.cmp(&b.pin.name));
@@ -251,25 +254,25 @@ pub(super) async fn runbooks(_: Allowed, State(app): State<App>) -> Result<Json<
     Ok(Json(RunbookList { runbooks: runbooks.into_iter().map(entry).collect() }))
 }
 
-pub(super) async fn rules(_: Allowed, State(app): State<App>) -> Result<Json<RuleList>, Problem> {
+pub(super) async fn rules(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<RuleList>, Problem> {
     let loaded = (app.current)();
     Ok(Json(RuleList { rules: loaded.rules.rules().cloned().collect() }))
 }
 
 pub(super) async fn approvals(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Asked(list): Asked<ListQuery>,
+    QueryParams(list): QueryParams<ListQuery>,
 ) -> Result<Json<ApprovalList>, Problem> {
     let filter = APPROVALS.picked(list, app.parts.clock.now())?;
-    let asked = Asking::of(&filter);
+    let asked = PageRequest::of(&filter);
     let approvals = app.parts.store.approvals(filter).await.map_err(refuse::store)?;
     let next = next(&asked, approvals.len(), approvals.last().map(|last| last.id.0));
     Ok(Json(ApprovalList { approvals, next }))
 }
 
 pub(super) async fn approval(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Json<ApprovalAnswer>, Problem> {
@@ -278,25 +281,25 @@ pub(super) async fn approval(
 }
 
 pub(super) async fn entries(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Asked(list): Asked<ListQuery>,
+    QueryParams(list): QueryParams<ListQuery>,
 ) -> Result<Json<EntryList>, Problem> {
     let filter = ENTRIES.picked(list, app.parts.clock.now())?;
-    let asked = Asking::of(&filter);
+    let asked = PageRequest::of(&filter);
     let entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
     let next = next(&asked, entries.len(), entries.last().map(|last| last.no.0));
     let story = crate::engine::story::each(&entries);
     Ok(Json(EntryList { entries, story, next }))
 }
 
-pub(super) async fn freezes(_: Allowed, State(app): State<App>) -> Result<Json<FreezeList>, Problem> {
+pub(super) async fn freezes(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<FreezeList>, Problem> {
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     Ok(Json(FreezeList { freezes }))
 }
 
 /// The guards' limits and how much of them is used now.
-pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<GuardLevels>, Problem> {
+pub(super) async fn guards(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<GuardLevels>, Problem> {
     let parts = &app.parts;
     let limits = &parts.config.guards;
     let store = &parts.store;
@@ -345,10 +348,10 @@ fn held(run: Run) -> Option<HeldRun> {
 }
 
 /// The pools of the configuration, with the nodes that are out and how many may be.
-async fn pools(parts: &crate::engine::Parts) -> Vec<PoolLevel> {
+async fn pools(parts: &crate::engine::EngineParts) -> Vec<PoolLevel> {
     let limits = &parts.config.guards;
     let pools = parts.world.groups().await.into_iter().filter(|group| limits.pools.contains(&group.label));
-    let pool = |group: crate::policy::Group| {
+    let pool = |group: crate::policy::NodeGroup| {
         let total = group.members.len() as u32;
         let allowed = nodes_at_once(limits, total).min(total.saturating_sub(1));
         PoolLevel { pool: group.value, label: group.label, total, out: group.out, allowed }
@@ -357,7 +360,7 @@ async fn pools(parts: &crate::engine::Parts) -> Vec<PoolLevel> {
 }
 
 /// With their cluster where there are several.
-fn node_names(parts: &crate::engine::Parts, list: &[(String, String)]) -> Vec<String> {
+fn node_names(parts: &crate::engine::EngineParts, list: &[(String, String)]) -> Vec<String> {
     let several = parts.world.clusters.len() > 1;
     let name = |(cluster, node): &(String, String)| match several && !cluster.is_empty() {
         true => format!("{cluster}/{node}"),
@@ -403,6 +406,6 @@ pub(super) async fn oldest_first(app: &App, filter: Filter) -> Result<Vec<Entry>
 }
 
 /// The story of a run or an incident, from entries in ascending order.
-pub(super) fn story(entries: &[Entry]) -> Vec<StoryLine> {
+pub(super) fn story(entries: &[Entry]) -> Vec<TimelineEntry> {
     crate::engine::story::lines(entries)
 }

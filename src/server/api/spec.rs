@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing is declared twice: a parameter, a body or an answer that a handler does not have cannot be in it.
 
-use super::{Allowed, App, Asked, Body, Created, Problem};
+use super::{App, AuthorizedCaller, CreatedJson, JsonBody, Problem, QueryParams};
 use crate::api::ProblemDetails;
 use crate::model::{Right, Role};
 use axum::Json;
@@ -48,17 +48,17 @@ pub(super) trait Part {
     fn describe(_: &mut Shape, _: &mut Schemas) {}
 }
 
-impl Part for Allowed {}
+impl Part for AuthorizedCaller {}
 impl Part for State<App> {}
 impl<T> Part for Path<T> {}
 
-impl<T: JsonSchema> Part for Body<T> {
+impl<T: JsonSchema> Part for JsonBody<T> {
     fn describe(shape: &mut Shape, schemas: &mut Schemas) {
         shape.body = Some(schemas.requests.subschema_for::<T>());
     }
 }
 
-impl<T: JsonSchema> Part for Asked<T> {
+impl<T: JsonSchema> Part for QueryParams<T> {
     fn describe(shape: &mut Shape, schemas: &mut Schemas) {
         shape.query = Some(schemas.requests.subschema_for::<T>());
     }
@@ -75,7 +75,7 @@ impl<T: JsonSchema> Answers for Json<T> {
     }
 }
 
-impl<T: JsonSchema> Answers for Created<T> {
+impl<T: JsonSchema> Answers for CreatedJson<T> {
     fn answer(shape: &mut Shape, schemas: &mut Schemas) {
         (shape.status, shape.answer) = (201, schemas.answers.subschema_for::<T>());
     }
@@ -128,9 +128,9 @@ pub(super) struct Route {
 /// The document itself, as the route answers it.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub(super) struct Document(&'static Value);
+pub(super) struct OpenApiDocument(&'static Value);
 
-impl JsonSchema for Document {
+impl JsonSchema for OpenApiDocument {
     fn inline_schema() -> bool {
         true
     }
@@ -144,8 +144,8 @@ impl JsonSchema for Document {
     }
 }
 
-pub(super) async fn show(_: Allowed) -> Json<Document> {
-    Json(Document(document()))
+pub(super) async fn show(_: AuthorizedCaller) -> Json<OpenApiDocument> {
+    Json(OpenApiDocument(document()))
 }
 
 /// Made once; it depends on the program alone.

@@ -2,22 +2,22 @@
 //!
 //! Invariant: the text of a token is in the answer to who made it and nowhere else, and gives nothing that they have not.
 
-use super::{Allowed, App, Body, Created, Problem, refuse};
+use super::{App, AuthorizedCaller, CreatedJson, JsonBody, Problem, refuse};
 use crate::api::{
     BreakGlassMade, BreakGlassRequest, ReasonRequest, TokenList, TokenMade, TokenRequest, TokenState, TokenStatus,
     TokensRevoked,
 };
 use crate::limits;
-use crate::model::{ApiToken, Grant, Right, Role, Span, TokenId};
+use crate::model::{ApiToken, Right, Role, RoleGrant, Span, TokenId};
 use crate::server::auth::{LOCAL, made};
-use crate::server::{Caller, Way};
+use crate::server::{AuthMethod, Caller};
 use crate::store::NewToken;
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 
 /// The caller's own claim; only the machine's token is certain.
-pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<TokenList>, Problem> {
+pub(super) async fn list(_: AuthorizedCaller, State(app): State<App>) -> Result<Json<TokenList>, Problem> {
     let now = app.parts.clock.now();
     let roster = app.roster.now();
     let tokens = app.parts.store.tokens(now).await.map_err(refuse::store)?;
@@ -34,12 +34,12 @@ pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Toke
 }
 
 pub(super) async fn make(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(wanted): Body<TokenRequest>,
-) -> Result<Created<TokenMade>, Problem> {
+    JsonBody(wanted): JsonBody<TokenRequest>,
+) -> Result<CreatedJson<TokenMade>, Problem> {
     let now = app.parts.clock.now();
-    if let Way::BreakGlass(id, _) = &caller.way {
+    if let AuthMethod::BreakGlass(id, _) = &caller.way {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
             format!("{id} is break-glass access, and a token created with it would outlive it"),
@@ -49,7 +49,7 @@ pub(super) async fn make(
     let lasts = life(&wanted.expires, limits::TOKEN_LIFE_MAX)?;
     let person = check_name(&app, &caller, &wanted)?;
     check_places(&app, &wanted)?;
-    let grant = Grant { role: wanted.role, clusters: wanted.clusters };
+    let grant = RoleGrant { role: wanted.role, clusters: wanted.clusters };
     if !caller.covers(&grant) {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
@@ -73,21 +73,21 @@ pub(super) async fn make(
         root: person.is_none().then(|| caller.root().to_owned()),
         person: person.clone(),
         made_with: match caller.way {
-            Way::Made(id) => Some(id),
+            AuthMethod::Made(id) => Some(id),
             _ => None,
         },
         by: caller.name,
         expires_at: now + lasts.0,
     };
     let token = app.parts.store.token_make(new, now).await.map_err(refuse::store)?;
-    Ok(Created(TokenMade { token: text, made: token, person }))
+    Ok(CreatedJson(TokenMade { token: text, made: token, person }))
 }
 
 pub(super) async fn revoke(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<ReasonRequest>,
+    JsonBody(body): JsonBody<ReasonRequest>,
 ) -> Result<Json<TokensRevoked>, Problem> {
     let id: TokenId = refuse::id(&id)?;
     let why = refuse::bounded(&body.why)?;
@@ -109,17 +109,17 @@ pub(super) async fn revoke(
 /// The very token, or one that bears their name.
 fn is_theirs(app: &App, caller: &Caller, token: &ApiToken) -> bool {
     match caller.way {
-        Way::Made(id) | Way::BreakGlass(id, _) if id == token.id => true,
+        AuthMethod::Made(id) | AuthMethod::BreakGlass(id, _) if id == token.id => true,
         _ => token.break_glass.is_none() && app.roster.now().same(&token.name, &caller.name),
     }
 }
 
 pub(super) async fn break_glass(
-    Allowed(caller): Allowed,
+    AuthorizedCaller(caller): AuthorizedCaller,
     State(app): State<App>,
-    Body(glass): Body<BreakGlassRequest>,
-) -> Result<Created<BreakGlassMade>, Problem> {
-    if caller.way != Way::Local {
+    JsonBody(glass): JsonBody<BreakGlassRequest>,
+) -> Result<CreatedJson<BreakGlassMade>, Problem> {
+    if caller.way != AuthMethod::Local {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
             "break-glass access is activated on the engine's own machine, with its own token",
@@ -134,7 +134,7 @@ pub(super) async fn break_glass(
     let by = format!("{said} on {}", app.parts.config.install);
     let new = NewToken {
         name: format!("break-glass ({said})"),
-        grant: Grant::everywhere(Role::Admin),
+        grant: RoleGrant::everywhere(Role::Admin),
         sources: Vec::new(),
         hash,
         by,
@@ -147,7 +147,7 @@ pub(super) async fn break_glass(
     let made = app.parts.store.break_glass(new, why, channels.clone(), now).await.map_err(refuse::store)?;
     app.parts.nudge.nudge();
     tracing::warn!(token = %made.id, by = %made.made_by, until = %made.expires_at, "break-glass access activated");
-    Ok(Created(BreakGlassMade { token: text, made, told: channels }))
+    Ok(CreatedJson(BreakGlassMade { token: text, made, told: channels }))
 }
 
 /// Tokens of broken glasses that are good now.
@@ -183,7 +183,7 @@ fn check_name(app: &App, caller: &Caller, wanted: &TokenRequest) -> Result<Optio
     }
     let Some(person) = roster.of_token(name) else { return Ok(None) };
     // No other caller acts in a user's name; a holder of this machine's own token can write any name anyway.
-    if caller.way != Way::Local && caller.name != person.name {
+    if caller.way != AuthMethod::Local && caller.name != person.name {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
             format!("`{name}` belongs to {}, and the holder of a token acts in its owner's name", person.name),
@@ -193,7 +193,7 @@ fn check_name(app: &App, caller: &Caller, wanted: &TokenRequest) -> Result<Optio
     if wanted.role == Role::Source {
         return Err(refuse::conflict(format!("`{name}` is a person's, {}", person.name), "name it as the source"));
     }
-    let given = Grant { role: wanted.role, clusters: wanted.clusters.clone().or_else(|| person.clusters.clone()) };
+    let given = RoleGrant { role: wanted.role, clusters: wanted.clusters.clone().or_else(|| person.clusters.clone()) };
     if !given.within(&person.grant()) {
         return Err(refuse::conflict(
             format!("`{name}` belongs to {}, with role {}: a token cannot have more rights", person.name, person.role),
@@ -243,7 +243,7 @@ fn check_places(app: &App, wanted: &TokenRequest) -> Result<(), Problem> {
     clusters.iter().try_for_each(|cluster| known("cluster", cluster, config.cluster_names()))
 }
 
-fn places(grant: &Grant) -> String {
+fn places(grant: &RoleGrant) -> String {
     match &grant.clusters {
         None => " in every cluster".to_owned(),
         Some(clusters) => format!(" in {}", clusters.join(", ")),

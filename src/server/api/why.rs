@@ -4,12 +4,13 @@
 
 mod moves;
 
-use super::{Allowed, App, Asked, Problem, read, refuse};
+use super::{App, AuthorizedCaller, Problem, QueryParams, read, refuse};
 use crate::api::{ExplainedOutcome as What, Explanation, ExplanationBlock as Block, ExplanationLine as Line, WhyQuery};
 use crate::model::{
-    About, Effect, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, ReasonCode, RunId, Subject,
+    EffectClass, Entry, EntryKind, EntryLinks, EntryNo, Event, EventOutcome, IncidentId, Mode, Reason, ReasonCode,
+    RunId, Subject,
 };
-use crate::policy::{Chosen, RuleSet};
+use crate::policy::{RuleDecision, RuleSet};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::State;
@@ -20,9 +21,9 @@ const EVENTS: usize = 5;
 const NEAR_MISSES: usize = 12;
 
 pub(super) async fn why(
-    _: Allowed,
+    _: AuthorizedCaller,
     State(app): State<App>,
-    Asked(question): Asked<WhyQuery>,
+    QueryParams(question): QueryParams<WhyQuery>,
 ) -> Result<Json<Explanation>, Problem> {
     let subject = question.subject.trim().to_owned();
     if subject.is_empty() {
@@ -30,7 +31,7 @@ pub(super) async fn why(
     }
     let rules = (app.current)().rules.clone();
     let mut blocks = match parse(&subject) {
-        Named::Run(id) => {
+        WhySubject::Run(id) => {
             let run = read::find_run(&app, id).await?;
             let entries = read::oldest_first(&app, about(None, Some(id))).await?;
             let mut blocks = Vec::new();
@@ -42,7 +43,7 @@ pub(super) async fn why(
             moves::because(&app, &mut blocks, &entries).await?;
             blocks
         }
-        Named::Incident(id) => {
+        WhySubject::Incident(id) => {
             read::find_incident(&app, id).await?;
             let entries = read::oldest_first(&app, about(Some(id), None)).await?;
             let mut blocks = heard(&app, &heard_since(&app, id).await?, |heard| heard.incident == Some(id));
@@ -50,9 +51,9 @@ pub(super) async fn why(
             moves::because(&app, &mut blocks, &entries).await?;
             blocks
         }
-        Named::Words(words) if rules.rule(&words).is_some() => scope(&app, &format!("rule:{words}")).await?,
-        Named::Words(words) if is_scope(&words) => scope(&app, &words).await?,
-        Named::Words(words) => search(&app, &words).await?,
+        WhySubject::Words(words) if rules.rule(&words).is_some() => scope(&app, &format!("rule:{words}")).await?,
+        WhySubject::Words(words) if is_scope(&words) => scope(&app, &words).await?,
+        WhySubject::Words(words) => search(&app, &words).await?,
     };
     // Of one moment an event stands below its consequences: the sort is stable, and the blocks come in that order.
     blocks.reverse();
@@ -66,20 +67,20 @@ pub(super) async fn why(
     Ok(Json(Explanation { subject, blocks }))
 }
 
-enum Named {
+enum WhySubject {
     Run(RunId),
     Incident(IncidentId),
     Words(String),
 }
 
-fn parse(subject: &str) -> Named {
+fn parse(subject: &str) -> WhySubject {
     let lower = subject.to_ascii_lowercase();
     if let Ok(id) = lower.parse() {
-        return Named::Run(id);
+        return WhySubject::Run(id);
     }
     match lower.parse() {
-        Ok(id) => Named::Incident(id),
-        Err(_) => Named::Words(subject.to_owned()),
+        Ok(id) => WhySubject::Incident(id),
+        Err(_) => WhySubject::Words(subject.to_owned()),
     }
 }
 
@@ -194,7 +195,7 @@ async fn search(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
     Ok(blocks)
 }
 
-fn speaks_of(event: &Event, heard: &HeardEvent, words: &str) -> bool {
+fn speaks_of(event: &Event, heard: &EventOutcome, words: &str) -> bool {
     event.fingerprint == words
         || event.name() == words
         || heard.episode.to_string() == words
@@ -211,7 +212,7 @@ fn started(entry: &Entry, words: &str, blocks: &[Block]) -> Option<RunId> {
     if ours || named { entry.about.run } else { None }
 }
 
-fn heard(app: &App, entries: &[Entry], wanted: impl Fn(&HeardEvent) -> bool) -> Vec<Block> {
+fn heard(app: &App, entries: &[Entry], wanted: impl Fn(&EventOutcome) -> bool) -> Vec<Block> {
     let rules = (app.current)().rules.clone();
     let mut blocks = Vec::new();
     for entry in entries {
@@ -223,7 +224,7 @@ fn heard(app: &App, entries: &[Entry], wanted: impl Fn(&HeardEvent) -> bool) -> 
     blocks
 }
 
-fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind): (&RuleSet, &str)) -> Block {
+fn explain_event(entry: &Entry, source: &str, heard: &EventOutcome, (rules, kind): (&RuleSet, &str)) -> Block {
     let event = &heard.event;
     let mut lines: Vec<Line> = Vec::new();
     for run in &heard.runs {
@@ -233,7 +234,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
     // A resolve starts nothing by its nature; the rules' reasons for it would only be noise.
     if heard.change == "opened" || heard.change == "reopened" {
         let now = |text: String| Line { no: None, what: What::Now, text, code: None };
-        for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
+        for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == RuleDecision::Tell) {
             let channels = told.rule.tell.join(", ");
             let text = format!(
                 "rule `{}`, in its current version matches: it notifies {channels} and runs no runbook",
@@ -266,7 +267,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
 fn runs(entries: &[Entry]) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for entry in entries {
-        let About { incident, run: Some(run) } = entry.about else { continue };
+        let EntryLinks { incident, run: Some(run) } = entry.about else { continue };
         let Some(line) = explain_run(entry) else { continue };
         match blocks.iter_mut().find(|block| block.run == Some(run)) {
             Some(block) => block.lines.push(line),
@@ -296,7 +297,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
             line(What::Did, format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
         }
         EntryKind::RunPlanned { plan } => {
-            let acts = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
+            let acts = plan.calls.iter().filter(|call| call.effect != EffectClass::Read).count();
             let list = crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default();
             line(What::Did, if acts == 0 { "planned: no changes".to_owned() } else { list })
         }
@@ -315,7 +316,7 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::ApprovalExpired { approval } => {
             line(What::DidNot, format!("{approval} expired without an answer: it counts as denied"))
         }
-        EntryKind::StepBegun { effect: Effect::Read, .. } => None,
+        EntryKind::StepBegun { effect: EffectClass::Read, .. } => None,
         EntryKind::StepBegun { step, call, .. } => {
             line(What::Did, format!("step {}: {call}; all guards allowed it", step + 1))
         }
@@ -369,7 +370,7 @@ fn refusal(no: EntryNo, reason: &Reason) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Call, Time};
+    use crate::model::{ActionCall, Actor, Time};
     use serde_json::Value;
 
     #[test]
@@ -378,9 +379,9 @@ mod tests {
             no: EntryNo(7),
             at: Time::UNIX_EPOCH,
             actor: Actor::engine(),
-            about: About { incident: None, run: Some(RunId(3)) },
+            about: EntryLinks { incident: None, run: Some(RunId(3)) },
             kind: EntryKind::StepDenied {
-                call: Call::new("k8s::cordon", [("node", Value::from("gpu-3"))]),
+                call: ActionCall::new("k8s::cordon", [("node", Value::from("gpu-3"))]),
                 reason: Reason::new(ReasonCode::BlastRadius, "2 of 4 nodes are out, 1 is allowed"),
             },
         };
@@ -401,7 +402,7 @@ mod tests {
             no: EntryNo(9),
             at: Time::UNIX_EPOCH,
             actor: Actor::engine(),
-            about: About { incident: None, run: Some(RunId(3)) },
+            about: EntryLinks { incident: None, run: Some(RunId(3)) },
             kind: EntryKind::BreakerTripped { breaker },
         };
         let (scope, line) = explain_scope(&entry).unwrap();
@@ -413,8 +414,8 @@ mod tests {
 
     #[test]
     fn an_identifier_is_told_from_a_name() {
-        assert!(matches!(parse("R17"), Named::Run(RunId(17))));
-        assert!(matches!(parse("i3"), Named::Incident(IncidentId(3))));
-        assert!(matches!(parse("gpu-3"), Named::Words(_)));
+        assert!(matches!(parse("R17"), WhySubject::Run(RunId(17))));
+        assert!(matches!(parse("i3"), WhySubject::Incident(IncidentId(3))));
+        assert!(matches!(parse("gpu-3"), WhySubject::Words(_)));
     }
 }

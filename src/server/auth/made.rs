@@ -2,7 +2,7 @@
 //!
 //! Invariant: a text that does not look like one never reaches the store, and the store is read in every request.
 
-use super::{App, Caller, Problem, Way};
+use super::{App, AuthMethod, Caller, Problem};
 use crate::limits;
 use crate::model::{ApiToken, Time, TokenId};
 use crate::planted::planted;
@@ -40,9 +40,9 @@ pub(in crate::server) fn looks_like_one(text: &str) -> bool {
 
 /// When the use of each token was last written down.
 #[derive(Default)]
-pub struct Used(Mutex<HashMap<TokenId, Time>>);
+pub struct TokenUses(Mutex<HashMap<TokenId, Time>>);
 
-impl Used {
+impl TokenUses {
     /// Whether it is time to write it down again.
     fn is_news(&self, token: &ApiToken, now: Time) -> bool {
         let fresh = |at: Time| at <= now && now < at + limits::TOKEN_USED_EVERY;
@@ -105,8 +105,8 @@ pub(in crate::server) async fn by_hash(app: &App, hash: &str) -> Result<Option<C
 fn who(app: &App, token: ApiToken) -> Result<Caller, Problem> {
     let glass = token.break_glass.map(|glass| glass.incident);
     let way = match glass {
-        Some(incident) => Way::BreakGlass(token.id, incident),
-        None => Way::Made(token.id),
+        Some(incident) => AuthMethod::BreakGlass(token.id, incident),
+        None => AuthMethod::Made(token.id),
     };
     let caller = match glass {
         // It has no owner, whatever the users' names are.

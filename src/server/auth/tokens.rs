@@ -3,9 +3,9 @@
 //!
 //! Invariant: the text of a token is nowhere after it was read; an error names the token, never its text.
 
-use crate::config::{Role, Server};
+use crate::config::{ListenerConfig, Role};
 use crate::limits;
-use crate::model::Grant;
+use crate::model::RoleGrant;
 use ring::rand::SecureRandom;
 use sha2::{Digest, Sha256};
 use std::io::Write as _;
@@ -27,25 +27,25 @@ pub struct GivenToken {
 
 /// Every token that opens a door, hashed. Two with one name are both valid: that is how one is rotated.
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<Known>);
+pub struct ConfiguredTokens(Vec<HashedToken>);
 
 #[derive(Clone)]
-pub(in crate::server) struct Known {
+pub(in crate::server) struct HashedToken {
     pub name: String,
-    pub grant: Grant,
+    pub grant: RoleGrant,
     pub sources: Vec<String>,
     hash: [u8; 32],
 }
 
-impl Tokens {
+impl ConfiguredTokens {
     /// The tokens by the hash of their text.
     ///
     /// # Errors
     ///
     /// Fails when a token is too short, opens nothing, or has the text of another one; the message names the token,
     /// never its text.
-    pub fn new(given: Vec<GivenToken>) -> Result<Tokens, String> {
-        let mut known: Vec<Known> = Vec::with_capacity(given.len());
+    pub fn new(given: Vec<GivenToken>) -> Result<ConfiguredTokens, String> {
+        let mut known: Vec<HashedToken> = Vec::with_capacity(given.len());
         for token in given {
             let name = token.name;
             if token.text.len() < limits::TOKEN_BYTES_MIN {
@@ -65,10 +65,10 @@ impl Tokens {
                     "token `{name}` has the same text as another one, so they cannot be distinguished"
                 ));
             }
-            let grant = Grant { role: token.role, clusters: token.clusters };
-            known.push(Known { name, grant, sources: token.sources, hash });
+            let grant = RoleGrant { role: token.role, clusters: token.clusters };
+            known.push(HashedToken { name, grant, sources: token.sources, hash });
         }
-        Ok(Tokens(known))
+        Ok(ConfiguredTokens(known))
     }
 
     /// Reads the secrets of the configuration and adds the local token of `data_dir`.
@@ -76,7 +76,7 @@ impl Tokens {
     /// # Errors
     ///
     /// Fails when a secret or the local token cannot be read, and as [`Tokens::new`] does.
-    pub fn load(server: &Server, data_dir: &Path) -> Result<Tokens, String> {
+    pub fn load(server: &ListenerConfig, data_dir: &Path) -> Result<ConfiguredTokens, String> {
         let mut given = vec![GivenToken {
             name: LOCAL.to_owned(),
             role: Role::Admin,
@@ -94,23 +94,24 @@ impl Tokens {
                 text: text.trim().to_owned(),
             });
         }
-        Tokens::new(given)
+        ConfiguredTokens::new(given)
     }
 
     /// Whether the same texts open.
-    pub(in crate::server) fn same_secrets(&self, other: &Tokens) -> bool {
-        let hashes =
-            |tokens: &Tokens| tokens.0.iter().map(|known| known.hash).collect::<std::collections::BTreeSet<_>>();
+    pub(in crate::server) fn same_secrets(&self, other: &ConfiguredTokens) -> bool {
+        let hashes = |tokens: &ConfiguredTokens| {
+            tokens.0.iter().map(|known| known.hash).collect::<std::collections::BTreeSet<_>>()
+        };
         hashes(self) == hashes(other)
     }
 
     /// Each token's name and rights.
-    pub(in crate::server) fn all(&self) -> impl Iterator<Item = &Known> {
+    pub(in crate::server) fn all(&self) -> impl Iterator<Item = &HashedToken> {
         self.0.iter()
     }
 
     /// The token with this hash.
-    pub(in crate::server) fn by_hash(&self, hash: &[u8; 32]) -> Option<&Known> {
+    pub(in crate::server) fn by_hash(&self, hash: &[u8; 32]) -> Option<&HashedToken> {
         // Every token is compared, so that the time does not reveal which one came close.
         let mut found = None;
         for known in &self.0 {
@@ -173,12 +174,12 @@ mod tests {
     #[test]
     fn a_token_that_is_weak_or_opens_nothing_or_is_ambiguous_is_refused_at_start() {
         let good = "0123456789abcdef0123456789abcdef";
-        assert!(Tokens::new(vec![token("a", Role::Viewer, &[], "")]).is_err());
-        assert!(Tokens::new(vec![token("a", Role::Viewer, &[], "short")]).is_err());
-        assert!(Tokens::new(vec![token("a", Role::Source, &[], good)]).is_err());
+        assert!(ConfiguredTokens::new(vec![token("a", Role::Viewer, &[], "")]).is_err());
+        assert!(ConfiguredTokens::new(vec![token("a", Role::Viewer, &[], "short")]).is_err());
+        assert!(ConfiguredTokens::new(vec![token("a", Role::Source, &[], good)]).is_err());
         let twice = vec![token("a", Role::Viewer, &[], good), token("b", Role::Admin, &[], good)];
-        assert!(Tokens::new(twice).is_err());
-        let tokens = Tokens::new(vec![token("a", Role::Viewer, &[], good)]).unwrap();
+        assert!(ConfiguredTokens::new(twice).is_err());
+        let tokens = ConfiguredTokens::new(vec![token("a", Role::Viewer, &[], good)]).unwrap();
         assert_eq!(tokens.by_hash(&digest(good)).map(|known| known.name.as_str()), Some("a"));
         assert!(tokens.by_hash(&digest("0123456789abcdef0123456789abcdeg")).is_none());
     }

@@ -4,11 +4,11 @@
 //! Invariant: every change that is taken in is an entry in the ledger, and a file that cannot be used changes nothing and is
 //! one too.
 
-use super::Roster;
-use crate::config::{Config, Secret};
+use super::PrincipalSet;
+use crate::config::{Config, SecretSource};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind};
-use crate::server::{App, Tokens};
+use crate::model::{Actor, EntryKind, EntryLinks};
+use crate::server::{App, ConfiguredTokens};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,16 +16,16 @@ use tokio::sync::watch;
 
 /// The fields of a file that show a change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
+struct FileMark {
     modified: Option<SystemTime>,
     bytes: u64,
     inode: u64,
 }
 
-fn mark(path: &Path) -> Option<Mark> {
+fn mark(path: &Path) -> Option<FileMark> {
     use std::os::unix::fs::MetadataExt;
     let about = std::fs::metadata(path).ok()?;
-    Some(Mark { modified: about.modified().ok(), bytes: about.len(), inode: about.ino() })
+    Some(FileMark { modified: about.modified().ok(), bytes: about.len(), inode: about.ino() })
 }
 
 /// Every file with principals and rights: the configuration, and the secrets that it names and that can be read anew.
@@ -33,21 +33,21 @@ fn mark(path: &Path) -> Option<Mark> {
 fn files(path: &Path, running: &Config, read: &Config) -> Vec<PathBuf> {
     let tokens = read.server.tokens.iter().map(|token| &token.secret);
     let secrets = tokens.chain(door_secrets(running)).filter_map(|secret| match secret {
-        Secret::File(path) => Some(path.clone()),
-        Secret::Env(_) => None,
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Env(_) => None,
     });
     std::iter::once(path.to_owned()).chain(secrets).collect()
 }
 
 /// The secrets of doors that can be exchanged under way.
-fn door_secrets(config: &Config) -> impl Iterator<Item = &Secret> {
+fn door_secrets(config: &Config) -> impl Iterator<Item = &SecretSource> {
     let slack = config.slack.iter().filter_map(|slack| slack.signing_secret.as_ref());
     let pagerduty = config.pagerduty.iter().flat_map(|webhook| &webhook.signing_secrets);
     let oidc = config.server.oidc.iter().filter_map(|oidc| oidc.client_secret.as_ref());
     slack.chain(pagerduty).chain(oidc)
 }
 
-fn marks(files: &[PathBuf]) -> Vec<Option<Mark>> {
+fn marks(files: &[PathBuf]) -> Vec<Option<FileMark>> {
     files.iter().map(|file| mark(file)).collect()
 }
 
@@ -86,28 +86,29 @@ pub async fn watch(app: App, path: PathBuf, mut shutdown: watch::Receiver<bool>)
 }
 
 /// The content that was read of the files.
-struct Read {
+struct ReloadedFiles {
     config: Config,
-    tokens: Tokens,
-    doors: Doors,
+    tokens: ConfiguredTokens,
+    doors: EndpointSecrets,
 }
 
 /// The secrets of endpoints besides tokens, as they are now. A secret that cannot be read leaves its endpoint as it
 /// was: a change of rights must not wait for it.
-struct Doors {
+struct EndpointSecrets {
     slack: Option<String>,
     pagerduty: Option<Vec<String>>,
     oidc: Option<Option<String>>,
     unread: Vec<String>,
 }
 
-impl Doors {
-    fn read(config: &Config) -> Doors {
+impl EndpointSecrets {
+    fn read(config: &Config) -> EndpointSecrets {
         let mut unread = Vec::new();
         let slack = config.slack.as_ref().and_then(|slack| slack.signing_secret.as_ref());
-        let pagerduty = config.pagerduty.as_ref().map(|webhook| webhook.signing_secrets.iter().map(Secret::read));
-        let oidc = config.server.oidc.as_ref().map(|oidc| oidc.client_secret.as_ref().map(Secret::read).transpose());
-        Doors {
+        let pagerduty = config.pagerduty.as_ref().map(|webhook| webhook.signing_secrets.iter().map(SecretSource::read));
+        let oidc =
+            config.server.oidc.as_ref().map(|oidc| oidc.client_secret.as_ref().map(SecretSource::read).transpose());
+        EndpointSecrets {
             slack: slack.and_then(|secret| or_say(secret.read(), &mut unread)),
             pagerduty: pagerduty.and_then(|secrets| or_say(secrets.collect(), &mut unread)),
             oidc: oidc.and_then(|secret| or_say(secret, &mut unread)),
@@ -139,14 +140,14 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
     let (file, running) = (path.to_owned(), app.parts.config.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let config = Config::load(&file).map_err(|error| error.to_string())?;
-        let tokens = Tokens::load(&config.server, &config.data_dir)?;
-        Ok(Read { config, tokens, doors: Doors::read(&running) })
+        let tokens = ConfiguredTokens::load(&config.server, &config.data_dir)?;
+        Ok(ReloadedFiles { config, tokens, doors: EndpointSecrets::read(&running) })
     });
-    let read: Result<Read, String> = match reading.await {
+    let read: Result<ReloadedFiles, String> = match reading.await {
         Ok(read) => read,
         Err(bug) => Err(format!("a bug ended the reading: {bug}")),
     };
-    let Read { config, tokens, doors } = match read {
+    let ReloadedFiles { config, tokens, doors } = match read {
         Ok(read) => read,
         Err(why) => {
             tracing::error!(%why, "access configuration not reloaded; the previous version stays active; fix the file");
@@ -157,7 +158,7 @@ async fn take_in(app: &App, path: &Path) -> Option<Config> {
     if needs_a_restart(&app.parts.config, &config) {
         tracing::warn!("configuration changed; users, groups and tokens are reloaded now; the rest at the next start");
     }
-    let next = Roster::new(config.people.clone(), tokens).with_groups(&config.server);
+    let next = PrincipalSet::new(config.people.clone(), tokens).with_groups(&config.server);
     let mut changes = app.roster.now().changes(&next);
     // In force first: a role that was taken away must not wait for a disk.
     app.roster.replace(next);
@@ -201,7 +202,8 @@ async fn refused(app: &App, path: &Path, why: &str) {
 }
 
 async fn note(app: &App, kind: EntryKind) {
-    if let Err(error) = app.parts.store.note(Actor::engine(), About::default(), kind, app.parts.clock.now()).await {
+    if let Err(error) = app.parts.store.note(Actor::engine(), EntryLinks::default(), kind, app.parts.clock.now()).await
+    {
         tracing::error!(%error, "cannot write to the ledger");
     }
 }

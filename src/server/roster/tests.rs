@@ -10,13 +10,13 @@ fn token(name: &str, role: Role) -> GivenToken {
     GivenToken { name: name.to_owned(), role, sources: Vec::new(), clusters: None, text }
 }
 
-fn person(name: &str, role: Role, tokens: &[&str]) -> Person {
+fn person(name: &str, role: Role, tokens: &[&str]) -> PersonConfig {
     let tokens = tokens.iter().map(|name| (*name).to_owned()).collect();
-    Person { tokens, ..Person::new(name, role) }
+    PersonConfig { tokens, ..PersonConfig::new(name, role) }
 }
 
-fn roster(people: Vec<Person>, tokens: Vec<GivenToken>) -> Roster {
-    Roster::new(people, Tokens::new(tokens).unwrap())
+fn roster(people: Vec<PersonConfig>, tokens: Vec<GivenToken>) -> PrincipalSet {
+    PrincipalSet::new(people, ConfiguredTokens::new(tokens).unwrap())
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_token_is_the_persons_who_is_named_with_it_and_gives_no_more_than_they_have(
 
 #[test]
 fn an_address_counts_only_where_the_provider_has_verified_it() {
-    let people = vec![Person { oidc: Some("Ada@example.com".into()), ..Person::new("ada", Role::Viewer) }];
+    let people = vec![PersonConfig { oidc: Some("Ada@example.com".into()), ..PersonConfig::new("ada", Role::Viewer) }];
     let roster = roster(people, Vec::new());
     assert!(roster.by_mail("ada@EXAMPLE.com").is_some());
     assert!(roster.by_subject("Ada@example.com").is_none(), "a subject that looks like a mail");
@@ -65,22 +65,22 @@ fn of_several_groups_the_widest_role_holds_in_their_clusters_and_a_blocked_one_b
 #[test]
 fn two_tokens_of_one_person_are_not_two_persons() {
     let tokens = || vec![token("laptop", Role::Operator), token("phone", Role::Operator)];
-    let check = |people: Vec<Person>, expect: &[&str]| {
+    let check = |people: Vec<PersonConfig>, expect: &[&str]| {
         let names = roster(people, tokens()).holders(Right::Operate);
         assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expect);
     };
     check(Vec::new(), &["laptop", "phone"]);
     let ada = || person("ada", Role::Operator, &["laptop", "phone"]);
     check(vec![ada()], &["ada"]);
-    let bob = Person { slack: Some("U0BOB".into()), ..Person::new("bob", Role::Operator) };
+    let bob = PersonConfig { slack: Some("U0BOB".into()), ..PersonConfig::new("bob", Role::Operator) };
     check(vec![ada(), bob.clone()], &["ada", "bob"]);
-    check(vec![ada(), Person { role: Role::Viewer, ..bob }], &["ada"]);
+    check(vec![ada(), PersonConfig { role: Role::Viewer, ..bob }], &["ada"]);
 }
 
 #[test]
 fn a_change_is_told_in_words_and_without_a_secret() {
     let before = roster(vec![person("ada", Role::Approver, &[]), person("bob", Role::Viewer, &[])], vec![]);
-    let scoped = Person { clusters: Some(vec!["eu-1".into()]), ..person("ada", Role::Viewer, &["laptop"]) };
+    let scoped = PersonConfig { clusters: Some(vec!["eu-1".into()]), ..person("ada", Role::Viewer, &["laptop"]) };
     let after = roster(vec![scoped], vec![token("laptop", Role::Viewer)]);
     assert_eq!(
         before.changes(&after),

@@ -3,14 +3,14 @@
 //! Invariant: the purpose of a form stays here; Slack carries a random id, which counts once, for one user, for a
 //! while.
 
-use super::said::Answers;
-use super::{Caller, Chat, Problem};
+use super::said::FormAnswers;
+use super::{Caller, Problem, SlackService};
 use crate::api::ListQuery;
 use crate::limits;
-use crate::model::{Param, ParamType, Time};
-use crate::notifiers::slack::{Field, Modal};
+use crate::model::{ParamType, RunbookParam, Time};
+use crate::notifiers::slack::{FormField, ModalView};
 use crate::script::Runbook;
-use crate::server::api::{self, Inside, segment};
+use crate::server::api::{self, InternalApi, segment};
 use crate::server::secret;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The purpose of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Purpose {
+pub(super) enum FormPurpose {
     Deny {
         approval: String,
         shown: String,
@@ -43,22 +43,22 @@ pub(super) enum Purpose {
     },
 }
 
-impl Purpose {
+impl FormPurpose {
     /// The API route that sends it, whose right is checked first, so that no user fills in a form for nothing.
     fn route(&self) -> &'static str {
         match self {
-            Purpose::Deny { .. } => "approvals/{id}",
-            Purpose::Silence { .. } => "incidents/{id}/silence",
-            Purpose::Freeze { .. } | Purpose::FreezeAround { .. } => "freezes",
-            Purpose::Pick | Purpose::Run { .. } => "runs",
+            FormPurpose::Deny { .. } => "approvals/{id}",
+            FormPurpose::Silence { .. } => "incidents/{id}/silence",
+            FormPurpose::Freeze { .. } | FormPurpose::FreezeAround { .. } => "freezes",
+            FormPurpose::Pick | FormPurpose::Run { .. } => "runs",
         }
     }
 
     /// The same with its subject in its place.
     fn path(&self) -> String {
         let id = match self {
-            Purpose::Deny { approval, .. } => approval,
-            Purpose::Silence { incident } => incident,
+            FormPurpose::Deny { approval, .. } => approval,
+            FormPurpose::Silence { incident } => incident,
             _ => "",
         };
         format!("/api/v1/{}", self.route().replace("{id}", &segment(id)))
@@ -67,10 +67,10 @@ impl Purpose {
 
 /// A form that a user has open.
 #[derive(Debug, Clone)]
-pub(super) struct Form {
+pub(super) struct OpenForm {
     pub(super) id: String,
     pub(super) user: String,
-    pub(super) purpose: Purpose,
+    pub(super) purpose: FormPurpose,
     /// Where the answer goes; empty: to the user's page.
     pub(super) reply_to: String,
     pub(super) until: Time,
@@ -78,10 +78,10 @@ pub(super) struct Form {
 
 /// The open forms, oldest first.
 #[derive(Default)]
-pub(super) struct Forms(Mutex<VecDeque<Form>>);
+pub(super) struct OpenForms(Mutex<VecDeque<OpenForm>>);
 
-impl Forms {
-    pub(super) fn open(&self, form: Form, now: Time) {
+impl OpenForms {
+    pub(super) fn open(&self, form: OpenForm, now: Time) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|form| form.until > now);
         if open.len() >= limits::SLACK_FORMS {
@@ -91,7 +91,7 @@ impl Forms {
     }
 
     /// Takes it out, for the one who may send it: from two who send it at once, one gets it.
-    pub(super) fn take(&self, id: &str, user: &str, now: Time) -> Option<Form> {
+    pub(super) fn take(&self, id: &str, user: &str, now: Time) -> Option<OpenForm> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|form| form.until > now);
         let at = open.iter().position(|form| form.id == id && form.user == user)?;
@@ -99,7 +99,7 @@ impl Forms {
     }
 }
 
-impl Chat {
+impl SlackService {
     /// Opens a form in the name of this user. False where the engine has no token to do so with.
     pub(super) async fn ask(
         &self,
@@ -107,7 +107,7 @@ impl Chat {
         user: &str,
         trigger: &str,
         reply_to: &str,
-        purpose: Purpose,
+        purpose: FormPurpose,
     ) -> Result<bool, Problem> {
         let Some(web) = &self.door.web else { return Ok(false) };
         if trigger.is_empty() {
@@ -133,34 +133,37 @@ impl Chat {
         caller: &Caller,
         user: &str,
         reply_to: &str,
-        purpose: Purpose,
-    ) -> Result<(Form, Modal), Problem> {
+        purpose: FormPurpose,
+    ) -> Result<(OpenForm, ModalView), Problem> {
         let id = secret::text::<16>();
         let modal = self.modal(caller, &purpose, &id).await?;
         let until = self.app.parts.clock.now() + limits::SLACK_FORM_LIFE;
         let (user, reply_to) = (user.to_owned(), reply_to.to_owned());
-        Ok((Form { id, user, purpose, reply_to, until }, modal))
+        Ok((OpenForm { id, user, purpose, reply_to, until }, modal))
     }
 
-    async fn modal(&self, caller: &Caller, purpose: &Purpose, id: &str) -> Result<Modal, Problem> {
+    async fn modal(&self, caller: &Caller, purpose: &FormPurpose, id: &str) -> Result<ModalView, Problem> {
         Ok(match purpose {
-            Purpose::Deny { approval, .. } => {
+            FormPurpose::Deny { approval, .. } => {
                 let question = self.api(caller).approval(approval).await?.approval.question;
-                let mut modal = Modal::form("Say no", "Say no", id).says(&format!("{approval}: {question}"));
+                let mut modal = ModalView::form("Say no", "Say no", id).says(&format!("{approval}: {question}"));
                 modal.asks(
-                    Field::new(WHY, "Why not?").long().optional(true).hint("Recorded in the ledger and the thread."),
+                    FormField::new(WHY, "Why not?")
+                        .long()
+                        .optional(true)
+                        .hint("Recorded in the ledger and the thread."),
                 );
                 modal
             }
-            Purpose::Silence { incident } => self.silence(caller, incident, id).await?,
-            Purpose::Freeze { scope } => {
-                let mut modal = Modal::form("Freeze", "Freeze", id)
+            FormPurpose::Silence { incident } => self.silence(caller, incident, id).await?,
+            FormPurpose::Freeze { scope } => {
+                let mut modal = ModalView::form("Freeze", "Freeze", id)
                     .says(&format!("Stops all actions of `{scope}` within two seconds; running steps finish first."));
-                modal.asks(Field::new(WHY, "Why?").long());
+                modal.asks(FormField::new(WHY, "Why?").long());
                 modal
             }
-            Purpose::FreezeAround { incident } => self.freeze_around(caller, incident, id).await?,
-            Purpose::Pick => {
+            FormPurpose::FreezeAround { incident } => self.freeze_around(caller, incident, id).await?,
+            FormPurpose::Pick => {
                 let loaded = (self.app.current)();
                 let mut names: Vec<(String, String)> = loaded
                     .runbooks
@@ -176,16 +179,16 @@ impl Chat {
                         "an author adds one to `runbooks_dir`",
                     ));
                 }
-                let mut modal = Modal::form("Run a runbook", "Next", id);
-                modal.asks(Field::new(RUNBOOK, "Which one?").of(names));
+                let mut modal = ModalView::form("Run a runbook", "Next", id);
+                modal.asks(FormField::new(RUNBOOK, "Which one?").of(names));
                 modal
             }
-            Purpose::Run { runbook, given } => run(&*self.runbook(runbook)?, given, id)?,
+            FormPurpose::Run { runbook, given } => run(&*self.runbook(runbook)?, given, id)?,
         })
     }
 
-    async fn silence(&self, caller: &Caller, incident: &str, id: &str) -> Result<Modal, Problem> {
-        let mut modal = Modal::form("Silence alerts", "Silence", id);
+    async fn silence(&self, caller: &Caller, incident: &str, id: &str) -> Result<ModalView, Problem> {
+        let mut modal = ModalView::form("Silence alerts", "Silence", id);
         if incident.is_empty() {
             let list = ListQuery { open: true, limit: Some(limits::SLACK_OPTIONS), ..ListQuery::default() };
             let open = self.api(caller).incidents(list).await?.incidents;
@@ -193,18 +196,18 @@ impl Chat {
                 return Err(Problem::new(StatusCode::CONFLICT, "no open incidents", "there are no alerts to silence"));
             }
             let choices = open.iter().map(|open| (format!("{} {}", open.id, open.title), open.id.to_string()));
-            modal.asks(Field::new(INCIDENT, "Which incident?").of(choices));
+            modal.asks(FormField::new(INCIDENT, "Which incident?").of(choices));
         } else {
             let title = self.api(caller).incident(incident).await?.incident.title;
             modal = modal.says(&format!("{incident}: {title}"));
         }
-        modal.asks(Field::new(LASTS, "For how long?").hint("30m, 2h, 1d …").initial(Some("2h".to_owned())));
-        modal.asks(Field::new(WHY, "Why?").hint("Alertmanager shows it, and the ledger."));
+        modal.asks(FormField::new(LASTS, "For how long?").hint("30m, 2h, 1d …").initial(Some("2h".to_owned())));
+        modal.asks(FormField::new(WHY, "Why?").hint("Alertmanager shows it, and the ledger."));
         Ok(modal)
     }
 
     /// From the narrowest on: the rules that act for the incident, its cluster, everything.
-    async fn freeze_around(&self, caller: &Caller, incident: &str, id: &str) -> Result<Modal, Problem> {
+    async fn freeze_around(&self, caller: &Caller, incident: &str, id: &str) -> Result<ModalView, Problem> {
         let detail = self.api(caller).incident(incident).await?;
         let title = &detail.incident.title;
         let rules: BTreeSet<&str> = detail.runs.iter().filter_map(|run| run.rule.as_deref()).collect();
@@ -215,11 +218,11 @@ impl Chat {
         let choices: Vec<(String, String)> =
             rules.chain(cluster).chain([("everything".to_owned(), "all".to_owned())]).collect();
         let narrowest = choices.first().map(|(_, scope)| scope.clone());
-        let mut modal = Modal::form("Freeze", "Freeze", id)
+        let mut modal = ModalView::form("Freeze", "Freeze", id)
             .says(&format!("{incident}: {title}"))
             .says("Stops all actions within two seconds; running steps finish first.");
-        modal.asks(Field::new(SCOPE, "What?").of(choices).initial(narrowest));
-        modal.asks(Field::new(WHY, "Why?").long().hint("Recorded in the ledger."));
+        modal.asks(FormField::new(SCOPE, "What?").of(choices).initial(narrowest));
+        modal.asks(FormField::new(WHY, "Why?").long().hint("Recorded in the ledger."));
         Ok(modal)
     }
 
@@ -233,21 +236,21 @@ impl Chat {
         })
     }
 
-    fn api<'a>(&'a self, caller: &'a Caller) -> Inside<'a> {
-        Inside::new(&self.app, caller)
+    fn api<'a>(&'a self, caller: &'a Caller) -> InternalApi<'a> {
+        InternalApi::new(&self.app, caller)
     }
 
     /// The omitted parts of a command that a form can request.
-    pub(super) fn left_open(&self, line: &str) -> Option<Purpose> {
+    pub(super) fn left_open(&self, line: &str) -> Option<FormPurpose> {
         self.door.web.as_ref()?;
         let mut words = line.split_whitespace();
         let verb = words.next()?.to_ascii_lowercase();
         let rest: Vec<&str> = words.collect();
         match (verb.as_str(), &rest[..]) {
-            ("silence", []) => Some(Purpose::Silence { incident: String::new() }),
-            ("silence", [incident]) => Some(Purpose::Silence { incident: (*incident).to_owned() }),
-            ("freeze", []) => Some(Purpose::Freeze { scope: "all".to_owned() }),
-            ("run", []) => Some(Purpose::Pick),
+            ("silence", []) => Some(FormPurpose::Silence { incident: String::new() }),
+            ("silence", [incident]) => Some(FormPurpose::Silence { incident: (*incident).to_owned() }),
+            ("freeze", []) => Some(FormPurpose::Freeze { scope: "all".to_owned() }),
+            ("run", []) => Some(FormPurpose::Pick),
             ("run", [name, given @ ..]) => {
                 let runbook = self.runbook(name).ok()?;
                 let given: Map<String, Value> = given
@@ -255,9 +258,9 @@ impl Chat {
                     .map(|word| word.split_once('='))
                     .map(|word| word.map(|(name, value)| (name.to_owned(), Value::from(value))))
                     .collect::<Option<_>>()?;
-                let missing = |param: &Param| param.default.is_none() && !given.contains_key(&param.name);
+                let missing = |param: &RunbookParam| param.default.is_none() && !given.contains_key(&param.name);
                 let some = runbook.header.params.iter().any(missing);
-                some.then(|| Purpose::Run { runbook: (*name).to_owned(), given })
+                some.then(|| FormPurpose::Run { runbook: (*name).to_owned(), given })
             }
             _ => None,
         }
@@ -271,15 +274,18 @@ pub(super) const SCOPE: &str = "scope";
 pub(super) const RUNBOOK: &str = "runbook";
 
 /// A form with a field for each parameter of a runbook.
-fn run(runbook: &Runbook, given: &Map<String, Value>, id: &str) -> Result<Modal, Problem> {
+fn run(runbook: &Runbook, given: &Map<String, Value>, id: &str) -> Result<ModalView, Problem> {
     let header = &runbook.header;
-    let mut modal = Modal::form("Run a runbook", "Start", id).says(&format!("{}: {}", runbook.pin.name, header.title));
+    let mut modal =
+        ModalView::form("Run a runbook", "Start", id).says(&format!("{}: {}", runbook.pin.name, header.title));
     for param in &header.params {
         let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let initial = given.get(&param.name).or(param.default.as_ref()).map(word);
         let label = format!("{} ({})", param.name, param.ty.name());
-        let field =
-            Field::new(&param.name, &label).hint(param.doc.as_str()).optional(param.default.is_some()).initial(initial);
+        let field = FormField::new(&param.name, &label)
+            .hint(param.doc.as_str())
+            .optional(param.default.is_some())
+            .initial(initial);
         let both = ["true", "false"].map(|word| (word.to_owned(), word.to_owned()));
         let field = if param.ty == ParamType::Bool { field.of(both) } else { field };
         if !modal.asks(field) {
@@ -294,8 +300,8 @@ fn run(runbook: &Runbook, given: &Map<String, Value>, id: &str) -> Result<Modal,
 }
 
 /// The parameters in a form: texts, except those of another type.
-pub(super) fn params(runbook: &Runbook, answers: &Answers) -> Map<String, Value> {
-    let value = |param: &Param| {
+pub(super) fn params(runbook: &Runbook, answers: &FormAnswers) -> Map<String, Value> {
+    let value = |param: &RunbookParam| {
         let text = answers.get(&param.name)?;
         let parsed = match param.ty {
             ParamType::Int | ParamType::Float | ParamType::Bool | ParamType::Any | ParamType::Gpu => {
@@ -312,14 +318,14 @@ pub(super) fn params(runbook: &Runbook, answers: &Answers) -> Map<String, Value>
 mod tests {
     use super::*;
 
-    fn form(id: &str, user: &str, until: Time) -> Form {
-        let purpose = Purpose::Freeze { scope: "all".to_owned() };
-        Form { id: id.to_owned(), user: user.to_owned(), purpose, reply_to: String::new(), until }
+    fn form(id: &str, user: &str, until: Time) -> OpenForm {
+        let purpose = FormPurpose::Freeze { scope: "all".to_owned() };
+        OpenForm { id: id.to_owned(), user: user.to_owned(), purpose, reply_to: String::new(), until }
     }
 
     #[test]
     fn a_form_counts_once_for_its_person_until_its_time_and_the_oldest_is_forgotten() {
-        let forms = Forms::default();
+        let forms = OpenForms::default();
         let now: Time = "2026-11-23T03:00:00Z".parse().unwrap();
         let later = now + limits::SLACK_FORM_LIFE;
         forms.open(form("x", "U1", later), now);

@@ -2,13 +2,13 @@
 //!
 //! Invariant: at most one publication of a page each `SLACK_HOME_EVERY`, and the last one shows the state then.
 
-use super::Chat;
+use super::SlackService;
 use super::said::EventCallback;
 use crate::api::ListQuery;
 use crate::limits;
 use crate::model::{Approval, ApprovalState, Time};
-use crate::notifiers::slack::{Home, Page, page, stranger};
-use crate::server::api::{self, Inside};
+use crate::notifiers::slack::{HomeContent, HomeView, page, stranger};
+use crate::server::api::{self, InternalApi};
 use crate::server::{Caller, Problem, command};
 use crate::store::Filter;
 use std::collections::HashMap;
@@ -16,16 +16,16 @@ use std::sync::{Mutex, PoisonError};
 
 /// When each user's page was published last, and the note on the next publication.
 #[derive(Default)]
-pub(super) struct Homes(Mutex<HashMap<String, Shown>>);
+pub(super) struct SlackHomes(Mutex<HashMap<String, PublishedHome>>);
 
-struct Shown {
+struct PublishedHome {
     at: Time,
     /// One is on its way, and takes this along.
     waiting: bool,
     note: Option<String>,
 }
 
-impl Homes {
+impl SlackHomes {
     /// When the page may be published; none: one is on its way already, and takes the note along.
     fn wanted(&self, user: &str, note: Option<String>, now: Time) -> Option<Time> {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,7 +35,7 @@ impl Homes {
                 return None;
             }
         }
-        let long_ago = Shown { at: now - limits::SLACK_HOME_EVERY, waiting: false, note: None };
+        let long_ago = PublishedHome { at: now - limits::SLACK_HOME_EVERY, waiting: false, note: None };
         let shown = shown.entry(user.to_owned()).or_insert(long_ago);
         if note.is_some() {
             shown.note = note;
@@ -56,7 +56,7 @@ impl Homes {
     }
 }
 
-impl Chat {
+impl SlackService {
     /// An event: a user has opened their page.
     pub(super) fn event(&self, said: EventCallback) {
         let Some(event) = &said.event else { return };
@@ -97,8 +97,8 @@ impl Chat {
         });
     }
 
-    async fn page(&self, caller: &Caller, note: String) -> Result<Home, Problem> {
-        let api = Inside::new(&self.app, caller);
+    async fn page(&self, caller: &Caller, note: String) -> Result<HomeView, Problem> {
+        let api = InternalApi::new(&self.app, caller);
         let open = |limit| ListQuery { open: true, limit: Some(limit), ..ListQuery::default() };
         let status = api.status().await?;
         let incidents = api.incidents(open(limits::SLACK_HOME_ROWS)).await?.incidents;
@@ -112,7 +112,7 @@ impl Chat {
         }
         let guards = api.guards().await?;
         let (frozen, guards) = (command::frozen(&guards), command::guards(&guards));
-        let shown = Page {
+        let shown = HomeContent {
             install: self.app.parts.config.install.clone(),
             person: caller.name.clone(),
             role: caller.grant.role.to_string(),
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_page_is_published_at_once_then_once_an_interval_with_the_latest_note() {
-        let homes = Homes::default();
+        let homes = SlackHomes::default();
         let now: Time = "2026-11-23T03:00:00Z".parse().unwrap();
         assert_eq!(homes.wanted("U1", None, now), Some(now));
         assert_eq!(homes.wanted("U1", Some("done".to_owned()), now), None, "one is on its way");

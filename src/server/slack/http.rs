@@ -3,8 +3,8 @@
 //! Invariant: the signature over the raw body is checked first, whatever the body's content; a request without one, or
 //! with an old one, is not even read.
 
-use super::said::{EventCallback, Interaction, Slash};
-use super::{App, Chat};
+use super::said::{EventCallback, SlackInteraction, SlashCommand};
+use super::{App, SlackService};
 use crate::limits;
 use crate::server::{Problem, body};
 use crate::telemetry::SlackDoor as Kind;
@@ -27,7 +27,7 @@ pub(in crate::server) fn routes() -> Router<App> {
 async fn slash(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let begun = Instant::now();
     let (chat, held) = opened(&app, request).await?;
-    let slash: Slash = form(&held.bytes)?;
+    let slash: SlashCommand = form(&held.bytes)?;
     drop(held);
     let answer = chat.command(slash).await;
     app.parts.metrics.slack_answered(Kind::Command, begun.elapsed());
@@ -39,7 +39,7 @@ async fn interact(State(app): State<App>, request: Request) -> Result<Response, 
     let (chat, held) = opened(&app, request).await?;
     let fields: BTreeMap<String, String> = form(&held.bytes)?;
     drop(held);
-    let said: Interaction = serde_json::from_str(fields.get("payload").map_or("", String::as_str))
+    let said: SlackInteraction = serde_json::from_str(fields.get("payload").map_or("", String::as_str))
         .map_err(|_| malformed("`payload` is not a valid Slack payload"))?;
     let answer = chat.interact(said).await;
     app.parts.metrics.slack_answered(Kind::Interaction, begun.elapsed());
@@ -59,8 +59,8 @@ async fn event(State(app): State<App>, request: Request) -> Result<Response, Pro
 }
 
 /// The chat and the body, once Slack's signature holds.
-async fn opened(app: &App, request: Request) -> Result<(Chat, body::Held), Problem> {
-    let chat = Chat::of(app)?;
+async fn opened(app: &App, request: Request) -> Result<(SlackService, body::HeldBody), Problem> {
+    let chat = SlackService::of(app)?;
     let signature = chat.door.signature.as_ref().ok_or_else(|| {
         Problem::not_found(
             "Slack is not set up here over HTTP",
@@ -69,7 +69,7 @@ async fn opened(app: &App, request: Request) -> Result<(Chat, body::Held), Probl
     })?;
     let (parts, body) = request.into_parts();
     signature.claims(&parts.headers, app.parts.clock.now())?;
-    let bound = body::Bound::new(body::Unproved::Slack, limits::SLACK_BODY_BYTES);
+    let bound = body::BodyBound::new(body::UnprovenSender::Slack, limits::SLACK_BODY_BYTES);
     let held = body::unproved(app, &parts.headers, body, bound).await?;
     signature.check(&parts.headers, &held.bytes, app.parts.clock.now())?;
     Ok((chat, held))

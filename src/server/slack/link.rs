@@ -3,14 +3,14 @@
 //! Invariant: an envelope is acknowledged first and counts once, whatever connections bring it; a form, whose answer is the
 //! acknowledgement, gets it well within Slack's three seconds.
 
-use super::Chat;
-use super::said::{Envelope, EventCallback, Interaction, Slash};
+use super::SlackService;
+use super::said::{EventCallback, SlackInteraction, SlashCommand, SocketEnvelope};
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
 use crate::notifiers::one_line;
-use crate::notifiers::slack::{Refusal, Web};
-use crate::world::{Frame, Socket};
+use crate::notifiers::slack::{SlackRefusal, SlackWebClient};
+use crate::world::{SocketFrame, WebSocketClient};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::time::timeout;
 
-pub(super) struct Link {
-    chat: Chat,
+pub(super) struct SocketLink {
+    chat: SlackService,
     clock: Arc<dyn Clock>,
-    socket: Socket,
+    socket: WebSocketClient,
     born: Time,
     /// Acknowledgements that wait for the result of a form.
     acks: FuturesUnordered<BoxFuture<'static, Value>>,
@@ -33,10 +33,10 @@ pub(super) struct Link {
 }
 
 /// Why a connection is handed back.
-pub(super) enum Left {
+pub(super) enum LinkEnd {
     /// Slack requires a successor; this one still receives.
     CalledOff {
-        link: Box<Link>,
+        link: Box<SocketLink>,
         born: Time,
     },
     Ended {
@@ -48,28 +48,29 @@ pub(super) enum Left {
 }
 
 /// Slack's reason for ending a connection.
-enum Goodbye {
+enum DisconnectReason {
     Successor,
     End { why: String, lasting: bool },
 }
 
-impl Link {
+impl SocketLink {
     /// Requests an address, connects, and waits for the hello.
-    pub(super) async fn open(chat: Chat) -> Result<Box<Link>, Refusal> {
+    pub(super) async fn open(chat: SlackService) -> Result<Box<SocketLink>, SlackRefusal> {
         let (config, http) = (Arc::clone(&chat.app.parts.config), chat.app.parts.world.http.clone());
-        let lasting = |why: String| Refusal { why, after: None, lasting: true };
-        let passing = |why: String| Refusal { why, after: None, lasting: false };
+        let lasting = |why: String| SlackRefusal { why, after: None, lasting: true };
+        let passing = |why: String| SlackRefusal { why, after: None, lasting: false };
         let Some(slack) = &config.slack else { return Err(lasting("Slack is not set up".to_owned())) };
         let Some(secret) = &slack.app_token else { return Err(lasting("`slack.app_token` is missing".to_owned())) };
         // Read each time: a token that was replaced works without a restart.
         let token = secret.read().map_err(|why| lasting(format!("slack.app_token: {why}")))?;
-        let address = Web::new(http, &slack.api, &token).socket().await?;
-        let socket = Socket::connect(&address).await.map_err(|error| passing(format!("Slack's socket: {error}")))?;
+        let address = SlackWebClient::new(http, &slack.api, &token).socket().await?;
+        let socket =
+            WebSocketClient::connect(&address).await.map_err(|error| passing(format!("Slack's socket: {error}")))?;
         let clock = Arc::clone(&chat.app.parts.clock);
         let now = clock.now();
         let deadline = now + limits::SLACK_QUIET;
         let acks = FuturesUnordered::new();
-        let mut link = Link { chat, clock, socket, born: now, acks, deadline, asked: false, until: None };
+        let mut link = SocketLink { chat, clock, socket, born: now, acks, deadline, asked: false, until: None };
         let hello = timeout(limits::SLACK_HELLO, link.hello()).await;
         let app = hello.unwrap_or_else(|_| Err(passing("Slack's socket sent no hello".to_owned())))?;
         match &slack.app {
@@ -82,53 +83,53 @@ impl Link {
     }
 
     /// The id of the app that Slack greets.
-    async fn hello(&mut self) -> Result<String, Refusal> {
+    async fn hello(&mut self) -> Result<String, SlackRefusal> {
         loop {
             match self.socket.hear().await {
-                Frame::Text(text) => match serde_json::from_str::<Envelope>(&text) {
+                SocketFrame::Text(text) => match serde_json::from_str::<SocketEnvelope>(&text) {
                     Ok(frame) if frame.kind == "hello" => return Ok(frame.connection_info.app_id),
                     Ok(frame) if frame.kind == "disconnect" => {
                         let (why, lasting) = match goodbye(&frame.reason) {
-                            Goodbye::End { why, lasting } => (why, lasting),
-                            Goodbye::Successor => {
+                            DisconnectReason::End { why, lasting } => (why, lasting),
+                            DisconnectReason::Successor => {
                                 ("Slack closed the connection during the handshake".to_owned(), false)
                             }
                         };
-                        return Err(Refusal { why, after: None, lasting });
+                        return Err(SlackRefusal { why, after: None, lasting });
                     }
                     // Nothing is acknowledged before the hello, so nothing is lost: Slack sends it again.
                     _ => {}
                 },
-                Frame::Alive => {}
-                Frame::Closed(why) => {
-                    return Err(Refusal { why: format!("Slack's socket: {why}"), after: None, lasting: false });
+                SocketFrame::Alive => {}
+                SocketFrame::Closed(why) => {
+                    return Err(SlackRefusal { why: format!("Slack's socket: {why}"), after: None, lasting: false });
                 }
             }
         }
     }
 
     /// Receives until Slack requires a successor, or the end.
-    pub(super) async fn listen(mut self) -> Left {
+    pub(super) async fn listen(mut self) -> LinkEnd {
         loop {
             let wake = self.until.map_or(self.deadline, |until| until.min(self.deadline));
             tokio::select! {
                 frame = self.socket.hear() => {
                     (self.asked, self.deadline) = (false, self.clock.now() + limits::SLACK_QUIET);
                     let goodbye = match frame {
-                        Frame::Text(text) => self.heard(&text).await,
-                        Frame::Alive => None,
-                        Frame::Closed(why) => Some(Goodbye::End { why: format!("Slack's socket: {why}"), lasting: false }),
+                        SocketFrame::Text(text) => self.heard(&text).await,
+                        SocketFrame::Alive => None,
+                        SocketFrame::Closed(why) => Some(DisconnectReason::End { why: format!("Slack's socket: {why}"), lasting: false }),
                     };
                     match goodbye {
                         None => {}
-                        Some(Goodbye::Successor) => {
+                        Some(DisconnectReason::Successor) => {
                             let first = self.until.is_none();
                             self.until.get_or_insert(self.clock.now() + limits::SLACK_OVERLAP);
                             if first {
-                                return Left::CalledOff { born: self.born, link: Box::new(self) };
+                                return LinkEnd::CalledOff { born: self.born, link: Box::new(self) };
                             }
                         }
-                        Some(Goodbye::End { why, lasting }) => return self.ended(why, lasting).await,
+                        Some(DisconnectReason::End { why, lasting }) => return self.ended(why, lasting).await,
                     }
                 }
                 Some(ack) = self.acks.next(), if !self.acks.is_empty() => {
@@ -152,15 +153,15 @@ impl Link {
         }
     }
 
-    async fn ended(self, why: String, lasting: bool) -> Left {
+    async fn ended(self, why: String, lasting: bool) -> LinkEnd {
         let (born, called_off) = (self.born, self.until.is_some());
         self.socket.close().await;
-        Left::Ended { born, called_off, why, lasting }
+        LinkEnd::Ended { born, called_off, why, lasting }
     }
 
     /// One frame: acknowledged, then begun. Something, where it is the end.
-    async fn heard(&mut self, text: &str) -> Option<Goodbye> {
-        let Ok(frame) = serde_json::from_str::<Envelope>(text) else {
+    async fn heard(&mut self, text: &str) -> Option<DisconnectReason> {
+        let Ok(frame) = serde_json::from_str::<SocketEnvelope>(text) else {
             tracing::warn!("Slack's socket sent an invalid Socket Mode frame");
             return None;
         };
@@ -184,9 +185,9 @@ impl Link {
     }
 
     /// A form shows its result, in the acknowledgement itself.
-    async fn form(&mut self, frame: Envelope) -> Option<Goodbye> {
+    async fn form(&mut self, frame: SocketEnvelope) -> Option<DisconnectReason> {
         let id = frame.envelope_id;
-        let said = serde_json::from_value::<Interaction>(frame.payload).ok();
+        let said = serde_json::from_value::<SlackInteraction>(frame.payload).ok();
         let Some(said) = said.filter(|_| !self.chat.door.heard.again(&id)) else {
             return self.acknowledge(&id).await.err();
         };
@@ -202,17 +203,19 @@ impl Link {
         None
     }
 
-    async fn acknowledge(&mut self, id: &str) -> Result<(), Goodbye> {
+    async fn acknowledge(&mut self, id: &str) -> Result<(), DisconnectReason> {
         let said = self.socket.say(json!({ "envelope_id": id }).to_string()).await;
-        said.map_err(|error| Goodbye::End { why: format!("Slack's socket: {error}"), lasting: false })
+        said.map_err(|error| DisconnectReason::End { why: format!("Slack's socket: {error}"), lasting: false })
     }
 
     /// The same that HTTP would begin.
-    fn begin(&self, frame: Envelope) {
+    fn begin(&self, frame: SocketEnvelope) {
         let chat = self.chat.clone();
         let begun = match frame.kind.as_str() {
-            "slash_commands" => serde_json::from_value::<Slash>(frame.payload).map(|slash| chat.command_later(slash)),
-            "interactive" => serde_json::from_value::<Interaction>(frame.payload).map(|said| {
+            "slash_commands" => {
+                serde_json::from_value::<SlashCommand>(frame.payload).map(|slash| chat.command_later(slash))
+            }
+            "interactive" => serde_json::from_value::<SlackInteraction>(frame.payload).map(|said| {
                 tokio::spawn(async move { chat.interact(said).await });
             }),
             "events_api" => serde_json::from_value::<EventCallback>(frame.payload).map(|said| chat.event(said)),
@@ -225,19 +228,19 @@ impl Link {
 }
 
 /// The consequence of a `disconnect`.
-fn goodbye(reason: &str) -> Goodbye {
+fn goodbye(reason: &str) -> DisconnectReason {
     match reason {
-        "link_disabled" => Goodbye::End {
+        "link_disabled" => DisconnectReason::End {
             why: "Socket Mode was switched off for this app: switch it on at api.slack.com/apps, Socket Mode"
                 .to_owned(),
             lasting: true,
         },
-        "too_many_websockets" => Goodbye::End {
+        "too_many_websockets" => DisconnectReason::End {
             why: "too many connections are open for this app: is another engine running with the same app token?"
                 .to_owned(),
             lasting: true,
         },
         // `warning`, `refresh_requested`, and future reasons.
-        _ => Goodbye::Successor,
+        _ => DisconnectReason::Successor,
     }
 }

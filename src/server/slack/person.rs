@@ -3,12 +3,12 @@
 //! Invariant: a user is a user id of our workspace and our app, with the role that holds now; a user without an entry
 //! is refused with that reason, and the ledger has it.
 
-use super::Chat;
+use super::SlackService;
 use crate::planted::planted;
-use crate::server::{Caller, Problem, Way};
+use crate::server::{AuthMethod, Caller, Problem};
 use axum::http::StatusCode;
 
-impl Chat {
+impl SlackService {
     /// The user behind a user id, with the role that holds now.
     pub(super) async fn person(&self, team: &str, app: &str, user: &str) -> Result<Caller, Problem> {
         if let Some(caller) = self.known(team, app, user) {
@@ -39,7 +39,7 @@ impl Chat {
         let roster = self.app.roster.now();
         let person = roster.by_slack(user)?;
         let second = if planted("self-approval-by-a-second-identity") { " (Slack)" } else { "" };
-        Some(Caller { name: format!("{}{second}", person.name), ..Caller::of(person, Way::Slack) })
+        Some(Caller { name: format!("{}{second}", person.name), ..Caller::of(person, AuthMethod::Slack) })
     }
 
     /// Whether it is our workspace and our app, as far as the configuration names them.

@@ -3,21 +3,21 @@
 //! Invariant: a press is acknowledged before it is done, is done once however often it is delivered, and its answer goes to
 //! the user who pressed.
 
-use super::forms::Purpose;
-use super::said::{Interaction, Press};
-use super::{Chat, command, said, too_much, words};
+use super::forms::FormPurpose;
+use super::said::{ButtonPress, SlackInteraction};
+use super::{SlackService, command, said, too_much, words};
 use crate::limits;
 use crate::model::ApprovalState;
-use crate::notifiers::slack::{Broken, private};
-use crate::server::api::Inside;
+use crate::notifiers::slack::{SealError, private};
+use crate::server::api::InternalApi;
 use crate::server::{Caller, Problem};
 use axum::http::StatusCode;
 use serde_json::Value;
 use std::sync::Arc;
 
-impl Chat {
+impl SlackService {
     /// Slack's immediate answer to it; null: none.
-    pub(super) async fn interact(&self, said: Interaction) -> Value {
+    pub(super) async fn interact(&self, said: SlackInteraction) -> Value {
         match said.kind.as_str() {
             "block_actions" => {
                 self.pressed(said);
@@ -29,7 +29,7 @@ impl Chat {
     }
 
     /// Begins the action of a press and returns at once.
-    fn pressed(&self, said: Interaction) {
+    fn pressed(&self, said: SlackInteraction) {
         if self.door.heard.again(&said.trigger_id) {
             return;
         }
@@ -45,7 +45,7 @@ impl Chat {
         });
     }
 
-    async fn press(&self, from: &Interaction, press: &Press) {
+    async fn press(&self, from: &SlackInteraction, press: &ButtonPress) {
         let done = match self.person(from.team(), &from.api_app_id, &from.user.id).await {
             Ok(caller) => self.do_press(&caller, from, press).await,
             Err(problem) => Err(problem),
@@ -72,7 +72,12 @@ impl Chat {
     }
 
     /// None: a form has opened for the rest.
-    async fn do_press(&self, caller: &Caller, from: &Interaction, press: &Press) -> Result<Option<String>, Problem> {
+    async fn do_press(
+        &self,
+        caller: &Caller,
+        from: &SlackInteraction,
+        press: &ButtonPress,
+    ) -> Result<Option<String>, Problem> {
         let carried = match self.door.seal.open(&press.action_id, &press.value, self.app.parts.clock.now()) {
             Ok(carried) => carried,
             Err(broken) => return Err(self.broken(caller, broken).await),
@@ -81,11 +86,11 @@ impl Chat {
         let asks = match press.action_id.as_str() {
             // A decided one is answered as such, without a form first.
             "deny" if self.still_the_same(caller, id, shown).await? => {
-                Some(Purpose::Deny { approval: id.to_owned(), shown: shown.to_owned() })
+                Some(FormPurpose::Deny { approval: id.to_owned(), shown: shown.to_owned() })
             }
-            "silence" => Some(Purpose::Silence { incident: id.to_owned() }),
-            "freeze" if id == "all" => Some(Purpose::Freeze { scope: id.to_owned() }),
-            "freeze" => Some(Purpose::FreezeAround { incident: id.to_owned() }),
+            "silence" => Some(FormPurpose::Silence { incident: id.to_owned() }),
+            "freeze" if id == "all" => Some(FormPurpose::Freeze { scope: id.to_owned() }),
+            "freeze" => Some(FormPurpose::FreezeAround { incident: id.to_owned() }),
             _ => None,
         };
         if let Some(purpose) = asks
@@ -121,14 +126,14 @@ impl Chat {
     }
 
     /// A button that is none of ours, or too old: answered in place, and recorded.
-    async fn broken(&self, caller: &Caller, broken: Broken) -> Problem {
+    async fn broken(&self, caller: &Caller, broken: SealError) -> Problem {
         let problem = match broken {
-            Broken::Foreign => Problem::new(
+            SealError::Foreign => Problem::new(
                 StatusCode::FORBIDDEN,
                 "this button is of another installation or of another version, or it was altered",
                 "use the command instead; `/nightshift help` lists them",
             ),
-            Broken::Late => Problem::new(
+            SealError::Late => Problem::new(
                 StatusCode::GONE,
                 "this button has expired: buttons work for thirty days",
                 "see the current state: `/nightshift incidents`",
@@ -140,7 +145,7 @@ impl Chat {
 
     /// The answer counts for the plan that the button was shown with, and for no other. Whether the question is open.
     pub(super) async fn still_the_same(&self, caller: &Caller, id: &str, shown: &str) -> Result<bool, Problem> {
-        let approval = Inside::new(&self.app, caller).approval(id).await?.approval;
+        let approval = InternalApi::new(&self.app, caller).approval(id).await?.approval;
         if !shown.is_empty() && shown == approval.plan_hash {
             return Ok(approval.state == ApprovalState::Open);
         }

@@ -2,14 +2,14 @@
 //!
 //! Invariant: only ids identify; fields that are not needed are not read.
 
-use crate::notifiers::slack::Field;
+use crate::notifiers::slack::FormField;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A slash command.
 #[derive(Deserialize)]
-pub(super) struct Slash {
+pub(super) struct SlashCommand {
     #[serde(default)]
     pub(super) team_id: String,
     #[serde(default)]
@@ -25,68 +25,68 @@ pub(super) struct Slash {
 
 /// Something pressed, or a form that was sent.
 #[derive(Deserialize)]
-pub(super) struct Interaction {
+pub(super) struct SlackInteraction {
     #[serde(rename = "type")]
     pub(super) kind: String,
-    pub(super) user: Named,
+    pub(super) user: SlackId,
     #[serde(default)]
-    pub(super) team: Option<Named>,
+    pub(super) team: Option<SlackId>,
     #[serde(default)]
     pub(super) api_app_id: String,
     #[serde(default)]
-    pub(super) actions: Vec<Press>,
+    pub(super) actions: Vec<ButtonPress>,
     #[serde(default)]
     pub(super) response_url: String,
     #[serde(default)]
     pub(super) trigger_id: String,
     #[serde(default)]
-    pub(super) view: Option<View>,
+    pub(super) view: Option<SlackView>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Named {
+pub(super) struct SlackId {
     pub(super) id: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Press {
+pub(super) struct ButtonPress {
     pub(super) action_id: String,
     #[serde(default)]
     pub(super) value: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct View {
+pub(super) struct SlackView {
     #[serde(default)]
     private_metadata: String,
     #[serde(default)]
-    state: State,
+    state: ViewState,
 }
 
 #[derive(Deserialize, Default)]
-struct State {
+struct ViewState {
     #[serde(default)]
     values: BTreeMap<String, BTreeMap<String, Value>>,
 }
 
 /// The answers of a form by field; one that was left empty is not there.
-pub(super) type Answers = BTreeMap<String, String>;
+pub(super) type FormAnswers = BTreeMap<String, String>;
 
-impl Interaction {
+impl SlackInteraction {
     pub(super) fn team(&self) -> &str {
         self.team.as_ref().map_or("", |team| team.id.as_str())
     }
 }
 
-impl View {
+impl SlackView {
     /// The opaque id of the form, and its values.
-    pub(super) fn answers(&self) -> (&str, Answers) {
+    pub(super) fn answers(&self) -> (&str, FormAnswers) {
         let value = |element: &Value| {
             let value = element["value"].as_str().or_else(|| element["selected_option"]["value"].as_str());
             value.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let fields = self.state.values.iter();
-        let answers = fields.filter_map(|(id, elements)| Some((id.clone(), value(elements.get(Field::VALUE)?)?)));
+        let answers = fields.filter_map(|(id, elements)| Some((id.clone(), value(elements.get(FormField::VALUE)?)?)));
         (&self.private_metadata, answers.collect())
     }
 }
@@ -105,11 +105,11 @@ pub(super) struct EventCallback {
     #[serde(default)]
     pub(super) event_id: String,
     #[serde(default)]
-    pub(super) event: Option<Event>,
+    pub(super) event: Option<SlackEvent>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Event {
+pub(super) struct SlackEvent {
     #[serde(rename = "type")]
     pub(super) kind: String,
     #[serde(default)]
@@ -121,7 +121,7 @@ pub(super) struct Event {
 
 /// A frame of Socket Mode.
 #[derive(Deserialize)]
-pub(super) struct Envelope {
+pub(super) struct SocketEnvelope {
     #[serde(rename = "type")]
     pub(super) kind: String,
     #[serde(default)]
@@ -157,7 +157,7 @@ mod tests {
             "unpicked": { "value": { "type": "static_select", "selected_option": null } },
             "foreign": { "other": { "value": "x" } },
         } } });
-        let view: View = serde_json::from_value(view).unwrap();
+        let view: SlackView = serde_json::from_value(view).unwrap();
         let (id, answers) = view.answers();
         assert_eq!(id, "0123");
         assert_eq!(json!(answers), json!({ "why": "new fan", "lasts": "2h" }));

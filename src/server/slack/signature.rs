@@ -13,14 +13,14 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 /// The key (and the hash of its secret), with the signatures that it has seen lately.
 #[derive(Debug)]
-pub(super) struct Signature {
+pub(super) struct SlackSignature {
     key: RwLock<(hmac::Key, [u8; 32])>,
     seen: Mutex<VecDeque<(i64, Vec<u8>)>>,
 }
 
-impl Signature {
-    pub(super) fn new(secret: &str) -> Signature {
-        Signature { key: RwLock::new((signed::key(secret), digest(secret))), seen: Mutex::default() }
+impl SlackSignature {
+    pub(super) fn new(secret: &str) -> SlackSignature {
+        SlackSignature { key: RwLock::new((signed::key(secret), digest(secret))), seen: Mutex::default() }
     }
 
     /// From now on this secret signs; whether it is another one.
@@ -93,8 +93,8 @@ mod tests {
     const STAMP: &str = "1531420618";
     const SIGNATURE: &str = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
 
-    fn door() -> Signature {
-        Signature::new(SECRET)
+    fn door() -> SlackSignature {
+        SlackSignature::new(SECRET)
     }
 
     fn headers(stamp: &str, signature: &str) -> HeaderMap {

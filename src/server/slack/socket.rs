@@ -4,13 +4,13 @@
 //! Invariant: between two attempts there is always a wait with jitter, at least Slack's own; an error is in the status,
 //! with its fix.
 
-use super::link::{Left, Link};
-use super::{App, Chat};
+use super::link::{LinkEnd, SocketLink};
+use super::{App, SlackService};
 use crate::api::SlackConnection;
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
-use crate::notifiers::slack::Refusal;
+use crate::notifiers::slack::SlackRefusal;
 use crate::policy::backoff;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -21,17 +21,17 @@ use tokio::sync::watch;
 
 /// Whether Slack is connected, for the status and the metric.
 #[derive(Default)]
-pub(in crate::server) struct Standing(Mutex<State>);
+pub(in crate::server) struct SocketStatus(Mutex<SocketState>);
 
 #[derive(Default)]
-struct State {
+struct SocketState {
     links: usize,
     since: Option<Time>,
     /// The error, and its fix.
     why: String,
 }
 
-impl Standing {
+impl SocketStatus {
     fn set(&self, links: usize, why: &str, now: Time) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if (state.links == 0) != (links == 0) || state.since.is_none() {
@@ -50,16 +50,16 @@ impl Standing {
     }
 }
 
-type Opening = BoxFuture<'static, Result<Box<Link>, Refusal>>;
+type OpeningLink = BoxFuture<'static, Result<Box<SocketLink>, SlackRefusal>>;
 
 /// Keeps the engine connected where the configuration has an app token; otherwise only waits for the end.
 pub async fn listen(app: App, mut stopped: watch::Receiver<bool>) {
     let wanted = app.parts.config.slack.as_ref().is_some_and(|slack| slack.app_token.is_some());
-    let Some(chat) = Chat::of(&app).ok().filter(|_| wanted) else {
+    let Some(chat) = SlackService::of(&app).ok().filter(|_| wanted) else {
         let _ = stopped.wait_for(|stopped| *stopped).await;
         return;
     };
-    let mut keeper = Keeper {
+    let mut keeper = SocketKeeper {
         clock: Arc::clone(&app.parts.clock),
         // Engines that lost Slack together must not come back together.
         seed: app.parts.clock.now().as_microsecond().unsigned_abs() ^ u64::from(std::process::id()),
@@ -77,12 +77,12 @@ pub async fn listen(app: App, mut stopped: watch::Receiver<bool>) {
     }
 }
 
-struct Keeper {
-    chat: Chat,
+struct SocketKeeper {
+    chat: SlackService,
     clock: Arc<dyn Clock>,
     seed: u64,
-    links: FuturesUnordered<BoxFuture<'static, Left>>,
-    opening: Option<Opening>,
+    links: FuturesUnordered<BoxFuture<'static, LinkEnd>>,
+    opening: Option<OpeningLink>,
     /// Connections that receive, and those of them that Slack has not called off.
     live: usize,
     fresh: usize,
@@ -90,15 +90,15 @@ struct Keeper {
     failures: u32,
 }
 
-enum Next {
-    Opened(Result<Box<Link>, Refusal>),
-    Left(Left),
+enum SocketEvent {
+    Opened(Result<Box<SocketLink>, SlackRefusal>),
+    Left(LinkEnd),
 }
 
-impl Keeper {
+impl SocketKeeper {
     async fn keep(&mut self) {
         loop {
-            let Keeper { opening, links, .. } = self;
+            let SocketKeeper { opening, links, .. } = self;
             let opened = async {
                 match opening {
                     Some(opening) => opening.await,
@@ -106,20 +106,20 @@ impl Keeper {
                 }
             };
             let next = tokio::select! {
-                opened = opened => Next::Opened(opened),
-                Some(left) = links.next() => Next::Left(left),
+                opened = opened => SocketEvent::Opened(opened),
+                Some(left) = links.next() => SocketEvent::Left(left),
             };
             match next {
-                Next::Opened(opened) => {
+                SocketEvent::Opened(opened) => {
                     self.opening = None;
                     self.opened(opened);
                 }
-                Next::Left(left) => self.left(left),
+                SocketEvent::Left(left) => self.left(left),
             }
         }
     }
 
-    fn opened(&mut self, opened: Result<Box<Link>, Refusal>) {
+    fn opened(&mut self, opened: Result<Box<SocketLink>, SlackRefusal>) {
         self.chat.app.parts.metrics.slack_opened(opened.is_ok());
         match opened {
             Ok(link) => {
@@ -137,16 +137,16 @@ impl Keeper {
         }
     }
 
-    fn left(&mut self, left: Left) {
+    fn left(&mut self, left: LinkEnd) {
         match left {
-            Left::CalledOff { link, born } => {
+            LinkEnd::CalledOff { link, born } => {
                 // It goes on hearing until its successor is there.
                 self.fresh = self.fresh.saturating_sub(1);
                 self.links.push(Box::pin(link.listen()));
                 let wait = self.after_life(born);
                 self.open_if_none(wait);
             }
-            Left::Ended { born, called_off, why, lasting } => {
+            LinkEnd::Ended { born, called_off, why, lasting } => {
                 self.live = self.live.saturating_sub(1);
                 if !called_off {
                     self.fresh = self.fresh.saturating_sub(1);
@@ -195,7 +195,7 @@ impl Keeper {
         let at = clock.monotonic() + wait;
         self.opening = Some(Box::pin(async move {
             clock.sleep_until_monotonic(at).await;
-            Link::open(chat).await
+            SocketLink::open(chat).await
         }));
     }
 }

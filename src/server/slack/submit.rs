@@ -2,13 +2,13 @@
 //!
 //! Invariant: a form counts once; it comes back to life only where nothing was done and the user can correct the error.
 
-use super::forms::{Form, INCIDENT, LASTS, Purpose, RUNBOOK, SCOPE, WHY, params};
-use super::said::{Answers, Interaction};
-use super::{BUG, Chat, command, words};
+use super::forms::{FormPurpose, INCIDENT, LASTS, OpenForm, RUNBOOK, SCOPE, WHY, params};
+use super::said::{FormAnswers, SlackInteraction};
+use super::{BUG, SlackService, command, words};
 use crate::api::RunRequest;
 use crate::limits;
 use crate::model::Span;
-use crate::notifiers::slack::{Modal, private};
+use crate::notifiers::slack::{ModalView, private};
 use crate::policy::RuleSet;
 use crate::server::{Caller, Problem};
 use axum::http::StatusCode;
@@ -17,19 +17,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The result of a form.
-enum Filled {
+enum FormOutcome {
     Done(String),
     /// The field that is wrong, and how: the user may send it again.
     Wrong(&'static str, String),
     Field(String, String),
     /// Another form follows.
-    Next(Box<Modal>),
+    Next(Box<ModalView>),
     Refused(Problem),
 }
 
-impl Chat {
+impl SlackService {
     /// Slack's answer in place of the form: errors at its fields, words, or nothing (it closes).
-    pub(super) async fn submitted(&self, from: Interaction) -> Value {
+    pub(super) async fn submitted(&self, from: SlackInteraction) -> Value {
         let Some(view) = &from.view else { return Value::Null };
         let (id, answers) = view.answers();
         let Some(form) = self.door.forms.take(id, &from.user.id, self.app.parts.clock.now()) else {
@@ -65,9 +65,9 @@ impl Chat {
     }
 
     /// The answer while the form is still there.
-    fn shown(&self, form: Form, filled: Filled) -> Value {
+    fn shown(&self, form: OpenForm, filled: FormOutcome) -> Value {
         match filled {
-            Filled::Done(text) => {
+            FormOutcome::Done(text) => {
                 self.stir(&form.user, form.reply_to.is_empty().then(|| text.clone()));
                 if form.reply_to.is_empty() {
                     return json!({ "response_action": "clear" });
@@ -76,25 +76,25 @@ impl Chat {
                 tokio::spawn(async move { chat.reply(&form.reply_to, private(&text)).await });
                 json!({ "response_action": "clear" })
             }
-            Filled::Next(modal) => json!({ "response_action": "update", "view": modal }),
-            Filled::Wrong(field, why) => self.again(form, field, &why),
-            Filled::Field(field, why) => self.again(form, &field, &why),
-            Filled::Refused(problem) => in_place(&words(&problem)),
+            FormOutcome::Next(modal) => json!({ "response_action": "update", "view": modal }),
+            FormOutcome::Wrong(field, why) => self.again(form, field, &why),
+            FormOutcome::Field(field, why) => self.again(form, &field, &why),
+            FormOutcome::Refused(problem) => in_place(&words(&problem)),
         }
     }
 
     /// Nothing was done: the same form, with the error beside its field.
-    fn again(&self, form: Form, field: &str, why: &str) -> Value {
+    fn again(&self, form: OpenForm, field: &str, why: &str) -> Value {
         self.door.forms.open(form, self.app.parts.clock.now());
         let why: String = why.chars().take(limits::SLACK_HINT_CHARS).collect();
         json!({ "response_action": "errors", "errors": BTreeMap::from([(field, why)]) })
     }
 
-    async fn told_later(&self, form: &Form, filled: Filled) {
+    async fn told_later(&self, form: &OpenForm, filled: FormOutcome) {
         let text = match filled {
-            Filled::Done(text) | Filled::Wrong(_, text) | Filled::Field(_, text) => text,
-            Filled::Refused(problem) => words(&problem),
-            Filled::Next(_) => return,
+            FormOutcome::Done(text) | FormOutcome::Wrong(_, text) | FormOutcome::Field(_, text) => text,
+            FormOutcome::Refused(problem) => words(&problem),
+            FormOutcome::Next(_) => return,
         };
         self.stir(&form.user, form.reply_to.is_empty().then(|| text.clone()));
         if !form.reply_to.is_empty() {
@@ -102,52 +102,52 @@ impl Chat {
         }
     }
 
-    async fn fill(&self, caller: &Caller, form: &Form, answers: &Answers) -> Filled {
+    async fn fill(&self, caller: &Caller, form: &OpenForm, answers: &FormAnswers) -> FormOutcome {
         let text = |field: &str| answers.get(field).map_or("", String::as_str);
         let done = match &form.purpose {
-            Purpose::Deny { approval, shown } => match self.still_the_same(caller, approval, shown).await {
+            FormPurpose::Deny { approval, shown } => match self.still_the_same(caller, approval, shown).await {
                 Ok(_) => {
                     let why = if text(WHY).is_empty() { "by a button in Slack" } else { text(WHY) };
                     self.perform_line(caller, &format!("deny {approval} {why}")).await
                 }
                 Err(problem) => Err(problem),
             },
-            Purpose::Silence { incident } => {
+            FormPurpose::Silence { incident } => {
                 let (least, most) = (limits::SILENCE_MIN, limits::SILENCE_MAX);
                 match text(LASTS).parse::<Span>() {
-                    Err(error) => return Filled::Wrong(LASTS, format!("{error}: write for example 30m or 2h")),
+                    Err(error) => return FormOutcome::Wrong(LASTS, format!("{error}: write for example 30m or 2h")),
                     Ok(lasts) if lasts < least || lasts > most => {
-                        return Filled::Wrong(LASTS, format!("a silence lasts from {least} to {most}"));
+                        return FormOutcome::Wrong(LASTS, format!("a silence lasts from {least} to {most}"));
                     }
                     Ok(_) => {}
                 }
                 if text(WHY).is_empty() {
-                    return Filled::Wrong(WHY, "a reason is missing".to_owned());
+                    return FormOutcome::Wrong(WHY, "a reason is missing".to_owned());
                 }
                 let incident = if incident.is_empty() { text(INCIDENT) } else { incident };
                 self.perform_line(caller, &format!("silence {incident} {} {}", text(LASTS), text(WHY))).await
             }
-            Purpose::Freeze { .. } | Purpose::FreezeAround { .. } if text(WHY).is_empty() => {
-                return Filled::Wrong(WHY, "a reason is missing".to_owned());
+            FormPurpose::Freeze { .. } | FormPurpose::FreezeAround { .. } if text(WHY).is_empty() => {
+                return FormOutcome::Wrong(WHY, "a reason is missing".to_owned());
             }
-            Purpose::Freeze { scope } => self.perform_line(caller, &format!("freeze {scope} {}", text(WHY))).await,
-            Purpose::FreezeAround { .. } if text(SCOPE).is_empty() => {
-                return Filled::Wrong(SCOPE, "choose a scope to freeze".to_owned());
+            FormPurpose::Freeze { scope } => self.perform_line(caller, &format!("freeze {scope} {}", text(WHY))).await,
+            FormPurpose::FreezeAround { .. } if text(SCOPE).is_empty() => {
+                return FormOutcome::Wrong(SCOPE, "choose a scope to freeze".to_owned());
             }
-            Purpose::FreezeAround { .. } => {
+            FormPurpose::FreezeAround { .. } => {
                 self.perform_line(caller, &format!("freeze {} {}", text(SCOPE), text(WHY))).await
             }
-            Purpose::Pick => return self.picked(caller, form, text(RUNBOOK)).await,
-            Purpose::Run { runbook, .. } => match self.runbook(runbook) {
+            FormPurpose::Pick => return self.picked(caller, form, text(RUNBOOK)).await,
+            FormPurpose::Run { runbook, .. } => match self.runbook(runbook) {
                 Err(problem) => Err(problem),
                 Ok(found) => {
                     let params = params(&found, answers);
                     if let Err(why) = RuleSet::bind(&found.header, &params, None) {
                         let named = found.header.params.iter().find(|param| why.contains(&format!("`{}`", param.name)));
                         let Some(param) = named.or(found.header.params.first()) else {
-                            return Filled::Wrong(RUNBOOK, why);
+                            return FormOutcome::Wrong(RUNBOOK, why);
                         };
-                        return Filled::Field(param.name.clone(), why);
+                        return FormOutcome::Field(param.name.clone(), why);
                     }
                     let request = RunRequest { runbook: runbook.clone(), params, ..RunRequest::default() };
                     command::start(&self.app, caller, request).await
@@ -155,16 +155,18 @@ impl Chat {
             },
         };
         match done {
-            Ok(text) => Filled::Done(text),
+            Ok(text) => FormOutcome::Done(text),
             Err(problem) => {
                 match (&form.purpose, problem.status) {
                     // The API's errors in the words themselves.
-                    (Purpose::Silence { .. }, StatusCode::BAD_REQUEST) => Filled::Wrong(LASTS, words(&problem)),
+                    (FormPurpose::Silence { .. }, StatusCode::BAD_REQUEST) => {
+                        FormOutcome::Wrong(LASTS, words(&problem))
+                    }
                     (
-                        Purpose::Deny { .. } | Purpose::Freeze { .. } | Purpose::FreezeAround { .. },
+                        FormPurpose::Deny { .. } | FormPurpose::Freeze { .. } | FormPurpose::FreezeAround { .. },
                         StatusCode::BAD_REQUEST,
-                    ) => Filled::Wrong(WHY, words(&problem)),
-                    _ => Filled::Refused(problem),
+                    ) => FormOutcome::Wrong(WHY, words(&problem)),
+                    _ => FormOutcome::Refused(problem),
                 }
             }
         }
@@ -175,18 +177,18 @@ impl Chat {
     }
 
     /// The runbook is chosen: now its parameters.
-    async fn picked(&self, caller: &Caller, form: &Form, runbook: &str) -> Filled {
-        let purpose = Purpose::Run { runbook: runbook.to_owned(), given: serde_json::Map::new() };
+    async fn picked(&self, caller: &Caller, form: &OpenForm, runbook: &str) -> FormOutcome {
+        let purpose = FormPurpose::Run { runbook: runbook.to_owned(), given: serde_json::Map::new() };
         match self.form(caller, &form.user, &form.reply_to, purpose).await {
             Ok((next, modal)) => {
                 self.door.forms.open(next, self.app.parts.clock.now());
-                Filled::Next(Box::new(modal))
+                FormOutcome::Next(Box::new(modal))
             }
-            Err(problem) => Filled::Refused(problem),
+            Err(problem) => FormOutcome::Refused(problem),
         }
     }
 }
 
 fn in_place(words: &str) -> Value {
-    json!({ "response_action": "update", "view": Modal::words("Nightshift", words) })
+    json!({ "response_action": "update", "view": ModalView::words("Nightshift", words) })
 }

@@ -3,17 +3,17 @@
 //! Invariant: the API's table of roles decides; a form carries the hash of the plan that was shown above its buttons.
 
 use super::read::segment;
-use super::visitor::{Posted, Visitor};
+use super::visitor::{PostedForm, Visitor};
 use super::{pages, read};
 use crate::api::{DecisionRequest, FreezeRequest, JudgeRequest, ScopeRequest};
-use crate::server::api::Inside;
+use crate::server::api::InternalApi;
 use crate::server::{App, Problem};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 
-pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, fields } = posted;
+pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, posted: PostedForm) -> Response {
+    let PostedForm { visitor, fields } = posted;
     let approve = match fields.get("answer") {
         "approve" => true,
         "deny" => false,
@@ -24,7 +24,7 @@ pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, poste
         plan_hash: Some(fields.get("plan_hash").to_owned()),
         why: fields.get("why").to_owned(),
     };
-    let done = Inside::new(&app, &visitor.caller).decide(&id, request).await;
+    let done = InternalApi::new(&app, &visitor.caller).decide(&id, request).await;
     let run = fields.get("run").to_owned();
     match done {
         Ok(_) => Redirect::to(&format!("/runs/{}", segment(&run))).into_response(),
@@ -34,42 +34,42 @@ pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, poste
 }
 
 /// One press; a reason is welcome, and not required.
-pub(super) async fn judge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, fields } = posted;
+pub(super) async fn judge(State(app): State<App>, Path(id): Path<String>, posted: PostedForm) -> Response {
+    let PostedForm { visitor, fields } = posted;
     let request =
         JudgeRequest { verdict: fields.get("verdict").to_owned(), why: fields.get("why").to_owned(), first: false };
     if !matches!(request.verdict.as_str(), "right" | "wrong") {
         return pages::problem(&app, &visitor, &unknown("press Right or Wrong")).await;
     }
-    match Inside::new(&app, &visitor.caller).judge(&id, request).await {
+    match InternalApi::new(&app, &visitor.caller).judge(&id, request).await {
         Ok(_) => Redirect::to(&format!("/runs/{}", segment(&id))).into_response(),
         Err(problem) => read::run_page(&app, &visitor, &id, Some(&problem)).await,
     }
 }
 
-pub(super) async fn acknowledge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, .. } = posted;
-    match Inside::new(&app, &visitor.caller).acknowledge(&id).await {
+pub(super) async fn acknowledge(State(app): State<App>, Path(id): Path<String>, posted: PostedForm) -> Response {
+    let PostedForm { visitor, .. } = posted;
+    match InternalApi::new(&app, &visitor.caller).acknowledge(&id).await {
         Ok(_) => Redirect::to(&format!("/incidents/{}", segment(&id))).into_response(),
         Err(problem) => read::incident_page(&app, &visitor, &id, Some(&problem)).await,
     }
 }
 
-pub(super) async fn freeze(State(app): State<App>, posted: Posted) -> Response {
-    let Posted { visitor, fields } = posted;
+pub(super) async fn freeze(State(app): State<App>, posted: PostedForm) -> Response {
+    let PostedForm { visitor, fields } = posted;
     let request = FreezeRequest {
         scope: fields.get("scope").to_owned(),
         why: fields.get("why").to_owned(),
         lasts: Some(fields.get("for").to_owned()).filter(|text| !text.is_empty()),
     };
-    let done = Inside::new(&app, &visitor.caller).freeze(request).await;
+    let done = InternalApi::new(&app, &visitor.caller).freeze(request).await;
     back_home(&app, &visitor, done).await
 }
 
-pub(super) async fn unfreeze(State(app): State<App>, posted: Posted) -> Response {
-    let Posted { visitor, fields } = posted;
+pub(super) async fn unfreeze(State(app): State<App>, posted: PostedForm) -> Response {
+    let PostedForm { visitor, fields } = posted;
     let request = ScopeRequest { scope: fields.get("scope").to_owned(), why: fields.get("why").to_owned() };
-    let done = Inside::new(&app, &visitor.caller).unfreeze(request).await;
+    let done = InternalApi::new(&app, &visitor.caller).unfreeze(request).await;
     back_home(&app, &visitor, done).await
 }
 

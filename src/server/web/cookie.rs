@@ -3,7 +3,7 @@
 //! Invariant: where there is TLS, a cookie is for TLS and for this very host alone; another one beside it
 //! neither replaces it nor hides it.
 
-use super::origin::Place;
+use super::origin::PageOrigins;
 use crate::limits;
 use axum::http::{HeaderMap, header};
 use std::borrow::Cow;
@@ -30,36 +30,36 @@ impl Cookie {
     }
 
     /// Every sign-in that this browser has begun, with its ticket.
-    pub fn sign_ins(place: &Place, headers: &HeaderMap) -> Vec<(Cookie, String)> {
+    pub fn sign_ins(place: &PageOrigins, headers: &HeaderMap) -> Vec<(Cookie, String)> {
         let start = Cookie { name: Cow::Borrowed(SIGN_IN), lasts: limits::OIDC_SIGN_IN }.name(place);
         let begun = pairs(headers).filter_map(|(name, value)| Some((name.strip_prefix(&start)?, value)));
         begun.map(|(piece, value)| (Cookie::sign_in(piece), value.to_owned())).collect()
     }
 
     /// The header's value that sets it in a browser.
-    pub fn set(&self, place: &Place, value: &str) -> String {
+    pub fn set(&self, place: &PageOrigins, value: &str) -> String {
         self.line(place, value, self.lasts)
     }
 
     /// … and the one that removes it.
-    pub fn unset(&self, place: &Place) -> String {
+    pub fn unset(&self, place: &PageOrigins) -> String {
         self.line(place, "", Duration::ZERO)
     }
 
-    fn line(&self, place: &Place, value: &str, lasts: Duration) -> String {
+    fn line(&self, place: &PageOrigins, value: &str, lasts: Duration) -> String {
         let (name, age) = (self.name(place), lasts.as_secs());
         let secure = if place.secure { "; Secure" } else { "" };
         format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}")
     }
 
     /// Its values, a few at most: in plain HTTP any port of this host may put another one beside ours, so each is tried.
-    pub fn all(&self, place: &Place, headers: &HeaderMap) -> Vec<String> {
+    pub fn all(&self, place: &PageOrigins, headers: &HeaderMap) -> Vec<String> {
         let name = self.name(place);
         let ours = pairs(headers).filter(|(given, _)| *given == name);
         ours.map(|(_, value)| value.to_owned()).take(limits::WEB_COOKIES).collect()
     }
 
-    fn name(&self, place: &Place) -> String {
+    fn name(&self, place: &PageOrigins) -> String {
         format!("{}{}", if place.secure { "__Host-" } else { "" }, self.name)
     }
 }
@@ -72,10 +72,10 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Server;
+    use crate::config::ListenerConfig;
 
-    fn place(url: Option<&str>) -> Place {
-        Place::of(&Server { public_url: url.map(str::to_owned), ..Server::default() })
+    fn place(url: Option<&str>) -> PageOrigins {
+        PageOrigins::of(&ListenerConfig { public_url: url.map(str::to_owned), ..ListenerConfig::default() })
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
             }
             headers
         };
-        let read = |place: &Place, lines: &[&str]| SESSION.all(place, &headers(lines));
+        let read = |place: &PageOrigins, lines: &[&str]| SESSION.all(place, &headers(lines));
         assert_eq!(read(&plain, &["a=b; nightshift=x; nightshift-sign-in-1=y"]), ["x"]);
         assert!(read(&tls, &["nightshift=x"]).is_empty(), "one that a neighbor without TLS may have set");
         assert_eq!(read(&tls, &["nightshift=x; __Host-nightshift=y"]), ["y"]);

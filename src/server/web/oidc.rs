@@ -12,16 +12,16 @@ mod who;
 
 pub(super) use routes::{begin, callback, end};
 pub use who::look;
-pub(super) use who::{Identity, Standing, standing};
+pub(super) use who::{OidcIdentity, SignInResult, standing};
 
 use crate::config::OidcConfig;
 use crate::limits;
 use crate::notifiers::one_line;
 use crate::planted::planted;
 use crate::server::{App, secret};
-use crate::world::{Http, HttpAnswer, HttpRequest, WorldError};
+use crate::world::{HttpAnswer, HttpClient, HttpRequest, WorldError};
 use axum::http::StatusCode;
-use known::{Described, Known};
+use known::{ProviderCache, ProviderMetadata};
 use oauth2::basic::{
     BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
 };
@@ -35,22 +35,22 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
-use ticket::{Ticket, Tickets};
-use token::{Wanted, Wrong};
+use ticket::{SignInTicket, TicketSealer};
+use token::{ExpectedClaims, TokenError};
 use tokio::sync::Semaphore;
 use url::Url;
 
 /// A provider that users sign in with.
-pub struct Provider {
+pub struct OidcProvider {
     config: OidcConfig,
     secret: RwLock<Option<String>>,
     redirect: RedirectUrl,
-    tickets: Tickets,
-    known: Known,
+    tickets: TicketSealer,
+    known: ProviderCache,
     exchanges: Semaphore,
 }
 
-type Client = oauth2::Client<
+type OidcClient = oauth2::Client<
     BasicErrorResponse,
     StandardTokenResponse<IdToken, BasicTokenType>,
     BasicTokenIntrospectionResponse,
@@ -79,7 +79,7 @@ impl fmt::Debug for IdToken {
 impl ExtraTokenFields for IdToken {}
 
 /// Why a sign-in failed, and its fix; no secret is in it.
-struct Failed {
+struct SignInFailure {
     status: StatusCode,
     why: String,
     hint: String,
@@ -87,43 +87,43 @@ struct Failed {
 
 const AGAIN: &str = "sign in again; if it persists, tell an administrator";
 
-impl Failed {
+impl SignInFailure {
     /// The provider does not do its part: nothing that the user did is wrong.
-    fn provider(why: impl Into<String>) -> Failed {
+    fn provider(why: impl Into<String>) -> SignInFailure {
         let hint = "try again in a moment, or sign in with a token (below); if it persists, tell an administrator";
-        Failed { status: StatusCode::BAD_GATEWAY, why: why.into(), hint: hint.to_owned() }
+        SignInFailure { status: StatusCode::BAD_GATEWAY, why: why.into(), hint: hint.to_owned() }
     }
 
     /// The provider cannot be reached, so no sign-in with it can succeed: the other ways in are named.
-    fn unreached(why: String) -> Failed {
+    fn unreached(why: String) -> SignInFailure {
         let hint = "sign in with a token (below), or try again in a moment; without one, `nightshift break-glass` on the \
                     engine's machine makes one that lasts for an hour";
-        Failed {
+        SignInFailure {
             status: StatusCode::BAD_GATEWAY,
             why: format!("you cannot sign in with your organization now: {why}"),
             hint: hint.to_owned(),
         }
     }
 
-    fn refused(why: impl Into<String>, hint: impl Into<String>) -> Failed {
-        Failed { status: StatusCode::FORBIDDEN, why: why.into(), hint: hint.into() }
+    fn refused(why: impl Into<String>, hint: impl Into<String>) -> SignInFailure {
+        SignInFailure { status: StatusCode::FORBIDDEN, why: why.into(), hint: hint.into() }
     }
 }
 
-impl Provider {
+impl OidcProvider {
     /// The provider of this configuration. Connects to nothing yet.
     ///
     /// # Errors
     ///
     /// Fails when `public_url` is no URL.
-    pub fn new(config: OidcConfig, public_url: &str, secret: Option<String>) -> Result<Provider, String> {
+    pub fn new(config: OidcConfig, public_url: &str, secret: Option<String>) -> Result<OidcProvider, String> {
         let redirect = RedirectUrl::new(format!("{}/login/callback", public_url.trim_end_matches('/')));
-        Ok(Provider {
+        Ok(OidcProvider {
             redirect: redirect.map_err(|error| format!("`server.public_url`: {error}"))?,
             config,
             secret: RwLock::new(secret),
-            tickets: Tickets::default(),
-            known: Known::default(),
+            tickets: TicketSealer::default(),
+            known: ProviderCache::default(),
             exchanges: Semaphore::new(limits::OIDC_EXCHANGES),
         })
     }
@@ -138,20 +138,20 @@ impl Provider {
 
     /// Where to send a browser, and the state and ticket that it must bring back. `other`: as another user than the one
     /// whose session the provider has.
-    async fn begin(&self, app: &App, to: &str, other: bool) -> Result<(Url, String, String), Failed> {
-        let described = self.known.described(app, &self.config).await.map_err(Failed::unreached)?;
+    async fn begin(&self, app: &App, to: &str, other: bool) -> Result<(Url, String, String), SignInFailure> {
+        let described = self.known.described(app, &self.config).await.map_err(SignInFailure::unreached)?;
         if !planted("provider-gone-is-not-noticed") {
-            self.known.answers(app, &self.config).await.map_err(Failed::unreached)?;
+            self.known.answers(app, &self.config).await.map_err(SignInFailure::unreached)?;
         }
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let ticket = Ticket {
+        let ticket = SignInTicket {
             state: ticket::state(to),
             nonce: secret::text::<32>(),
             verifier: verifier.into_secret(),
             to: to.to_owned(),
             until: app.parts.clock.now() + limits::OIDC_SIGN_IN,
         };
-        let client = self.client(&described).map_err(Failed::provider)?;
+        let client = self.client(&described).map_err(SignInFailure::provider)?;
         let state = ticket.state.clone();
         let mut request = client
             .authorize_url(|| CsrfToken::new(state))
@@ -174,20 +174,25 @@ impl Provider {
     }
 
     /// Who came back with this code.
-    async fn identify(&self, app: &App, ticket: &Ticket, code: String) -> Result<(Identity, who::Told), Failed> {
+    async fn identify(
+        &self,
+        app: &App,
+        ticket: &SignInTicket,
+        code: String,
+    ) -> Result<(OidcIdentity, who::RefusalClaims), SignInFailure> {
         let place = tokio::time::timeout(limits::OIDC_PLACE, self.exchanges.acquire()).await;
         let Ok(Ok(_place)) = place else {
             let why = "too many sign-ins at this moment".to_owned();
-            return Err(Failed {
+            return Err(SignInFailure {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 why,
                 hint: "try again in a moment".to_owned(),
             });
         };
-        let described = self.known.described(app, &self.config).await.map_err(Failed::provider)?;
+        let described = self.known.described(app, &self.config).await.map_err(SignInFailure::provider)?;
         let http = app.parts.world.http.clone();
         let send = move |request: oauth2::HttpRequest| carry(http.clone(), request);
-        let client = self.client(&described).map_err(Failed::provider)?;
+        let client = self.client(&described).map_err(SignInFailure::provider)?;
         let exchange = client
             .exchange_code(AuthorizationCode::new(code))
             .set_pkce_verifier(PkceCodeVerifier::new(ticket.verifier.clone()))
@@ -196,19 +201,21 @@ impl Provider {
             oauth2::RequestTokenError::ServerResponse(refusal) => {
                 self.code_refused(refusal.error().as_ref(), refusal.error_description().map(String::as_str))
             }
-            oauth2::RequestTokenError::Request(error) => Failed::provider(unanswered(&error)),
-            _ => Failed::provider("the provider's answer to the code cannot be read"),
+            oauth2::RequestTokenError::Request(error) => SignInFailure::provider(unanswered(&error)),
+            _ => SignInFailure::provider("the provider's answer to the code cannot be read"),
         })?;
         let Some(id_token) = &tokens.extra_fields().id_token else {
-            return Err(Failed::provider("the provider sent no ID token: is `openid` among the scopes it allows?"));
+            return Err(SignInFailure::provider(
+                "the provider sent no ID token: is `openid` among the scopes it allows?",
+            ));
         };
         let claims = self.proved(app, id_token, &ticket.nonce).await?;
         let more = self.asked_further(app, &described, &claims, tokens.access_token().secret()).await;
-        Ok(Identity::of(&self.config, &app.roster.now(), claims.sub, &[claims.rest, more]))
+        Ok(OidcIdentity::of(&self.config, &app.roster.now(), claims.sub, &[claims.rest, more]))
     }
 
     /// The provider sent a user back with an error instead of a code.
-    fn not_signed_in(&self, code: &str, description: Option<&str>) -> Failed {
+    fn not_signed_in(&self, code: &str, description: Option<&str>) -> SignInFailure {
         let word: String = code.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(40).collect();
         let hint = match word.as_str() {
             "invalid_scope" => format!(
@@ -223,11 +230,11 @@ impl Provider {
             "login_required" | "interaction_required" | "temporarily_unavailable" => "sign in again".to_owned(),
             _ => AGAIN.to_owned(),
         };
-        Failed::refused(format!("the provider did not sign you in: {word}{}", described(description)), hint)
+        SignInFailure::refused(format!("the provider did not sign you in: {word}{}", described(description)), hint)
     }
 
     /// The provider does not take the code that it gave.
-    fn code_refused(&self, code: &str, description: Option<&str>) -> Failed {
+    fn code_refused(&self, code: &str, description: Option<&str>) -> SignInFailure {
         let why = format!("the provider refuses the code: {}{}", one_line(code, 60), described(description));
         match code {
             "invalid_client" | "unauthorized_client" => {
@@ -240,35 +247,35 @@ impl Provider {
                         "most likely the provider requires a `server.oidc.client_secret` for `{client}`; tell an administrator"
                     ),
                 };
-                Failed { hint, ..Failed::provider(why) }
+                SignInFailure { hint, ..SignInFailure::provider(why) }
             }
-            _ => Failed::refused(why, AGAIN),
+            _ => SignInFailure::refused(why, AGAIN),
         }
     }
 
     /// The claims of a token, with keys that are fetched again where it names a new one.
-    async fn proved(&self, app: &App, id_token: &str, nonce: &str) -> Result<token::Claims, Failed> {
-        let wanted = || Wanted {
+    async fn proved(&self, app: &App, id_token: &str, nonce: &str) -> Result<token::IdTokenClaims, SignInFailure> {
+        let wanted = || ExpectedClaims {
             issuer: &self.config.issuer,
             client_id: &self.config.client_id,
             nonce,
             now: app.parts.clock.now(),
         };
-        let keys = self.known.keys(app, &self.config, false).await.map_err(Failed::provider)?;
+        let keys = self.known.keys(app, &self.config, false).await.map_err(SignInFailure::provider)?;
         let told = match token::verify(id_token, &keys, &wanted()) {
-            Err(Wrong::UnknownKey) => {
-                let keys = self.known.keys(app, &self.config, true).await.map_err(Failed::provider)?;
+            Err(TokenError::UnknownKey) => {
+                let keys = self.known.keys(app, &self.config, true).await.map_err(SignInFailure::provider)?;
                 token::verify(id_token, &keys, &wanted())
             }
             told => told,
         };
         told.map_err(|wrong| match wrong {
-            Wrong::UnknownKey => Failed::refused(
+            TokenError::UnknownKey => SignInFailure::refused(
                 "the provider's token is refused: it is signed by a key that is not among those that the provider showed \
                  within the last minute",
                 "if the provider has just changed its keys, try again in a minute; if it persists, tell an administrator",
             ),
-            Wrong::No(why) => Failed::refused(format!("the provider's token is refused: {why}"), AGAIN),
+            TokenError::No(why) => SignInFailure::refused(format!("the provider's token is refused: {why}"), AGAIN),
         })
     }
 
@@ -276,8 +283,8 @@ impl Provider {
     async fn asked_further(
         &self,
         app: &App,
-        described: &Described,
-        claims: &token::Claims,
+        described: &ProviderMetadata,
+        claims: &token::IdTokenClaims,
         access: &str,
     ) -> Map<String, Value> {
         let said = |name: &str| claims.rest.contains_key(name);
@@ -302,7 +309,7 @@ impl Provider {
         Map::new()
     }
 
-    fn client(&self, described: &Described) -> Result<Client, String> {
+    fn client(&self, described: &ProviderMetadata) -> Result<OidcClient, String> {
         let wrong = |error: oauth2::url::ParseError| format!("the provider's addresses cannot be read: {error}");
         let id = ClientId::new(self.config.client_id.clone());
         let in_body = described
@@ -339,7 +346,7 @@ fn asking(url: &str, headers: BTreeMap<String, String>) -> HttpRequest {
     HttpRequest { method: "GET".to_owned(), url: url.to_owned(), headers, body: Value::Null }
 }
 
-async fn get(http: &Http, url: &str, headers: BTreeMap<String, String>) -> Result<HttpAnswer, String> {
+async fn get(http: &HttpClient, url: &str, headers: BTreeMap<String, String>) -> Result<HttpAnswer, String> {
     let asked = tokio::time::timeout(limits::OIDC_TIMEOUT, http.send(&asking(url, headers))).await;
     match asked {
         Ok(Ok(answer)) if answer.status == 200 => Ok(answer),
@@ -350,7 +357,7 @@ async fn get(http: &Http, url: &str, headers: BTreeMap<String, String>) -> Resul
 }
 
 /// A request of `oauth2`'s by our own client, with its bounds.
-async fn carry(http: Http, request: oauth2::HttpRequest) -> Result<oauth2::HttpResponse, WorldError> {
+async fn carry(http: HttpClient, request: oauth2::HttpRequest) -> Result<oauth2::HttpResponse, WorldError> {
     let invalid = |what: &str| WorldError::Invalid(what.to_owned());
     let mut headers = BTreeMap::new();
     for (name, value) in request.headers() {

@@ -2,21 +2,21 @@
 //!
 //! Invariant: a form from anywhere else, or from an origin that the browser does not name, changes nothing.
 
-use crate::config::Server;
+use crate::config::ListenerConfig;
 use crate::server::Problem;
 use axum::http::{HeaderMap, StatusCode, header};
 use url::{Host, Url};
 
 /// The addresses under which users may use the pages.
-pub(super) struct Place {
+pub(super) struct PageOrigins {
     origins: Vec<String>,
     /// Whether cookies are for TLS alone.
     pub secure: bool,
 }
 
-impl Place {
+impl PageOrigins {
     /// The addresses of the pages: `server.public_url`, and this machine's own.
-    pub fn of(server: &Server) -> Place {
+    pub fn of(server: &ListenerConfig) -> PageOrigins {
         let public = server.public_url.as_deref().and_then(|text| Url::parse(text).ok());
         // In the clear, a cookie is for this machine alone.
         let public = public.filter(|url| url.scheme() == "https" || is_loopback(url) || is_own_name(url));
@@ -26,7 +26,7 @@ impl Place {
             let port = server.listen.port();
             origins.extend(["127.0.0.1", "localhost", "[::1]"].map(|host| format!("http://{host}:{port}")));
         }
-        Place { origins, secure }
+        PageOrigins { origins, secure }
     }
 
     /// Requires that one of our own pages sent this.
@@ -74,18 +74,18 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 mod tests {
     use super::*;
 
-    fn checks(server: &Server, headers: &[(&'static str, &str)]) -> bool {
+    fn checks(server: &ListenerConfig, headers: &[(&'static str, &str)]) -> bool {
         let mut all = HeaderMap::new();
         for (name, value) in headers {
             all.append(*name, value.parse().unwrap());
         }
-        Place::of(server).check(&all).is_ok()
+        PageOrigins::of(server).check(&all).is_ok()
     }
 
     #[test]
     fn a_form_is_taken_only_from_our_own_address() {
-        let public = Server { public_url: Some("https://ns.example/x".into()), ..Server::default() };
-        assert!(Place::of(&public).secure);
+        let public = ListenerConfig { public_url: Some("https://ns.example/x".into()), ..ListenerConfig::default() };
+        assert!(PageOrigins::of(&public).secure);
         assert!(checks(&public, &[("origin", "https://ns.example")]));
         assert!(checks(&public, &[("origin", "https://ns.example"), ("sec-fetch-site", "same-origin")]));
         assert!(checks(&public, &[("origin", "http://localhost:7676")]), "through a tunnel to this machine");
@@ -102,11 +102,11 @@ mod tests {
 
     #[test]
     fn in_the_clear_only_this_machine_is_served() {
-        let open = |url: Option<&str>| Server {
+        let open = |url: Option<&str>| ListenerConfig {
             listen: "0.0.0.0:7676".parse().unwrap(),
             behind_tls: true,
             public_url: url.map(str::to_owned),
-            ..Server::default()
+            ..ListenerConfig::default()
         };
         assert!(!checks(&open(Some("http://ns.example")), &[("origin", "http://ns.example")]));
         assert!(!checks(&open(None), &[("origin", "http://127.0.0.1:7676")]));
@@ -114,6 +114,6 @@ mod tests {
         let named = "http://nightshift.localhost:7676";
         assert!(checks(&open(Some(named)), &[("origin", named)]));
         assert!(!checks(&open(Some("http://localhost.example:7676")), &[("origin", "http://localhost.example:7676")]));
-        assert!(!Place::of(&open(Some("http://localhost:7676"))).secure);
+        assert!(!PageOrigins::of(&open(Some("http://localhost:7676"))).secure);
     }
 }

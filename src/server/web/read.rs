@@ -7,7 +7,7 @@ use super::visitor::Visitor;
 use crate::api::ListQuery;
 use crate::model::{Entry, EntryKind, Plan};
 pub(super) use crate::server::api::segment;
-use crate::server::api::{self, Inside};
+use crate::server::api::{self, InternalApi};
 use crate::server::{App, Problem};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -21,9 +21,13 @@ pub(super) async fn incident(State(app): State<App>, Path(id): Path<String>, vis
 }
 
 /// Incidents, open and resolved, the newest first.
-pub(super) async fn incidents(State(app): State<App>, Query(wanted): Query<Wanted>, visitor: Visitor) -> Response {
+pub(super) async fn incidents(
+    State(app): State<App>,
+    Query(wanted): Query<IncidentFilter>,
+    visitor: Visitor,
+) -> Response {
     let found = match wanted.query() {
-        Ok(query) => Inside::new(&app, &visitor.caller).incidents(query).await,
+        Ok(query) => InternalApi::new(&app, &visitor.caller).incidents(query).await,
         Err(problem) => Err(problem),
     };
     let now = app.parts.clock.now();
@@ -39,13 +43,13 @@ pub(super) async fn incidents(State(app): State<App>, Query(wanted): Query<Wante
 /// The values of the form above the list of incidents; empty means any.
 #[derive(serde::Deserialize, Default)]
 #[serde(default)]
-pub(super) struct Wanted {
+pub(super) struct IncidentFilter {
     pub state: String,
     pub severity: String,
     pub node: String,
 }
 
-impl Wanted {
+impl IncidentFilter {
     fn query(&self) -> Result<ListQuery, Problem> {
         let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Ok(ListQuery {
@@ -59,7 +63,7 @@ impl Wanted {
 }
 
 pub(super) async fn guards(State(app): State<App>, visitor: Visitor) -> Response {
-    match Inside::new(&app, &visitor.caller).guards().await {
+    match InternalApi::new(&app, &visitor.caller).guards().await {
         Ok(answer) => {
             let body = guards::body(&answer, app.parts.clock.now());
             pages::show(&app, &visitor, None, "Guards", body).await
@@ -73,7 +77,7 @@ pub(super) async fn run(State(app): State<App>, Path(id): Path<String>, visitor:
 }
 
 pub(super) async fn why(State(app): State<App>, Path(subject): Path<String>, visitor: Visitor) -> Response {
-    match Inside::new(&app, &visitor.caller).why(&subject).await {
+    match InternalApi::new(&app, &visitor.caller).why(&subject).await {
         Ok(answer) => pages::show(&app, &visitor, None, &format!("Why {subject}"), why::body(&subject, &answer)).await,
         Err(problem) => pages::problem(&app, &visitor, &problem).await,
     }
@@ -82,9 +86,9 @@ pub(super) async fn why(State(app): State<App>, Path(subject): Path<String>, vis
 /// The first page: pending requests, open incidents, runs, the state of the guards.
 pub(super) async fn home_page(app: &App, visitor: &Visitor, said: Option<&Problem>) -> Response {
     let data = async {
-        let api = Inside::new(app, &visitor.caller);
+        let api = InternalApi::new(app, &visitor.caller);
         let open = || ListQuery { open: true, limit: Some(crate::limits::WEB_ROWS), ..ListQuery::default() };
-        Ok::<_, Problem>(home::Home {
+        Ok::<_, Problem>(home::HomePage {
             status: api.status().await?,
             guards: api.guards().await?,
             approvals: api.approvals(open()).await?.approvals,
@@ -100,8 +104,8 @@ pub(super) async fn home_page(app: &App, visitor: &Visitor, said: Option<&Proble
 
 pub(super) async fn incident_page(app: &App, visitor: &Visitor, id: &str, said: Option<&Problem>) -> Response {
     let data = async {
-        let api = Inside::new(app, &visitor.caller);
-        Ok::<_, Problem>(incident::Story { detail: api.incident(id).await?, guards: api.guards().await? })
+        let api = InternalApi::new(app, &visitor.caller);
+        Ok::<_, Problem>(incident::IncidentPage { detail: api.incident(id).await?, guards: api.guards().await? })
     };
     match data.await {
         Ok(data) => {
@@ -114,11 +118,11 @@ pub(super) async fn incident_page(app: &App, visitor: &Visitor, id: &str, said: 
 
 pub(super) async fn run_page(app: &App, visitor: &Visitor, id: &str, said: Option<&Problem>) -> Response {
     let data = async {
-        let api = Inside::new(app, &visitor.caller);
+        let api = InternalApi::new(app, &visitor.caller);
         let detail = api.run(id).await?;
         let may_judge = api::may(&visitor.caller, "POST", "runs/{id}/judge")
             .and_then(|()| visitor.caller.need_subject(app, &detail.run.subject));
-        Ok::<_, Problem>(run::Telling {
+        Ok::<_, Problem>(run::RunPage {
             may_judge: detail.can_be_judged && may_judge.is_ok(),
             planned: planned(&detail.entries),
             guards: api.guards().await?,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a session identifies a user, and never has their rights; the name of one is new at each sign-in.
 
-use super::oidc::Identity;
+use super::oidc::OidcIdentity;
 use crate::api::SessionSummary;
 use crate::limits;
 use crate::model::{Time, identity};
@@ -13,26 +13,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The identity of a user, as proven at the sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum SessionUser {
     /// By a token with this hash.
     Token([u8; 32]),
     /// By the claims of an identity provider.
-    Person(Identity),
+    Person(OidcIdentity),
 }
 
-impl Who {
+impl SessionUser {
     /// Whether both are one token, or one account of the provider.
-    fn same(&self, other: &Who) -> bool {
+    fn same(&self, other: &SessionUser) -> bool {
         match (self, other) {
-            (Who::Person(one), Who::Person(other)) => one.same(other),
+            (SessionUser::Person(one), SessionUser::Person(other)) => one.same(other),
             (one, other) => one == other,
         }
     }
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Session {
-    pub who: Who,
+pub(super) struct WebSession {
+    pub who: SessionUser,
     /// Their name at the sign-in, and the auth method.
     pub name: String,
     pub way: String,
@@ -43,19 +43,19 @@ pub(super) struct Session {
 }
 
 /// A session as an admin sees it.
-fn summary(session: &Session) -> SessionSummary {
-    let Session { name, way, began, seen, .. } = session.clone();
+fn summary(session: &WebSession) -> SessionSummary {
+    let WebSession { name, way, began, seen, .. } = session.clone();
     SessionSummary { name, by: way, since: began, used: seen }
 }
 
-impl Session {
+impl WebSession {
     fn is_of(&self, who: &str) -> bool {
         let known = match &self.who {
-            Who::Person(identity) => {
+            SessionUser::Person(identity) => {
                 identity.subject == who
                     || identity.verified_mail.as_deref().is_some_and(|mail| mail.eq_ignore_ascii_case(who))
             }
-            Who::Token(_) => false,
+            SessionUser::Token(_) => false,
         };
         known || identity(&self.name) == identity(who)
     }
@@ -67,11 +67,11 @@ impl Session {
 
 /// By the hash of the name in the cookie.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<[u8; 32], Session>>);
+pub(super) struct SessionStore(Mutex<HashMap<[u8; 32], WebSession>>);
 
-impl Sessions {
+impl SessionStore {
     /// A new session; the returned text is for the cookie, and is kept nowhere else.
-    pub fn begin(&self, who: Who, name: &str, way: &str, now: Time) -> String {
+    pub fn begin(&self, who: SessionUser, name: &str, way: &str, now: Time) -> String {
         let cookie = secret::text::<32>();
         let mut all = self.lock();
         all.retain(|_, session| session.lives(now));
@@ -83,13 +83,13 @@ impl Sessions {
         }
         all.insert(digest(&cookie), {
             let (name, way) = (name.to_owned(), way.to_owned());
-            Session { who, name, way, csrf: secret::text::<32>(), began: now, seen: now }
+            WebSession { who, name, way, csrf: secret::text::<32>(), began: now, seen: now }
         });
         cookie
     }
 
     /// The session of that name, if it lives. A user's own request keeps it alive, a script's look does not.
-    pub fn find(&self, name: &str, now: Time, by_hand: bool) -> Option<Session> {
+    pub fn find(&self, name: &str, now: Time, by_hand: bool) -> Option<WebSession> {
         let hash = digest(name);
         let mut all = self.lock();
         let session = all.get_mut(&hash)?;
@@ -104,7 +104,7 @@ impl Sessions {
     }
 
     /// The session that ended, if it was there.
-    pub fn end(&self, name: &str) -> Option<Session> {
+    pub fn end(&self, name: &str) -> Option<WebSession> {
         self.lock().remove(&digest(name))
     }
 
@@ -126,12 +126,12 @@ impl Sessions {
         (before - all.len()) as u64
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], WebSession>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn drop_oldest(all: &mut HashMap<[u8; 32], Session>, of: impl Fn(&Session) -> bool) {
+fn drop_oldest(all: &mut HashMap<[u8; 32], WebSession>, of: impl Fn(&WebSession) -> bool) {
     let oldest = all.iter().filter(|(_, session)| of(session)).min_by_key(|(_, session)| session.seen);
     if let Some(hash) = oldest.map(|(hash, _)| *hash) {
         all.remove(&hash);
@@ -151,16 +151,16 @@ mod tests {
 
     #[test]
     fn a_session_ends_by_time_by_idleness_and_by_hand() {
-        let sessions = Sessions::default();
-        let name = sessions.begin(Who::Token([1; 32]), "ann", "token ann", at(0));
+        let sessions = SessionStore::default();
+        let name = sessions.begin(SessionUser::Token([1; 32]), "ann", "token ann", at(0));
         for hour in 1..12 {
             assert!(sessions.find(&name, at(hour * 60), true).is_some(), "{hour}");
         }
         assert!(sessions.find(&name, at(12 * 60), true).is_none(), "twelve hours, however busy");
-        let name = sessions.begin(Who::Token([1; 32]), "ann", "token ann", at(0));
+        let name = sessions.begin(SessionUser::Token([1; 32]), "ann", "token ann", at(0));
         assert!(sessions.find(&name, at(119), false).is_some());
         assert!(sessions.find(&name, at(120), false).is_none(), "a script that looks is nobody");
-        let name = sessions.begin(Who::Token([1; 32]), "ann", "token ann", at(0));
+        let name = sessions.begin(SessionUser::Token([1; 32]), "ann", "token ann", at(0));
         sessions.end(&name);
         assert!(sessions.find(&name, at(0), true).is_none());
         assert!(sessions.find("", at(0), true).is_none());
@@ -168,18 +168,18 @@ mod tests {
 
     #[test]
     fn sessions_are_bounded_and_one_person_cannot_push_out_the_others() {
-        let sessions = Sessions::default();
-        let ann = sessions.begin(Who::Token([1; 32]), "ann", "token ann", at(0));
-        let first = sessions.begin(Who::Token([2; 32]), "ann", "token ann", at(0));
+        let sessions = SessionStore::default();
+        let ann = sessions.begin(SessionUser::Token([1; 32]), "ann", "token ann", at(0));
+        let first = sessions.begin(SessionUser::Token([2; 32]), "ann", "token ann", at(0));
         for _ in 0..limits::WEB_SESSIONS_EACH {
-            sessions.begin(Who::Token([2; 32]), "ann", "token ann", at(1));
+            sessions.begin(SessionUser::Token([2; 32]), "ann", "token ann", at(1));
         }
         assert!(sessions.find(&ann, at(2), true).is_some());
         assert!(sessions.find(&first, at(2), true).is_none());
         for other in 0..=limits::WEB_SESSIONS as u64 {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&other.to_le_bytes());
-            sessions.begin(Who::Token(hash), "ann", "token ann", at(3));
+            sessions.begin(SessionUser::Token(hash), "ann", "token ann", at(3));
         }
         assert_eq!(sessions.lock().len(), limits::WEB_SESSIONS);
         assert!(sessions.find(&ann, at(3), true).is_none());

@@ -4,8 +4,8 @@
 
 use super::cookie::SESSION;
 use super::pages;
-use super::session::Who;
-use super::visitor::{self, Fields, Posted, refused};
+use super::session::SessionUser;
+use super::visitor::{self, FormFields, PostedForm, refused};
 use crate::limits;
 use crate::notifiers::one_line;
 use crate::server::auth::{digest, made};
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct SignInQuery {
     #[serde(default)]
     pub to: String,
     /// As another user than the one whose session the provider has.
@@ -27,7 +27,7 @@ pub(super) struct Asked {
     out: Option<String>,
 }
 
-pub(super) async fn page(State(app): State<App>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn page(State(app): State<App>, Query(asked): Query<SignInQuery>) -> Response {
     match asked.out {
         Some(_) => pages::signed_out(&app),
         None => pages::sign_in(&app, path(&asked.to), None),
@@ -53,7 +53,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     if let Err(problem) = app.web.place.check(&headers) {
         return refused(&app, &problem);
     }
-    let fields = match Fields::of_sign_in(request, &app).await {
+    let fields = match FormFields::of_sign_in(request, &app).await {
         Ok(fields) => fields,
         Err(refusal) => return refusal,
     };
@@ -63,7 +63,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
     // A text that is no token of the configuration and does not look like one that was made here is not looked up in
     // the store.
     let may_be_one = app.roster.now().caller_by_hash(&hash).is_some() || made::looks_like_one(text);
-    let who = Who::Token(hash);
+    let who = SessionUser::Token(hash);
     let told = if may_be_one { visitor::caller(&app, &who).await } else { Ok(None) };
     match told {
         Ok(Some(caller)) => enter(&app, &headers, who, &caller, to),
@@ -78,7 +78,7 @@ pub(super) async fn with_token(State(app): State<App>, request: Request) -> Resp
 }
 
 /// Begins a session with a name of its own; earlier ones of this browser end.
-pub(super) fn enter(app: &App, headers: &HeaderMap, who: Who, caller: &Caller, to: &str) -> Response {
+pub(super) fn enter(app: &App, headers: &HeaderMap, who: SessionUser, caller: &Caller, to: &str) -> Response {
     for before in SESSION.all(&app.web.place, headers) {
         app.web.sessions.end(&before);
     }
@@ -89,7 +89,7 @@ pub(super) fn enter(app: &App, headers: &HeaderMap, who: Who, caller: &Caller, t
     (cookie, Redirect::to(to)).into_response()
 }
 
-pub(super) async fn out(State(app): State<App>, posted: Posted) -> Response {
+pub(super) async fn out(State(app): State<App>, posted: PostedForm) -> Response {
     let ended = app.web.sessions.end(&posted.visitor.session);
     if let Some(session) = ended {
         let (user, by) =

@@ -4,7 +4,7 @@
 //! session's own token there is no `Posted`.
 
 use super::cookie::SESSION;
-use super::session::{Session, Who};
+use super::session::{SessionUser, WebSession};
 use super::{oidc, pages, sign};
 use crate::limits;
 use crate::model::{Right, short_name};
@@ -68,12 +68,12 @@ pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visito
     let mut found = SESSION.all(&app.web.place, headers).into_iter().filter_map(living);
     // One that is void was put there from elsewhere and hides nothing; with two that live it is open who this is.
     let (Some((session, name)), None) = (found.next(), found.next()) else { return Ok(None) };
-    let Session { who, csrf, .. } = session;
+    let WebSession { who, csrf, .. } = session;
     match caller(app, &who).await? {
         Some(caller) => {
             let shown = match &who {
-                Who::Person(_) => short_name(&caller.name).to_owned(),
-                Who::Token(_) => caller.name.clone(),
+                SessionUser::Person(_) => short_name(&caller.name).to_owned(),
+                SessionUser::Token(_) => caller.name.clone(),
             };
             Ok(Some(Visitor { caller, shown, csrf, session: name }))
         }
@@ -86,13 +86,13 @@ pub(super) async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Visito
 }
 
 /// A user's present rights; none where they have no entry (any more). Machines do not look at pages.
-pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Problem> {
+pub(super) async fn caller(app: &App, who: &SessionUser) -> Result<Option<Caller>, Problem> {
     let caller = match who {
-        Who::Person(identity) => match oidc::standing(app, identity, false).await? {
-            oidc::Standing::In(caller) => Some(*caller),
+        SessionUser::Person(identity) => match oidc::standing(app, identity, false).await? {
+            oidc::SignInResult::In(caller) => Some(*caller),
             _ => None,
         },
-        Who::Token(hash) => match app.roster.now().caller_by_hash(hash) {
+        SessionUser::Token(hash) => match app.roster.now().caller_by_hash(hash) {
             Some(caller) => Some(caller),
             None => {
                 match made::by_hash(app, &hex::encode(hash)).await {
@@ -107,47 +107,47 @@ pub(super) async fn caller(app: &App, who: &Who) -> Result<Option<Caller>, Probl
 }
 
 /// A form that our own page sent in this session.
-pub(super) struct Posted {
+pub(super) struct PostedForm {
     pub visitor: Visitor,
-    pub fields: Fields,
+    pub fields: FormFields,
 }
 
-impl FromRequest<App> for Posted {
+impl FromRequest<App> for PostedForm {
     type Rejection = Response;
 
-    async fn from_request(request: Request, app: &App) -> Result<Posted, Response> {
+    async fn from_request(request: Request, app: &App) -> Result<PostedForm, Response> {
         let (mut parts, body) = request.into_parts();
         app.web.place.check(&parts.headers).map_err(|problem| refused(app, &problem))?;
         let visitor = Visitor::from_request_parts(&mut parts, app).await?;
         let held = body::form(app, &parts.headers, body).await.map_err(|problem| refused(app, &problem))?;
-        let fields = Fields::of(&held.bytes).map_err(|problem| refused(app, &problem))?;
+        let fields = FormFields::of(&held.bytes).map_err(|problem| refused(app, &problem))?;
         if !bool::from(fields.get("csrf").as_bytes().ct_eq(visitor.csrf.as_bytes())) {
             let error = "this form belongs to another session";
             let hint = "reload the page, then decide again";
             let problem = Problem::new(StatusCode::FORBIDDEN, error, hint);
             return Err(pages::problem(app, &visitor, &problem).await);
         }
-        Ok(Posted { visitor, fields })
+        Ok(PostedForm { visitor, fields })
     }
 }
 
 /// The fields of a form, each name once.
-pub(super) struct Fields(BTreeMap<String, String>);
+pub(super) struct FormFields(BTreeMap<String, String>);
 
-impl Fields {
+impl FormFields {
     /// The form with which a stranger signs in: small, and soon over.
     ///
     /// # Errors
     ///
     /// Fails with the refusal as a page when the body is too large, too slow, or no form.
-    pub async fn of_sign_in(request: Request, app: &App) -> Result<Fields, Response> {
+    pub async fn of_sign_in(request: Request, app: &App) -> Result<FormFields, Response> {
         let (parts, body) = request.into_parts();
-        let bound = body::Bound::new(body::Unproved::SignIn, limits::SIGN_IN_BYTES);
+        let bound = body::BodyBound::new(body::UnprovenSender::SignIn, limits::SIGN_IN_BYTES);
         let held = body::unproved(app, &parts.headers, body, bound).await;
-        held.and_then(|held| Fields::of(&held.bytes)).map_err(|problem| refused(app, &problem))
+        held.and_then(|held| FormFields::of(&held.bytes)).map_err(|problem| refused(app, &problem))
     }
 
-    fn of(form: &[u8]) -> Result<Fields, Problem> {
+    fn of(form: &[u8]) -> Result<FormFields, Problem> {
         let mut fields = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(form) {
             if fields.insert(name.into_owned(), value.into_owned()).is_some() {
@@ -155,7 +155,7 @@ impl Fields {
                 return Err(Problem::new(StatusCode::BAD_REQUEST, error, "send the form again"));
             }
         }
-        Ok(Fields(fields))
+        Ok(FormFields(fields))
     }
 
     /// The field's value; empty where it was left out.

@@ -3,19 +3,19 @@
 //! Invariant: bounded by the number of conditions, not of their repeats; no condition is dropped until its end was
 //! taken over.
 
-use super::{Complaint, is_ours, node, pod, silent_kubelet, warning};
-use crate::config::Source;
+use super::{ObjectCondition, is_ours, node, pod, silent_kubelet, warning};
+use crate::config::SourceConfig;
 use crate::limits;
-use crate::model::{Event, Labels, Status, Time};
-use crate::sources::draft::{Draft, Gaps};
-use crate::world::{EventSeen, LeaseSeen, NodeSeen, PodSeen, Told};
+use crate::model::{Event, EventStatus, Labels, Time};
+use crate::sources::draft::{DecodeGaps, EventDraft};
+use crate::world::{EventSeen, LeaseSeen, NodeSeen, PodSeen, WatchEvent};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// The kinds of objects that are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum WatchedKind {
     Node,
     Pod,
     Warning,
@@ -25,9 +25,9 @@ pub enum Kind {
 }
 
 /// One condition that the store has, or will have.
-struct Entry {
+struct TrackedCondition {
     event: Event,
-    object: (Kind, String),
+    object: (WatchedKind, String),
     occurrence: Option<String>,
     linger: Duration,
     /// Out of sight since then.
@@ -39,16 +39,16 @@ struct Entry {
 }
 
 /// The conditions of one cluster for one source.
-pub struct Board {
+pub struct ConditionTracker {
     name: String,
-    source: Source,
+    source: SourceConfig,
     /// The `cluster` label, where there are several.
     cluster: String,
-    entries: BTreeMap<String, Entry>,
-    objects: HashMap<(Kind, String), Vec<String>>,
+    entries: BTreeMap<String, TrackedCondition>,
+    objects: HashMap<(WatchedKind, String), Vec<String>>,
     /// While a list is read: the objects with conditions that it named.
-    listing: HashMap<Kind, HashSet<String>>,
-    whole: HashSet<Kind>,
+    listing: HashMap<WatchedKind, HashSet<String>>,
+    whole: HashSet<WatchedKind>,
     /// Hashes of `namespace/name` of the pods that are ours, for their Events.
     our_pods: HashSet<u64>,
     listed_pods: HashSet<u64>,
@@ -62,10 +62,10 @@ pub struct Board {
     left_out: usize,
 }
 
-impl Board {
+impl ConditionTracker {
     /// A board of one source without conditions; nothing was listed yet.
-    pub fn new(name: &str, source: &Source, cluster: &str) -> Board {
-        Board {
+    pub fn new(name: &str, source: &SourceConfig, cluster: &str) -> ConditionTracker {
+        ConditionTracker {
             name: name.to_owned(),
             source: source.clone(),
             cluster: cluster.to_owned(),
@@ -84,53 +84,53 @@ impl Board {
     }
 
     /// Takes the present conditions of an inference engine.
-    pub fn hear_engine(&mut self, engine: &str, complaints: Vec<Complaint>, now: Time) {
-        self.say(Kind::Engine, engine, complaints, now);
+    pub fn hear_engine(&mut self, engine: &str, complaints: Vec<ObjectCondition>, now: Time) {
+        self.say(WatchedKind::Engine, engine, complaints, now);
     }
 
     /// The engine is no longer probed, so its conditions are over.
     pub fn forget_engine(&mut self, engine: &str, now: Time) {
-        self.gone(Kind::Engine, engine, now);
+        self.gone(WatchedKind::Engine, engine, now);
     }
 
     /// Takes a change of a node.
-    pub fn hear_node(&mut self, told: &Told<NodeSeen>, now: Time) {
+    pub fn hear_node(&mut self, told: &WatchEvent<NodeSeen>, now: Time) {
         match told {
-            Told::Is(seen) => self.say(Kind::Node, &seen.node.name, node(seen), now),
-            Told::Gone(seen) => {
-                self.gone(Kind::Node, &seen.node.name, now);
-                self.gone(Kind::Lease, &seen.node.name, now);
+            WatchEvent::Is(seen) => self.say(WatchedKind::Node, &seen.node.name, node(seen), now),
+            WatchEvent::Gone(seen) => {
+                self.gone(WatchedKind::Node, &seen.node.name, now);
+                self.gone(WatchedKind::Lease, &seen.node.name, now);
             }
-            other => self.phase(Kind::Node, other, now),
+            other => self.phase(WatchedKind::Node, other, now),
         }
     }
 
     /// `theirs`: the time by the cluster's clock, which its own times are compared with.
-    pub fn hear_pod(&mut self, told: &Told<PodSeen>, now: Time, theirs: Time) {
+    pub fn hear_pod(&mut self, told: &WatchEvent<PodSeen>, now: Time, theirs: Time) {
         match told {
-            Told::Is(seen) => {
+            WatchEvent::Is(seen) => {
                 let (pod_of, name) = (&seen.pod, format!("{}/{}", seen.pod.namespace, seen.pod.name));
                 if !is_ours(seen, &self.source) {
                     return;
                 }
                 let hash = self.hasher.hash_one(&name);
                 self.our_pods.insert(hash);
-                if self.listing.contains_key(&Kind::Pod) {
+                if self.listing.contains_key(&WatchedKind::Pod) {
                     self.listed_pods.insert(hash);
                 }
                 let found = if pod_of.terminating { Vec::new() } else { pod(seen, theirs) };
-                self.say(Kind::Pod, &name, found, now);
+                self.say(WatchedKind::Pod, &name, found, now);
             }
-            Told::Gone(seen) => {
+            WatchEvent::Gone(seen) => {
                 let name = format!("{}/{}", seen.pod.namespace, seen.pod.name);
                 self.our_pods.remove(&self.hasher.hash_one(&name));
-                self.gone(Kind::Pod, &name, now);
+                self.gone(WatchedKind::Pod, &name, now);
             }
             other => {
-                self.phase(Kind::Pod, other, now);
+                self.phase(WatchedKind::Pod, other, now);
                 match other {
-                    Told::Restart => self.listed_pods.clear(),
-                    Told::Whole => self.our_pods = std::mem::take(&mut self.listed_pods),
+                    WatchEvent::Restart => self.listed_pods.clear(),
+                    WatchEvent::Whole => self.our_pods = std::mem::take(&mut self.listed_pods),
                     _ => {}
                 }
             }
@@ -138,21 +138,21 @@ impl Board {
     }
 
     /// `theirs`: as in `hear_pod`.
-    pub fn hear_warning(&mut self, told: &Told<EventSeen>, now: Time, theirs: Time) {
+    pub fn hear_warning(&mut self, told: &WatchEvent<EventSeen>, now: Time, theirs: Time) {
         match told {
-            Told::Is(seen) => {
+            WatchEvent::Is(seen) => {
                 let ours = |namespace: &str, name: &str| {
                     let hash = self.hasher.hash_one(format!("{namespace}/{name}"));
                     self.our_pods.contains(&hash) || self.source.namespaces.iter().any(|known| known == namespace)
                 };
                 if let Some(complaint) = warning(seen, ours, theirs) {
                     let object = format!("{}/{}", seen.namespace, seen.name);
-                    self.say(Kind::Warning, &object, vec![complaint], now);
+                    self.say(WatchedKind::Warning, &object, vec![complaint], now);
                 }
             }
             // Kubernetes forgets its Events after an hour; they are over once they are not repeated.
-            Told::Gone(_) => {}
-            other => self.phase(Kind::Warning, other, now),
+            WatchEvent::Gone(_) => {}
+            other => self.phase(WatchedKind::Warning, other, now),
         }
     }
 
@@ -170,25 +170,25 @@ impl Board {
                 _ => Duration::ZERO,
             };
             let found = if silent >= limits::LEASE_STALE { vec![silent_kubelet(&lease.name, silent)] } else { vec![] };
-            self.say(Kind::Lease, &lease.name, found, now);
+            self.say(WatchedKind::Lease, &lease.name, found, now);
             fresh.insert(lease.name, (lease.renewed, silent));
         }
         let gone: Vec<String> = std::mem::replace(&mut self.leases, fresh).into_keys().collect();
         for name in gone {
-            self.gone(Kind::Lease, &name, now);
+            self.gone(WatchedKind::Lease, &name, now);
         }
-        self.whole.insert(Kind::Lease);
+        self.whole.insert(WatchedKind::Lease);
     }
 
-    fn phase<T>(&mut self, kind: Kind, told: &Told<T>, now: Time) {
+    fn phase<T>(&mut self, kind: WatchedKind, told: &WatchEvent<T>, now: Time) {
         match told {
-            Told::Restart => {
+            WatchEvent::Restart => {
                 self.listing.insert(kind, HashSet::new());
             }
-            Told::Whole => {
+            WatchEvent::Whole => {
                 let named = self.listing.remove(&kind).unwrap_or_default();
                 self.whole.insert(kind);
-                if kind == Kind::Warning {
+                if kind == WatchedKind::Warning {
                     return;
                 }
                 let known = self.objects.keys().filter(|(of, object)| *of == kind && !named.contains(object));
@@ -202,7 +202,7 @@ impl Board {
     }
 
     /// Takes the present conditions of an object; its earlier ones that are not among them are over.
-    fn say(&mut self, kind: Kind, object: &str, complaints: Vec<Complaint>, now: Time) {
+    fn say(&mut self, kind: WatchedKind, object: &str, complaints: Vec<ObjectCondition>, now: Time) {
         let key = (kind, object.to_owned());
         let known = self.objects.get(&key).cloned().unwrap_or_default();
         if complaints.is_empty() && known.is_empty() {
@@ -230,15 +230,15 @@ impl Board {
         }
     }
 
-    fn complain(&mut self, object: &(Kind, String), complaint: Complaint, now: Time) -> Option<String> {
+    fn complain(&mut self, object: &(WatchedKind, String), complaint: ObjectCondition, now: Time) -> Option<String> {
         let (occurrence, linger) = (complaint.occurrence.clone(), complaint.linger);
         let event = self.event(complaint, now)?;
         let fingerprint = event.fingerprint.clone();
         if let Some(entry) = self.entries.get_mut(&fingerprint) {
             entry.absent = None;
             let again = occurrence.is_some() && entry.occurrence != occurrence;
-            if again || entry.event.status == Status::Resolved {
-                if entry.event.status == Status::Resolved {
+            if again || entry.event.status == EventStatus::Resolved {
+                if entry.event.status == EventStatus::Resolved {
                     entry.event = event;
                     entry.told = None;
                 }
@@ -251,7 +251,15 @@ impl Board {
             self.left_out += 1;
             return None;
         }
-        let entry = Entry { event, object: object.clone(), occurrence, linger, absent: None, heard: now, told: None };
+        let entry = TrackedCondition {
+            event,
+            object: object.clone(),
+            occurrence,
+            linger,
+            absent: None,
+            heard: now,
+            told: None,
+        };
         self.entries.insert(fingerprint.clone(), entry);
         Some(fingerprint)
     }
@@ -271,16 +279,16 @@ impl Board {
         happens && self.minute.1 > limits::WARNINGS_PER_MINUTE
     }
 
-    fn event(&self, complaint: Complaint, now: Time) -> Option<Event> {
+    fn event(&self, complaint: ObjectCondition, now: Time) -> Option<Event> {
         let identity = complaint.labels.into_iter().chain([
             ("alertname", complaint.name.to_owned()),
             ("cluster", self.cluster.clone()),
             ("severity", complaint.severity.to_string()),
         ]);
         let message = [("message", complaint.message)];
-        let draft = Draft {
+        let draft = EventDraft {
             key: None,
-            status: Status::Firing,
+            status: EventStatus::Firing,
             starts_at: complaint.since.filter(|since| *since <= now).unwrap_or(now),
             ends_at: None,
             labels: identity.collect::<Labels>(),
@@ -290,10 +298,10 @@ impl Board {
             url: String::new(),
         };
         // A name that is too long for a label cannot come from an API server.
-        draft.finish(&self.name, &self.source, &mut Gaps::default()).ok()
+        draft.finish(&self.name, &self.source, &mut DecodeGaps::default()).ok()
     }
 
-    fn gone(&mut self, kind: Kind, object: &str, now: Time) {
+    fn gone(&mut self, kind: WatchedKind, object: &str, now: Time) {
         for fingerprint in self.objects.remove(&(kind, object.to_owned())).unwrap_or_default() {
             if let Some(entry) = self.entries.get_mut(&fingerprint) {
                 end(entry, now);
@@ -309,7 +317,7 @@ impl Board {
         for entry in self.entries.values_mut() {
             let quiet = entry.occurrence.is_some() && entry.heard + limits::WARNING_QUIET <= now;
             let calm = entry.occurrence.is_none() && entry.absent.is_some_and(|since| since + entry.linger <= now);
-            if entry.event.status == Status::Firing && (quiet || calm) {
+            if entry.event.status == EventStatus::Firing && (quiet || calm) {
                 end(entry, now);
             }
             if events.len() < most && entry.told.is_none_or(|told| told + refresh <= now) {
@@ -334,7 +342,7 @@ impl Board {
                 continue;
             }
             entry.told = Some(now);
-            if event.status == Status::Resolved
+            if event.status == EventStatus::Resolved
                 && let Some(entry) = self.entries.remove(&event.fingerprint)
                 && let Some(list) = self.objects.get_mut(&entry.object)
             {
@@ -358,13 +366,13 @@ impl Board {
 
     /// Whether the condition with this fingerprint holds.
     pub fn is_firing(&self, fingerprint: &str) -> bool {
-        self.entries.get(fingerprint).is_some_and(|entry| entry.event.status == Status::Firing)
+        self.entries.get(fingerprint).is_some_and(|entry| entry.event.status == EventStatus::Firing)
     }
 }
 
-fn end(entry: &mut Entry, now: Time) {
-    if entry.event.status == Status::Firing {
-        entry.event.status = Status::Resolved;
+fn end(entry: &mut TrackedCondition, now: Time) {
+    if entry.event.status == EventStatus::Firing {
+        entry.event.status = EventStatus::Resolved;
         entry.event.ends_at = Some(now);
         entry.told = None;
     }

@@ -3,11 +3,11 @@
 //! Invariant: a fault is heard once, its end once, and a storm is bounded.
 
 use super::*;
-use crate::model::{Status, Subject};
-use crate::world::{ConditionSeen, ContainerSeen, LeaseSeen, Node, Pod, Told};
+use crate::model::{EventStatus, Subject};
+use crate::world::{ConditionSeen, ContainerSeen, LeaseSeen, Node, Pod, WatchEvent};
 use serde_json::json;
 
-fn source() -> Source {
+fn source() -> SourceConfig {
     serde_json::from_value(json!({ "kind": "kubernetes", "namespaces": ["platform"] })).unwrap()
 }
 
@@ -75,7 +75,7 @@ fn llm_pod(namespace: &str, gpus: u32, waiting: &str, ended: &str, restarts: u32
     }
 }
 
-fn names(complaints: &[Complaint]) -> Vec<&'static str> {
+fn names(complaints: &[ObjectCondition]) -> Vec<&'static str> {
     complaints.iter().map(|complaint| complaint.name).collect()
 }
 
@@ -128,7 +128,7 @@ fn a_pod_is_heard_if_it_holds_gpus_or_is_named() {
 }
 
 /// What the store is told in one pass: name and status, and that it took it.
-fn pass(board: &mut Board, now: Time) -> Vec<(String, Status)> {
+fn pass(board: &mut ConditionTracker, now: Time) -> Vec<(String, EventStatus)> {
     let (events, _) = board.take(100, now);
     board.told(&events, now);
     events.iter().map(|event| (event.name().to_owned(), event.status)).collect()
@@ -136,51 +136,51 @@ fn pass(board: &mut Board, now: Time) -> Vec<(String, Status)> {
 
 #[test]
 fn a_fault_is_told_once_again_after_a_while_and_its_end_once() {
-    let mut board = Board::new("k8s", &source(), "eu");
-    board.hear_node(&Told::Is(gpu_node(&[("GpuMemWatch", "True")], 8)), at(0));
+    let mut board = ConditionTracker::new("k8s", &source(), "eu");
+    board.hear_node(&WatchEvent::Is(gpu_node(&[("GpuMemWatch", "True")], 8)), at(0));
     let (events, _) = board.take(100, at(0));
     assert_eq!(events[0].subject, Subject { cluster: Some("eu".into()), ..Subject::node("gpu-1") });
     assert_eq!((events[0].starts_at, events[0].labels.get("condition")), (at(-60), "GpuMemWatch"));
     // The store did not take it, so it is told again; then it is not, until it must be repeated.
-    let told = ("NodeConditionFault".to_owned(), Status::Firing);
+    let told = ("NodeConditionFault".to_owned(), EventStatus::Firing);
     assert_eq!(pass(&mut board, at(1)), std::slice::from_ref(&told));
-    board.hear_node(&Told::Is(gpu_node(&[("GpuMemWatch", "True")], 8)), at(2));
+    board.hear_node(&WatchEvent::Is(gpu_node(&[("GpuMemWatch", "True")], 8)), at(2));
     assert_eq!(pass(&mut board, at(2)), []);
     assert_eq!(pass(&mut board, at(3 * 3_600)), [told]);
-    board.hear_node(&Told::Is(gpu_node(&[("GpuMemWatch", "False")], 8)), at(4 * 3_600));
-    assert_eq!(pass(&mut board, at(4 * 3_600)), [("NodeConditionFault".to_owned(), Status::Resolved)]);
+    board.hear_node(&WatchEvent::Is(gpu_node(&[("GpuMemWatch", "False")], 8)), at(4 * 3_600));
+    assert_eq!(pass(&mut board, at(4 * 3_600)), [("NodeConditionFault".to_owned(), EventStatus::Resolved)]);
     assert_eq!(pass(&mut board, at(9 * 3_600)), []);
     assert!(board.is_empty());
 }
 
 #[test]
 fn what_went_while_a_watch_was_broken_is_over_once_the_list_is_whole() {
-    let mut board = Board::new("k8s", &source(), "");
-    board.hear_node(&Told::Restart, at(0));
-    board.hear_node(&Told::Is(gpu_node(&[("KernelDeadlock", "True")], 8)), at(0));
-    board.hear_node(&Told::Whole, at(0));
+    let mut board = ConditionTracker::new("k8s", &source(), "");
+    board.hear_node(&WatchEvent::Restart, at(0));
+    board.hear_node(&WatchEvent::Is(gpu_node(&[("KernelDeadlock", "True")], 8)), at(0));
+    board.hear_node(&WatchEvent::Whole, at(0));
     assert_eq!(pass(&mut board, at(0)).len(), 1);
-    board.hear_node(&Told::Broken(crate::world::WorldError::Unavailable("gone".into())), at(1));
+    board.hear_node(&WatchEvent::Broken(crate::world::WorldError::Unavailable("gone".into())), at(1));
     assert_eq!(pass(&mut board, at(1)), [], "silence is no recovery");
-    board.hear_node(&Told::Restart, at(2));
+    board.hear_node(&WatchEvent::Restart, at(2));
     assert_eq!(pass(&mut board, at(2)), [], "half a list is none either");
-    board.hear_node(&Told::Whole, at(3));
-    assert_eq!(pass(&mut board, at(3)), [("NodeConditionFault".to_owned(), Status::Resolved)]);
+    board.hear_node(&WatchEvent::Whole, at(3));
+    assert_eq!(pass(&mut board, at(3)), [("NodeConditionFault".to_owned(), EventStatus::Resolved)]);
 }
 
 #[test]
 fn a_crash_loop_does_not_end_between_two_crashes() {
-    let mut board = Board::new("k8s", &source(), "");
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 3)), at(0), at(0));
+    let mut board = ConditionTracker::new("k8s", &source(), "");
+    board.hear_pod(&WatchEvent::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 3)), at(0), at(0));
     let (events, _) = board.take(9, at(0));
     let labels = ["namespace", "pod", "node", "workload", "container"].map(|name| events[0].labels.get(name));
     assert_eq!(labels, ["prod", "llm-5d4f-x", "gpu-1", "llm", "vllm"]);
     board.told(&events, at(0));
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "", "Error", 4)), at(10), at(10));
+    board.hear_pod(&WatchEvent::Is(llm_pod("prod", 1, "", "Error", 4)), at(10), at(10));
     assert_eq!(pass(&mut board, at(11)), []);
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 4)), at(20), at(20));
-    board.hear_pod(&Told::Is(llm_pod("prod", 1, "", "Error", 4)), at(30), at(30));
-    assert_eq!(pass(&mut board, at(30) + limits::POD_CALM), [("PodCrashLooping".to_owned(), Status::Resolved)]);
+    board.hear_pod(&WatchEvent::Is(llm_pod("prod", 1, "CrashLoopBackOff", "Error", 4)), at(20), at(20));
+    board.hear_pod(&WatchEvent::Is(llm_pod("prod", 1, "", "Error", 4)), at(30), at(30));
+    assert_eq!(pass(&mut board, at(30) + limits::POD_CALM), [("PodCrashLooping".to_owned(), EventStatus::Resolved)]);
 }
 
 fn said(no: usize) -> EventSeen {
@@ -200,10 +200,10 @@ fn said(no: usize) -> EventSeen {
 
 #[test]
 fn a_storm_of_warnings_is_bounded_and_says_what_was_left_out() {
-    let mut board = Board::new("k8s", &source(), "");
+    let mut board = ConditionTracker::new("k8s", &source(), "");
     for no in 0..5_000 {
-        board.hear_warning(&Told::Is(said(no)), at(0), at(0));
-        board.hear_warning(&Told::Is(said(no)), at(0), at(0));
+        board.hear_warning(&WatchEvent::Is(said(no)), at(0), at(0));
+        board.hear_warning(&WatchEvent::Is(said(no)), at(0), at(0));
     }
     let (events, gaps) = board.take(10_000, at(0));
     assert_eq!(events.len(), limits::WARNINGS_PER_MINUTE);
@@ -211,14 +211,14 @@ fn a_storm_of_warnings_is_bounded_and_says_what_was_left_out() {
     board.told(&events, at(0));
     // Not repeated, they are over after a while.
     let (events, _) = board.take(10_000, at(0) + limits::WARNING_QUIET);
-    assert!(events.len() == limits::WARNINGS_PER_MINUTE && events.iter().all(|e| e.status == Status::Resolved));
+    assert!(events.len() == limits::WARNINGS_PER_MINUTE && events.iter().all(|e| e.status == EventStatus::Resolved));
 }
 
 #[test]
 fn a_warning_is_heard_although_our_clock_is_an_hour_ahead_of_the_clusters() {
-    let mut board = Board::new("k8s", &source(), "");
-    board.hear_warning(&Told::Is(said(1)), at(3_600), at(1));
-    assert_eq!(pass(&mut board, at(3_600)), [("KubernetesWarning".to_owned(), Status::Firing)]);
+    let mut board = ConditionTracker::new("k8s", &source(), "");
+    board.hear_warning(&WatchEvent::Is(said(1)), at(3_600), at(1));
+    assert_eq!(pass(&mut board, at(3_600)), [("KubernetesWarning".to_owned(), EventStatus::Firing)]);
     // And it is over a quarter of an hour later, not at once.
     assert_eq!(pass(&mut board, at(3_660)), []);
 }
@@ -237,7 +237,7 @@ fn warnings_about_strangers_old_ones_and_our_own_are_not_heard() {
 
 #[test]
 fn a_kubelet_is_silent_by_our_clock_whatever_its_own_says() {
-    let mut board = Board::new("k8s", &source(), "");
+    let mut board = ConditionTracker::new("k8s", &source(), "");
     let lease = |renewed: &str| vec![LeaseSeen { name: "gpu-1".to_owned(), renewed: renewed.to_owned() }];
     board.hear_leases(lease("1999-01-01T00:00:00Z"), at(0));
     for second in [20, 40, 60] {
@@ -245,14 +245,14 @@ fn a_kubelet_is_silent_by_our_clock_whatever_its_own_says() {
         assert_eq!(pass(&mut board, at(second)), [], "after {second} s");
     }
     board.hear_leases(lease("1999-01-01T00:00:10Z"), at(80));
-    assert_eq!(pass(&mut board, at(80)), [("NodeLeaseStale".to_owned(), Status::Firing)]);
+    assert_eq!(pass(&mut board, at(80)), [("NodeLeaseStale".to_owned(), EventStatus::Firing)]);
     board.hear_leases(lease("1999-01-01T00:00:20Z"), at(100));
-    assert_eq!(pass(&mut board, at(100)), [("NodeLeaseStale".to_owned(), Status::Resolved)]);
+    assert_eq!(pass(&mut board, at(100)), [("NodeLeaseStale".to_owned(), EventStatus::Resolved)]);
 }
 
 #[test]
 fn an_api_server_that_was_away_makes_no_kubelet_silent() {
-    let mut board = Board::new("k8s", &source(), "");
+    let mut board = ConditionTracker::new("k8s", &source(), "");
     let leases = |renewed: &str| -> Vec<LeaseSeen> {
         (0..5_000).map(|no| LeaseSeen { name: format!("gpu-{no}"), renewed: renewed.to_owned() }).collect()
     };
@@ -271,12 +271,12 @@ fn an_api_server_that_was_away_makes_no_kubelet_silent() {
 
 #[test]
 fn a_kubelet_that_was_silent_before_the_api_server_went_is_silent_still() {
-    let mut board = Board::new("k8s", &source(), "");
+    let mut board = ConditionTracker::new("k8s", &source(), "");
     let lease = || vec![LeaseSeen { name: "gpu-1".to_owned(), renewed: "12:00:00".to_owned() }];
     for second in [0, 20, 40, 60] {
         board.hear_leases(lease(), at(second));
     }
-    assert_eq!(pass(&mut board, at(60)), [("NodeLeaseStale".to_owned(), Status::Firing)]);
+    assert_eq!(pass(&mut board, at(60)), [("NodeLeaseStale".to_owned(), EventStatus::Firing)]);
     board.hear_leases(lease(), at(400));
     assert_eq!(pass(&mut board, at(400)), [], "nobody has seen it recover");
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a report comes only from an export whose every line was checked; the first bad entry is named.
 
-use super::{Checkpoint, EntryLeaf, Frontier, LeafHash, PublicKey, commitment, verify_note};
+use super::{Checkpoint, EntryLeaf, LeafHash, PublicKey, TreeFrontier, commitment, verify_note};
 use crate::model::EntryNo;
 use crate::store::RawEntry;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ const LINE_BYTES: u64 = 8 * crate::limits::BODY_BYTES as u64;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
+struct ExportHeader {
     format: String,
     entries: u64,
     public_key: String,
@@ -24,7 +24,7 @@ struct Header {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct ExportLine {
     no: i64,
     at: i64,
     commit: String,
@@ -36,7 +36,7 @@ struct Line {
 
 /// The content of a good export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct ExportReport {
     pub entries: u64,
     /// Entries whose body was removed on purpose; their place and hash are proven all the same.
     pub redacted: u64,
@@ -81,15 +81,15 @@ pub fn write_export<W: Write>(
     entries: impl IntoIterator<Item = RawEntry>,
     checkpoints: impl IntoIterator<Item = impl Borrow<Checkpoint>>,
 ) -> std::io::Result<()> {
-    let mut line = |value: &dyn erased::Json| -> std::io::Result<()> {
+    let mut line = |value: &dyn erased::WriteJson| -> std::io::Result<()> {
         value.write(out)?;
         out.write_all(b"\n")
     };
-    line(&Header { format: FORMAT.to_owned(), entries: size, public_key: public_key.to_string() })?;
+    line(&ExportHeader { format: FORMAT.to_owned(), entries: size, public_key: public_key.to_string() })?;
     for entry in entries {
         let body = entry.body.map(String::from_utf8).transpose().map_err(std::io::Error::other)?;
         let salt = entry.salt.as_deref().map(hex::encode);
-        line(&Line { no: entry.no.0, at: entry.at, commit: entry.commit.to_string(), salt, body })?;
+        line(&ExportLine { no: entry.no.0, at: entry.at, commit: entry.commit.to_string(), salt, body })?;
     }
     checkpoints.into_iter().try_for_each(|checkpoint| {
         let checkpoint: &Checkpoint = checkpoint.borrow();
@@ -102,22 +102,22 @@ pub fn write_export<W: Write>(
 /// # Errors
 ///
 /// Fails with the first error: the reader's, or one in the export, with its line.
-pub fn verify_export<R: BufRead>(mut reader: R, public_key: &PublicKey) -> Result<Report, VerifyError> {
-    let mut lines = Lines { reader: &mut reader, line: 0, text: Vec::new() };
-    let header: Header = lines.next()?.ok_or_else(|| malformed(1, "the export is empty"))?;
+pub fn verify_export<R: BufRead>(mut reader: R, public_key: &PublicKey) -> Result<ExportReport, VerifyError> {
+    let mut lines = LineReader { reader: &mut reader, line: 0, text: Vec::new() };
+    let header: ExportHeader = lines.next()?.ok_or_else(|| malformed(1, "the export is empty"))?;
     if header.format != FORMAT {
         return Err(malformed(1, format!("the format is `{}`, not `{FORMAT}`", header.format)));
     }
     if header.public_key != public_key.to_string() {
         return Err(malformed(1, format!("the export names another public key: `{}`", header.public_key)));
     }
-    let mut frontier = Frontier::default();
+    let mut frontier = TreeFrontier::default();
     let mut redacted = 0;
     // Roots are needed at the sizes of checkpoints, which come last: they are looked up among the leaves kept here.
     let mut leaves = Vec::new();
     while frontier.size() < header.entries {
         let no = frontier.size();
-        let line = match lines.next::<Line>() {
+        let line = match lines.next::<ExportLine>() {
             Ok(Some(line)) => line,
             Ok(None) => return Err(VerifyError::Incomplete { said: header.entries, found: no }),
             Err(VerifyError::Malformed { line, what }) => {
@@ -135,10 +135,10 @@ pub fn verify_export<R: BufRead>(mut reader: R, public_key: &PublicKey) -> Resul
     if checkpoints == 0 {
         return Err(VerifyError::Unsigned);
     }
-    Ok(Report { entries: header.entries, redacted, checkpoints, signed, root })
+    Ok(ExportReport { entries: header.entries, redacted, checkpoints, signed, root })
 }
 
-fn check_entry(line: &Line, no: u64) -> Result<LeafHash, VerifyError> {
+fn check_entry(line: &ExportLine, no: u64) -> Result<LeafHash, VerifyError> {
     let bad = |what: &str| VerifyError::BadEntry { no, what: what.to_owned() };
     if u64::try_from(line.no) != Ok(no) {
         return Err(VerifyError::BadEntry { no, what: format!("its place is taken by #{}", line.no) });
@@ -161,12 +161,12 @@ fn check_entry(line: &Line, no: u64) -> Result<LeafHash, VerifyError> {
 /// Checks the checkpoints one after another. They come in the order of their size, so the first wrong root bounds where the
 /// damage is, and none is kept.
 fn check_checkpoints<R: BufRead>(
-    lines: &mut Lines<'_, R>,
+    lines: &mut LineReader<'_, R>,
     leaves: &[LeafHash],
     public_key: &PublicKey,
 ) -> Result<(u64, u64), VerifyError> {
     let (mut count, mut good) = (0, 0);
-    let mut frontier = Frontier::default();
+    let mut frontier = TreeFrontier::default();
     while let Some(checkpoint) = lines.next::<Checkpoint>()? {
         let bad = |what: String| VerifyError::BadCheckpoint { size: checkpoint.size, what };
         let said = verify_note(&checkpoint.note, public_key).map_err(|error| bad(error.to_string()))?;
@@ -191,13 +191,13 @@ fn check_checkpoints<R: BufRead>(
     Ok((count, good))
 }
 
-struct Lines<'a, R> {
+struct LineReader<'a, R> {
     reader: &'a mut R,
     line: u64,
     text: Vec<u8>,
 }
 
-impl<R: BufRead> Lines<'_, R> {
+impl<R: BufRead> LineReader<'_, R> {
     fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, VerifyError> {
         self.text.clear();
         self.line += 1;
@@ -224,10 +224,10 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 /// One closure for lines of several types.
 mod erased {
     /// A value that writes itself as JSON, behind a pointer.
-    pub trait Json {
+    pub trait WriteJson {
         fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()>;
     }
-    impl<T: serde::Serialize> Json for T {
+    impl<T: serde::Serialize> WriteJson for T {
         fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
             serde_json::to_writer(out, self).map_err(std::io::Error::from)
         }
@@ -252,7 +252,7 @@ mod tests {
                 body: Some(b"{}".to_vec()),
             })
         };
-        let mut frontier = Frontier::default();
+        let mut frontier = TreeFrontier::default();
         let checkpoints = entries().map(move |entry| {
             frontier.push(EntryLeaf { no: entry.no, at: entry.at, commit: entry.commit }.hash());
             key.sign(frontier.size(), frontier.root())

@@ -55,7 +55,7 @@ pub struct PublicKey {
 
 /// The content of a good note.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statement {
+pub struct NoteStatement {
     pub origin: String,
     pub size: u64,
     pub root: LeafHash,
@@ -177,7 +177,7 @@ impl FromStr for PublicKey {
 /// # Errors
 ///
 /// Fails when the note is malformed, has no signature of `key`, or that one does not verify.
-pub fn verify_note(note: &str, key: &PublicKey) -> Result<Statement, NoteError> {
+pub fn verify_note(note: &str, key: &PublicKey) -> Result<NoteStatement, NoteError> {
     let (text, signatures) =
         note.rsplit_once("\n\n").ok_or(NoteError::Malformed("no empty line before the signatures"))?;
     let text = format!("{text}\n");
@@ -211,7 +211,7 @@ pub fn verify_note(note: &str, key: &PublicKey) -> Result<Statement, NoteError> 
     if origin != key.name || size != u64::to_string(&number) {
         return Err(NoteError::Malformed("the origin is not the key's name, or the size is not in plain digits"));
     }
-    Ok(Statement { origin: origin.to_owned(), size: number, root: LeafHash(root) })
+    Ok(NoteStatement { origin: origin.to_owned(), size: number, root: LeafHash(root) })
 }
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
         let key = key();
         let root = LeafHash([9; 32]);
         let note = key.sign(17, root).note;
-        let good = Statement { origin: "nightshift.example/eu-1".to_owned(), size: 17, root };
+        let good = NoteStatement { origin: "nightshift.example/eu-1".to_owned(), size: 17, root };
         assert_eq!(verify_note(&note, key.public()), Ok(good.clone()));
         for at in 0..note.len() {
             let mut bytes = note.clone().into_bytes();

@@ -9,7 +9,7 @@ pub const TILE: u64 = 256;
 
 /// A complete tile: 256 neighbouring nodes of one level (level 0: leaves; a node of level n + 1 covers a tile of n).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tile {
+pub struct MerkleTile {
     pub level: u32,
     pub no: u64,
     pub nodes: Vec<LeafHash>,
@@ -43,19 +43,19 @@ fn split(n: u64) -> u64 {
 
 /// The right edge of a growing tree: all that is needed to add leaves and to compute the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frontier {
+pub struct TreeFrontier {
     size: u64,
     /// For each level the nodes that do not yet fill a tile.
     partial: Vec<Vec<LeafHash>>,
 }
 
-impl Frontier {
+impl TreeFrontier {
     /// Takes up a tree of `size` leaves that is stored in `source`.
     ///
     /// # Errors
     ///
     /// Fails when `source` does.
-    pub fn load<S: NodeSource>(source: &mut S, size: u64) -> Result<Frontier, S::Error> {
+    pub fn load<S: NodeSource>(source: &mut S, size: u64) -> Result<TreeFrontier, S::Error> {
         let mut partial = Vec::new();
         let (mut level, mut nodes) = (0, size);
         while nodes > 0 {
@@ -64,7 +64,7 @@ impl Frontier {
             level += 1;
             nodes /= TILE;
         }
-        Ok(Frontier { size, partial })
+        Ok(TreeFrontier { size, partial })
     }
 
     /// The number of leaves.
@@ -73,7 +73,7 @@ impl Frontier {
     }
 
     /// Adds a leaf; returns the tiles that it completes, which must be stored.
-    pub fn push(&mut self, leaf: LeafHash) -> Vec<Tile> {
+    pub fn push(&mut self, leaf: LeafHash) -> Vec<MerkleTile> {
         let mut full = Vec::new();
         let (mut level, mut node) = (0, leaf);
         loop {
@@ -87,7 +87,7 @@ impl Frontier {
             let nodes = std::mem::take(&mut self.partial[level]);
             node = tree_hash(&nodes);
             let no = self.size / TILE.pow(level as u32 + 1);
-            full.push(Tile { level: level as u32, no, nodes });
+            full.push(MerkleTile { level: level as u32, no, nodes });
             level += 1;
         }
         self.size += 1;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn root_of(leaves: &[LeafHash]) -> LeafHash {
-        let mut frontier = Frontier::default();
+        let mut frontier = TreeFrontier::default();
         for leaf in leaves {
             frontier.push(*leaf);
         }
@@ -308,7 +308,7 @@ mod tests {
             "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
             "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
         ];
-        let mut frontier = Frontier::default();
+        let mut frontier = TreeFrontier::default();
         assert_eq!(frontier.root().to_string(), roots[0]);
         for (input, root) in inputs.iter().zip(&roots[1..]) {
             frontier.push(hash_leaf(&unhex(input)));
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn a_tree_over_many_tiles_is_the_plain_tree() {
         let all = leaves(70_000);
-        let mut frontier = Frontier::default();
+        let mut frontier = TreeFrontier::default();
         let mut tiles = 0;
         for leaf in &all {
             tiles += frontier.push(*leaf).len();
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(tiles, 70_000 / 256 + 1);
         assert_eq!(frontier.root(), tree_hash(&all));
         let mut source = all.as_slice();
-        assert_eq!(Frontier::load(&mut source, 70_000), Ok(frontier));
+        assert_eq!(TreeFrontier::load(&mut source, 70_000), Ok(frontier));
         let mut source = all.as_slice();
         let path = inclusion_proof(&mut source, 65_535, 70_000).unwrap();
         assert!(verify_inclusion(all[65_535], 65_535, 70_000, &path, tree_hash(&all)));

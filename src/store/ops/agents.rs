@@ -3,16 +3,18 @@
 //! Invariant: a report is taken in and its mark moved in one transaction, so that the same one again changes nothing; only
 //! `join` enters an agent with a certificate.
 
-use super::intake::{self, Prepared};
+use super::intake::{self, PreparedBatch};
 use super::tx::Tx;
 use crate::limits;
-use crate::model::{About, Actor, AgentName, EntryKind, Standing, Time, TokenId};
+use crate::model::{Actor, AgentName, AgentStatus, EntryKind, EntryLinks, Time, TokenId};
 use crate::planted::planted;
-use crate::store::db::{Db, Row, all, exec, json, micros, number, one, params, time, time_opt, to_json, to_word, word};
-use crate::store::{AgentIdentity, AgentProof, AgentRow, Heard, JoinToken, NewAgent, Numbered, StoreError};
+use crate::store::db::{
+    Db, DbRow, all, exec, json, micros, number, one, params, time, time_opt, to_json, to_word, word,
+};
+use crate::store::{AgentIdentity, AgentProof, AgentRow, IntakeResult, JoinToken, NewAgent, NumberedBatch, StoreError};
 
-pub(crate) fn reports(tx: &mut Tx, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
-    let Numbered { mut batch, agent, boot, spool, numbers, of_events } = numbered;
+pub(crate) fn reports(tx: &mut Tx, numbered: NumberedBatch) -> Result<(u64, IntakeResult), StoreError> {
+    let NumberedBatch { mut batch, agent, boot, spool, numbers, of_events } = numbered;
     let node = agent.key();
     // It may have been written before agents were known by their cluster too.
     let sql = "SELECT max(upto) FROM agent_mark WHERE node IN (?1, ?4) AND boot = ?2 AND spool = ?3";
@@ -31,14 +33,14 @@ pub(crate) fn reports(tx: &mut Tx, numbered: Numbered) -> Result<(u64, Heard), S
     }
     let upto = next - 1;
     if upto == mark {
-        return Ok((upto, Heard::default()));
+        return Ok((upto, IntakeResult::default()));
     }
     let mut at = of_events.iter();
     batch.events.retain(|_| at.next().is_some_and(|number| *number > mark));
     let now = batch.now;
     let heard = match batch.events.is_empty() && batch.gaps.is_empty() {
-        true => Heard::default(),
-        false => intake::intake(tx, &Prepared::new(batch)?)?,
+        true => IntakeResult::default(),
+        false => intake::intake(tx, &PreparedBatch::new(batch)?)?,
     };
     let sql = "INSERT INTO agent_mark (node, boot, spool, upto, at) VALUES (?1, ?2, ?3, ?4, ?5) \
                ON CONFLICT (node, boot, spool) DO UPDATE SET upto = excluded.upto, at = excluded.at";
@@ -54,7 +56,7 @@ pub(crate) fn reports(tx: &mut Tx, numbered: Numbered) -> Result<(u64, Heard), S
 
 /// Records that an agent is connected. One with a certificate must have joined, by that very family; one with a token
 /// or from within needs no row before. An agent's proof of identity never changes here.
-pub(crate) fn seen(tx: &mut Tx, agent: &NewAgent, standing: &Standing, now: Time) -> Result<(), StoreError> {
+pub(crate) fn seen(tx: &mut Tx, agent: &NewAgent, standing: &AgentStatus, now: Time) -> Result<(), StoreError> {
     let insert = "INSERT INTO agent (cluster, node, how, family, since, seen_at, standing) \
                   VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) ON CONFLICT (cluster, node) DO UPDATE SET seen_at = excluded.seen_at, \
                   standing = excluded.standing WHERE how = excluded.how AND family = excluded.family";
@@ -108,7 +110,7 @@ pub(crate) fn renewed(tx: &mut Tx, agent: &NewAgent, now: Time) -> Result<u64, S
     let sql =
         "SELECT issued, issued_at FROM agent WHERE cluster = ?1 AND node = ?2 AND how = 'certificate' AND family = ?3";
     let AgentName { cluster, node } = agent.name.clone();
-    let map = |row: &Row<'_>| Ok((row.get::<i64>(0)?.unsigned_abs(), time(row, 1)?));
+    let map = |row: &DbRow<'_>| Ok((row.get::<i64>(0)?.unsigned_abs(), time(row, 1)?));
     let Some((issued, at)) = one(&tx.conn, sql, params![cluster, node, agent.family], map)? else {
         return Err(StoreError::Refused(unknown(&tx.conn, agent)?));
     };
@@ -120,7 +122,7 @@ pub(crate) fn renewed(tx: &mut Tx, agent: &NewAgent, now: Time) -> Result<u64, S
     let sql = "UPDATE agent SET issued = ?3, issued_at = ?4 WHERE cluster = ?1 AND node = ?2";
     exec(&tx.conn, sql, params![cluster, node, generation as i64, micros(now)])?;
     let entry = EntryKind::AgentRenewed { cluster, node, generation };
-    tx.append(&Actor::engine(), About::default(), &entry, now)?;
+    tx.append(&Actor::engine(), EntryLinks::default(), &entry, now)?;
     Ok(generation)
 }
 
@@ -163,7 +165,7 @@ pub(crate) fn remove(tx: &mut Tx, agent: &AgentName, by: &str, why: &str, now: T
     }
     let AgentName { cluster, node } = agent.clone();
     let entry = EntryKind::AgentRemoved { cluster, node, by: by.to_owned(), why: why.to_owned() };
-    tx.append(&Actor::person(by), About::default(), &entry, now).map(drop)
+    tx.append(&Actor::person(by), EntryLinks::default(), &entry, now).map(drop)
 }
 
 /// A token was revoked: join tokens that it made are void, and agents that joined by them are removed.
@@ -198,7 +200,7 @@ pub(crate) fn join_token(tx: &mut Tx, token: &JoinToken, now: Time) -> Result<()
         expires_at: token.expires_at,
         by: token.by.clone(),
     };
-    tx.append(&Actor::person(&token.by), About::default(), &entry, now).map(drop)
+    tx.append(&Actor::person(&token.by), EntryLinks::default(), &entry, now).map(drop)
 }
 
 /// Who made a join token, and by which token of theirs.
@@ -265,11 +267,11 @@ pub(crate) fn join(tx: &mut Tx, hash: &str, agent: &NewAgent, now: Time) -> Resu
         to_word(&agent.how)?,
         agent.family,
         micros(now),
-        to_json(&Standing::default())?,
+        to_json(&AgentStatus::default())?,
         agent.generation as i64,
         made.with.map(|id| id.0),
     ];
     exec(&tx.conn, sql, values)?;
     let entry = EntryKind::AgentJoined { cluster, node, token_by: made.by };
-    tx.append(&Actor::engine(), About::default(), &entry, now).map(drop)
+    tx.append(&Actor::engine(), EntryLinks::default(), &entry, now).map(drop)
 }

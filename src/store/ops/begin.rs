@@ -9,19 +9,24 @@ use super::runs::{about, at_work, episodes_over, has_acted, open_step};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    Actor, Effect, EntryKind, Freeze, Reach, Reason, ReasonCode, Run, RunId, RunState, Scheduling, Span, Step, Time,
-    Verdict,
+    Actor, EffectClass, EntryKind, Freeze, GuardDecision, ImpactScope, Reason, ReasonCode, Run, RunId, RunState,
+    SchedulingEffect, Span, Step, Time,
 };
 use crate::planted::planted;
-use crate::policy::{GuardLimits, Levels, Proposal, admit, admit_again};
+use crate::policy::{GuardInputs, GuardLimits, StepProposal, admit, admit_again};
 use crate::store::db::{Db, all, exec, micros, number, one, params, time, to_json, to_word, word};
-use crate::store::{Begun, Prospect, StoreError};
+use crate::store::{BeginOutcome, PreflightRun, StoreError};
 use std::time::Duration;
 
 const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 
-pub(crate) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: Time) -> Result<Begun, StoreError> {
+pub(crate) fn begin(
+    tx: &mut Tx,
+    proposal: StepProposal,
+    limits: &GuardLimits,
+    now: Time,
+) -> Result<BeginOutcome, StoreError> {
     let run = at_work(tx, proposal.run, proposal.epoch)?;
     let sql = "SELECT count(*), count(*) - count(ended_at) FROM step WHERE run = ?1";
     let counted = one(&tx.conn, sql, [run.id.0], |row| Ok((row.get::<u32>(0)?, row.get::<u32>(1)?)))?;
@@ -35,18 +40,18 @@ pub(crate) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: 
     }
     let levels = levels(tx, &run, &proposal, now)?;
     match admit(limits, &levels, &proposal, now) {
-        Verdict::Allow => allow(tx, &run, no, &levels, proposal, now).map(Begun::Step),
-        Verdict::Hold { reason, until } => {
+        GuardDecision::Allow => allow(tx, &run, no, &levels, proposal, now).map(BeginOutcome::Step),
+        GuardDecision::Hold { reason, until } => {
             hold(tx, &run, &proposal, &reason, until, now)?;
             if reason.code == ReasonCode::Correlated {
                 breakers::correlated(tx, &run, &reason.text, now)?;
             }
-            Ok(Begun::Held { reason, until })
+            Ok(BeginOutcome::Held { reason, until })
         }
-        Verdict::Deny { reason } => {
+        GuardDecision::Deny { reason } => {
             let entry = EntryKind::StepDenied { call: proposal.call, reason: reason.clone() };
             tx.append(&Actor::engine(), about(&run), &entry, now)?;
-            Ok(Begun::Denied { reason })
+            Ok(BeginOutcome::Denied { reason })
         }
     }
 }
@@ -55,10 +60,10 @@ pub(crate) fn begin(tx: &mut Tx, proposal: Proposal, limits: &GuardLimits, now: 
 /// step as if those before it had been made.
 pub(crate) fn foretell(
     tx: &mut Tx,
-    prospect: Prospect,
+    prospect: PreflightRun,
     limits: &GuardLimits,
     now: Time,
-) -> Result<Vec<Verdict>, StoreError> {
+) -> Result<Vec<GuardDecision>, StoreError> {
     // The number that comes next: it would be the youngest.
     let run = Run { id: RunId(tx.sole.next.run), epoch: tx.epoch, ..prospect.run };
     let mut verdicts = Vec::new();
@@ -68,13 +73,13 @@ pub(crate) fn foretell(
         for before in &prospect.proposals[..at] {
             as_if_made(&mut levels, before, proposal);
         }
-        verdicts.push(admit(limits, &levels, &Proposal { run: run.id, ..proposal.clone() }, now));
+        verdicts.push(admit(limits, &levels, &StepProposal { run: run.id, ..proposal.clone() }, now));
     }
     Ok(verdicts)
 }
 
 /// The step before is taken for made: its node is this run's, and out of service for the steps on other nodes.
-fn as_if_made(levels: &mut Levels, before: &Proposal, step: &Proposal) {
+fn as_if_made(levels: &mut GuardInputs, before: &StepProposal, step: &StepProposal) {
     levels.acted = true;
     let Some(node) = before.target.node.as_ref().filter(|_| before.disruptive) else { return };
     if before.target.cluster != step.target.cluster {
@@ -92,36 +97,36 @@ fn as_if_made(levels: &mut Levels, before: &Proposal, step: &Proposal) {
 /// The open step is to be performed once more: users may have stopped everything since.
 pub(crate) fn again(
     tx: &mut Tx,
-    proposal: Proposal,
+    proposal: StepProposal,
     step: u32,
     limits: &GuardLimits,
     now: Time,
-) -> Result<Begun, StoreError> {
+) -> Result<BeginOutcome, StoreError> {
     let run = at_work(tx, proposal.run, proposal.epoch)?;
     let mut open = open_step(tx, run.id, step)?;
     let levels = levels(tx, &run, &proposal, now)?;
     match admit_again(limits, &levels, &proposal, now) {
-        Verdict::Allow => {
+        GuardDecision::Allow => {
             let sql = "UPDATE step SET deadline = ?3 WHERE run = ?1 AND no = ?2";
             exec(&tx.conn, sql, params![run.id.0, step, micros(proposal.deadline)])?;
             exec(&tx.conn, "UPDATE run SET held = NULL WHERE id = ?1 AND held IS NOT NULL", [run.id.0])?;
             open.deadline = proposal.deadline;
-            Ok(Begun::Step(open))
+            Ok(BeginOutcome::Step(open))
         }
-        Verdict::Hold { reason, until } => {
+        GuardDecision::Hold { reason, until } => {
             hold(tx, &run, &proposal, &reason, until, now)?;
-            Ok(Begun::Held { reason, until })
+            Ok(BeginOutcome::Held { reason, until })
         }
-        Verdict::Deny { reason } => {
+        GuardDecision::Deny { reason } => {
             let entry = EntryKind::StepDenied { call: proposal.call, reason: reason.clone() };
             tx.append(&Actor::engine(), about(&run), &entry, now)?;
-            Ok(Begun::Denied { reason })
+            Ok(BeginOutcome::Denied { reason })
         }
     }
 }
 
 /// Everything that the guards weigh, as it stands in this transaction.
-fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Levels, StoreError> {
+fn levels(tx: &mut Tx, run: &Run, proposal: &StepProposal, now: Time) -> Result<GuardInputs, StoreError> {
     let conn = &tx.conn;
     let sql = "SELECT cooldown, attempts FROM run WHERE id = ?1";
     let set = one(conn, sql, [run.id.0], |row| Ok((row.get::<i64>(0)?, row.get::<u32>(1)?)))?;
@@ -157,7 +162,7 @@ fn levels(tx: &mut Tx, run: &Run, proposal: &Proposal, now: Time) -> Result<Leve
     let tried = params![run.runbook.name, run.subject.to_string(), now - DAY, run.id.0];
     let attempts = all(conn, sql, tried, |row| time(row, 0))?;
     let over = episodes_over(conn, run)?;
-    Ok(Levels {
+    Ok(GuardInputs {
         mode: ladder::mode_now(tx, run)?,
         rule: run.rule.clone(),
         cooldown: Span(Duration::from_micros(cooldown.unsigned_abs())),
@@ -198,8 +203,8 @@ fn has_cordoned(conn: &dyn Db, run: RunId, node: &str) -> Result<bool, StoreErro
     let sql = "SELECT scheduling FROM step WHERE run = ?1 AND scheduling IN (?3, ?4) \
                AND json_extract(call, '$.args.node') = ?2 AND json_extract(outcome, '$.ok') IS NOT NULL \
                ORDER BY no DESC LIMIT 1";
-    let cordon = to_word(&Scheduling::Cordon)?;
-    let asked = params![run.0, node, cordon, to_word(&Scheduling::Uncordon)?];
+    let cordon = to_word(&SchedulingEffect::Cordon)?;
+    let asked = params![run.0, node, cordon, to_word(&SchedulingEffect::Uncordon)?];
     Ok(one(conn, sql, asked, |row| row.get::<String>(0))?.is_some_and(|last| last == cordon))
 }
 
@@ -209,25 +214,32 @@ fn taken_since(conn: &dyn Db, cluster: &str, node: &str, since: i64) -> Result<u
 }
 
 /// The reach that was pinned with the runbook; none where none was, so that nothing is allowed by accident.
-fn declared_reach(conn: &dyn Db, hash: &str) -> Result<Reach, StoreError> {
+fn declared_reach(conn: &dyn Db, hash: &str) -> Result<ImpactScope, StoreError> {
     if planted("pinned-reach-not-read") {
-        return Ok(Reach::Cluster);
+        return Ok(ImpactScope::Cluster);
     }
     Ok(one(conn, "SELECT reach FROM pin WHERE hash = ?1", [hash], |row| word(row, 0))?.unwrap_or_default())
 }
 
-fn allow(tx: &mut Tx, run: &Run, no: u32, levels: &Levels, proposal: Proposal, now: Time) -> Result<Step, StoreError> {
+fn allow(
+    tx: &mut Tx,
+    run: &Run,
+    no: u32,
+    levels: &GuardInputs,
+    proposal: StepProposal,
+    now: Time,
+) -> Result<Step, StoreError> {
     if let (true, Some(node)) = (proposal.disruptive, &proposal.target.node) {
         reserve(tx, run.id, proposal.target.cluster.as_deref().unwrap_or_default(), node, now)?;
     }
     replicas::reserve(tx, proposal.target.cluster.as_deref().unwrap_or_default(), run.id, &proposal.facts, now)?;
     // Speaking to users is not acting on the subject.
-    if proposal.effect != Effect::Read && proposal.reach > Reach::None && !levels.acted {
+    if proposal.effect != EffectClass::Read && proposal.reach > ImpactScope::None && !levels.acted {
         let sql = "INSERT INTO attempt (run, runbook, subject, at) VALUES (?1, ?2, ?3, ?4)";
         exec(&tx.conn, sql, params![run.id.0, run.runbook.name, run.subject.to_string(), micros(now)])?;
     }
     let forgets = planted("step-forgets-its-cordon");
-    let scheduling = if forgets { Scheduling::Unchanged } else { proposal.scheduling };
+    let scheduling = if forgets { SchedulingEffect::Unchanged } else { proposal.scheduling };
     let step = Step {
         run: run.id,
         no,
@@ -294,7 +306,7 @@ fn reserve(tx: &Tx, run: RunId, cluster: &str, node: &str, now: Time) -> Result<
 fn hold(
     tx: &mut Tx,
     run: &Run,
-    proposal: &Proposal,
+    proposal: &StepProposal,
     reason: &Reason,
     until: Time,
     now: Time,

@@ -6,9 +6,9 @@
 use super::runs::about;
 use super::tx::Tx;
 use crate::limits;
-use crate::model::{About, Actor, Breaker, EntryKind, EpisodeId, Run, RunState, Span, Subject, Time};
+use crate::model::{Actor, Breaker, EntryKind, EntryLinks, EpisodeId, Run, RunState, Span, Subject, Time};
 use crate::store::StoreError;
-use crate::store::db::{Db, Dialect, all, exec, micros, number, one, params, time, time_opt};
+use crate::store::db::{Db, SqlDialect, all, exec, micros, number, one, params, time, time_opt};
 
 /// Every breaker that has tripped, the longest first.
 pub(crate) fn tripped(conn: &dyn Db) -> Result<Vec<Breaker>, StoreError> {
@@ -49,7 +49,7 @@ fn symptom_scope(run: &Run) -> Option<String> {
 }
 
 /// Records it once; users are notified in the incident of the run that saw it.
-fn trip(tx: &mut Tx, scope: String, why: String, about: About, now: Time) -> Result<(), StoreError> {
+fn trip(tx: &mut Tx, scope: String, why: String, about: EntryLinks, now: Time) -> Result<(), StoreError> {
     let sql = "INSERT INTO breaker (scope, why, since) VALUES (?1, ?2, ?3) ON CONFLICT (scope) DO UPDATE \
                SET why = excluded.why, since = excluded.since, reset_at = NULL WHERE reset_at IS NOT NULL";
     if exec(&tx.conn, sql, params![scope, why, micros(now)])? > 0 {
@@ -77,7 +77,7 @@ pub(crate) fn after(tx: &mut Tx, run: &Run, state: &RunState, now: Time) -> Resu
     for scope in [Some(cluster_scope(&cluster)), rule.map(rule_scope)].into_iter().flatten() {
         let since = since(&tx.conn, &scope, limits::OUTCOME_WINDOW, now)?;
         let of_rule = scope.starts_with("rule:");
-        let Dialect { state_is, subject_cluster, .. } = tx.conn.dialect();
+        let SqlDialect { state_is, subject_cluster, .. } = tx.conn.dialect();
         let sql = format!(
             "SELECT coalesce(sum({state_is} = 'failed'), 0), coalesce(sum({state_is} = 'stuck'), 0) FROM run \
              WHERE ended_at > ?1 AND CASE WHEN ?2 THEN rule = ?3 ELSE coalesce({subject_cluster}, ?5) = ?4 END \
@@ -105,7 +105,12 @@ pub(crate) fn reset(tx: &mut Tx, scope: String, by: String, why: String, now: Ti
     let state_code = tx.conn.dialect().state_code;
     let sql = format!("UPDATE run SET wake_at = ?1 WHERE final = 0 AND {state_code} = 'breaker_tripped'");
     exec(&tx.conn, &sql, [micros(now)])?;
-    tx.append(&Actor::person(&by), About::default(), &EntryKind::BreakerReset { scope, by: by.clone(), why }, now)?;
+    tx.append(
+        &Actor::person(&by),
+        EntryLinks::default(),
+        &EntryKind::BreakerReset { scope, by: by.clone(), why },
+        now,
+    )?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use super::tx::Tx;
 use super::{incidents, persons};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, Freeze, IncidentId, Severity, Subject, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, Freeze, IncidentId, Severity, Subject, Time};
 use crate::planted::planted;
 use crate::store::StoreError;
 use crate::store::db::{Db, all, exec, micros, one, params, time, time_opt};
@@ -35,7 +35,7 @@ pub(crate) fn freeze(tx: &mut Tx, mut freeze: Freeze, notify: &[String], now: Ti
         [] => incident_of(tx, &freeze.scope)?,
         _ => Some(announce(tx, &freeze, &actor, now)?),
     };
-    let about = About { incident, run: None };
+    let about = EntryLinks { incident, run: None };
     let no = tx.append(&actor, about, &EntryKind::Frozen { freeze }, now)?;
     for channel in notify {
         if let Some(incident) = incident {
@@ -56,7 +56,7 @@ fn announce(tx: &mut Tx, freeze: &Freeze, actor: &Actor, now: Time) -> Result<In
         }
         None => {
             let (new, opened) = incidents::create(tx, &key, &title, &Subject::default(), Severity::Warning, now)?;
-            tx.append(actor, About { incident: Some(new), run: None }, &opened, now)?;
+            tx.append(actor, EntryLinks { incident: Some(new), run: None }, &opened, now)?;
             new
         }
     };
@@ -69,7 +69,7 @@ fn incident_of(tx: &Tx, scope: &str) -> Result<Option<IncidentId>, StoreError> {
     Ok(one(&tx.conn, sql, [scope], |row| row.get::<Option<i64>>(0))?.flatten().map(IncidentId))
 }
 
-pub(crate) struct Release {
+pub(crate) struct FreezeRelease {
     pub scope: String,
     pub by: String,
     pub why: String,
@@ -77,8 +77,8 @@ pub(crate) struct Release {
 }
 
 /// Where two users must agree, the first one's word is kept for a while and the second one's releases.
-pub(crate) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), StoreError> {
-    let Release { scope, by, why, persons } = release;
+pub(crate) fn unfreeze(tx: &mut Tx, release: FreezeRelease, now: Time) -> Result<(), StoreError> {
+    let FreezeRelease { scope, by, why, persons } = release;
     let sql = "SELECT release_by, release_at FROM freeze WHERE scope = ?1";
     let found = one(&tx.conn, sql, [&scope], |row| Ok((row.get::<Option<String>>(0)?, time_opt(row, 1)?)))?;
     let (first, asked_at) = found.ok_or_else(|| StoreError::NotFound { what: format!("freeze of `{scope}`") })?;
@@ -96,7 +96,7 @@ pub(crate) fn unfreeze(tx: &mut Tx, release: Release, now: Time) -> Result<(), S
             }
             Some(_) => {}
             None => {
-                let about = About { incident: incident_of(tx, &scope)?, run: None };
+                let about = EntryLinks { incident: incident_of(tx, &scope)?, run: None };
                 let sql = "UPDATE freeze SET release_by = ?2, release_at = ?3 WHERE scope = ?1";
                 exec(&tx.conn, sql, params![scope, by, micros(now)])?;
                 let asked = EntryKind::ReleaseAsked { scope, by: by.clone(), why };
@@ -114,7 +114,7 @@ fn lift(tx: &mut Tx, scope: String, by: String, why: String, actor: &Actor, now:
     if exec(&tx.conn, "DELETE FROM freeze WHERE scope = ?1", [&scope])? == 0 {
         return Err(StoreError::NotFound { what: format!("freeze of `{scope}`") });
     }
-    let about = About { incident, run: None };
+    let about = EntryLinks { incident, run: None };
     let released = format!("`{scope}` was released by {by}");
     tx.append(actor, about, &EntryKind::Unfrozen { scope, by, why }, now)?;
     let Some(incident) = incident else { return Ok(()) };

@@ -6,13 +6,13 @@ pub(crate) mod group;
 
 use super::tx::Tx;
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, IncidentId, Severity, Span, Subject, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, IncidentId, Severity, Span, Subject, Time};
 use crate::store::StoreError;
 use crate::store::db::{Db, all, exec, json, micros, number, one, params, time_opt, to_json};
 
 /// The changes of a batch to one incident.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Touched {
+pub(crate) struct IncidentChanges {
     pub firing: i64,
     pub episodes: i64,
     /// The gravest severity so far.
@@ -85,7 +85,7 @@ pub(crate) fn is_open(conn: &dyn Db, incident: IncidentId) -> Result<bool, Store
 pub(crate) fn settle(
     tx: &mut Tx,
     incident: IncidentId,
-    touched: &Touched,
+    touched: &IncidentChanges,
     hold: Span,
     now: Time,
 ) -> Result<Option<EntryKind>, StoreError> {
@@ -140,7 +140,7 @@ pub(crate) fn resolve(tx: &mut Tx, incident: IncidentId, now: Time) -> Result<()
         none if none == Span::default() => "all of its alerts have ended".to_owned(),
         hold => format!("all of its alerts have ended, and none fired again within {hold}"),
     };
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why }, now).map(drop)
 }
 
@@ -153,6 +153,6 @@ pub(crate) fn resolve_bare(tx: &mut Tx, incident: IncidentId, now: Time) -> Resu
     }
     close(tx, incident, now)?;
     let entry = EntryKind::IncidentResolved { why: "its run has ended".to_owned() };
-    tx.append(&Actor::engine(), About { incident: Some(incident), run: None }, &entry, now)?;
+    tx.append(&Actor::engine(), EntryLinks { incident: Some(incident), run: None }, &entry, now)?;
     Ok(())
 }

@@ -7,38 +7,38 @@ mod consult;
 mod quota;
 mod storm;
 
-pub(crate) use quota::Quotas;
+pub(crate) use quota::IncidentQuotas;
 
 use super::breakers;
-use super::incidents::{self, Touched};
-use super::recent::Complaint;
+use super::incidents::{self, IncidentChanges};
+use super::recent::AlertKey;
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    About, Actor, EntryKind, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Span, Time,
+    Actor, EntryKind, EntryLinks, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Span, Time,
 };
-use crate::policy::{Change, Prior, Selected, alert_place, hear};
-use crate::store::db::{Row, exec, micros, one, params, time, to_json};
-use crate::store::{Batch, Heard, Origin, StoreError};
+use crate::policy::{EpisodeChange, PriorEpisode, RuleSelection, alert_place, hear};
+use crate::store::db::{DbRow, exec, micros, one, params, time, to_json};
+use crate::store::{BatchOrigin, EventBatch, IntakeResult, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
 
 /// A batch with all the work done that needs no database.
-pub(crate) struct Prepared {
-    batch: Batch,
+pub(crate) struct PreparedBatch {
+    batch: EventBatch,
     /// The JSON of all events, one behind the other, and where each ends.
     json: Vec<u8>,
     ends: Vec<usize>,
-    complaints: Vec<Complaint>,
+    complaints: Vec<AlertKey>,
 }
 
-impl Prepared {
+impl PreparedBatch {
     /// Reviews the batch's fault codes and writes its events as JSON, outside of the transaction.
     ///
     /// # Errors
     ///
     /// Fails with `Refused` when an event cannot be written as JSON.
-    pub fn new(mut batch: Batch) -> Result<Prepared, StoreError> {
+    pub fn new(mut batch: EventBatch) -> Result<PreparedBatch, StoreError> {
         for event in &mut batch.events {
             batch.rules.judge(event);
         }
@@ -49,42 +49,42 @@ impl Prepared {
                 .map_err(|error| StoreError::Refused(format!("an event that is not JSON: {error}")))?;
             ends.push(json.len());
         }
-        let complaints = batch.events.iter().map(|event| Complaint::of(&event.source, &event.fingerprint)).collect();
-        Ok(Prepared { batch, json, ends, complaints })
+        let complaints = batch.events.iter().map(|event| AlertKey::of(&event.source, &event.fingerprint)).collect();
+        Ok(PreparedBatch { batch, json, ends, complaints })
     }
 }
 
 /// The latest episode of an alert.
-struct Known {
+struct KnownEpisode {
     id: EpisodeId,
-    prior: Prior,
+    prior: PriorEpisode,
     incident: Option<IncidentId>,
 }
 
 /// The change of an event, before anything is written.
-struct Found<'b> {
-    known: Option<Known>,
-    change: Change,
+struct EventChange<'b> {
+    known: Option<KnownEpisode>,
+    change: EpisodeChange,
     /// The rules that match; only for events that open or reopen.
-    selected: Vec<Selected<'b>>,
+    selected: Vec<RuleSelection<'b>>,
 }
 
 /// The rules' decisions on one event.
 #[derive(Default)]
-struct Say {
+struct EventDecision {
     incident: Option<IncidentId>,
     runs: Vec<RunId>,
     reasons: Vec<Reason>,
 }
 
 /// An event that fires anew: its episode, and the incident that it comes from.
-struct Coming {
+struct OpeningEpisode {
     episode: EpisodeId,
     /// It belongs to this incident, whatever the rules are.
     before: Option<IncidentId>,
     /// The alert has come back to this incident, which is still open.
     back: Option<IncidentId>,
-    change: Change,
+    change: EpisodeChange,
 }
 
 /// The latest episode of an alert, among those that are filed.
@@ -92,7 +92,7 @@ const FILED: &str = "SELECT e.id, e.state, e.starts_at, e.incident FROM complain
      WHERE c.key = ?1 AND e.fingerprint = ?2 AND e.source = ?3 ORDER BY c.episode DESC LIMIT 1";
 
 /// One batch on its way.
-struct Intake<'t> {
+struct BatchIntake<'t> {
     tx: &'t mut Tx,
     now: Time,
     actor: Actor,
@@ -100,17 +100,17 @@ struct Intake<'t> {
     no: EntryNo,
     body: Vec<u8>,
     /// Its consequences: entries written behind it.
-    later: Vec<(Actor, About, EntryKind)>,
-    touched: BTreeMap<IncidentId, Touched>,
+    later: Vec<(Actor, EntryLinks, EntryKind)>,
+    touched: BTreeMap<IncidentId, IncidentChanges>,
     open: HashMap<String, IncidentId>,
     told: BTreeSet<(IncidentId, String)>,
     /// Incidents that have become part of a group, and of which.
     absorbed: HashMap<IncidentId, IncidentId>,
-    groups: BTreeMap<IncidentId, storm::Member>,
-    joined: BTreeMap<IncidentId, storm::Joined>,
+    groups: BTreeMap<IncidentId, storm::GroupMember>,
+    joined: BTreeMap<IncidentId, storm::JoinedAlerts>,
     /// How far the rules of this batch go.
     modes: HashMap<String, Mode>,
-    heard: Heard,
+    heard: IntakeResult,
     /// A run that waits for users must look at its question again.
     woken: bool,
     /// The user who posted the batch, where a user did.
@@ -121,7 +121,7 @@ struct Intake<'t> {
     sender: Option<String>,
 }
 
-pub(crate) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreError> {
+pub(crate) fn intake(tx: &mut Tx, prepared: &PreparedBatch) -> Result<IntakeResult, StoreError> {
     let batch = &prepared.batch;
     let actor = Actor::source(&batch.source);
     let mut body = Vec::with_capacity(prepared.json.len() + prepared.ends.len() * 64 + 128);
@@ -137,7 +137,7 @@ pub(crate) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
     );
     body.extend_from_slice(head.as_bytes());
     let no = tx.next_no();
-    let mut intake = Intake {
+    let mut intake = BatchIntake {
         tx,
         now: batch.now,
         actor,
@@ -151,10 +151,10 @@ pub(crate) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
         groups: BTreeMap::new(),
         joined: BTreeMap::new(),
         modes: HashMap::new(),
-        heard: Heard::default(),
+        heard: IntakeResult::default(),
         woken: false,
-        counts: batch.origin.kind == Origin::AGENT,
-        sender: batch.origin.via.as_ref().map(|via| match batch.origin.kind == Origin::AGENT {
+        counts: batch.origin.kind == BatchOrigin::AGENT,
+        sender: batch.origin.via.as_ref().map(|via| match batch.origin.kind == BatchOrigin::AGENT {
             true => via.by.clone(),
             false => format!("source {}", batch.source),
         }),
@@ -163,7 +163,7 @@ pub(crate) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
     let complaints = batch.events.iter().zip(&prepared.complaints);
     let mut found = complaints
         .map(|(event, complaint)| intake.find(batch, event, *complaint))
-        .collect::<Result<Vec<Found<'_>>, StoreError>>()?;
+        .collect::<Result<Vec<EventChange<'_>>, StoreError>>()?;
     intake.storms(batch, &found)?;
     let mut start = 0;
     let mut seen = HashSet::with_capacity(found.len());
@@ -179,31 +179,42 @@ pub(crate) fn intake(tx: &mut Tx, prepared: &Prepared) -> Result<Heard, StoreErr
     intake.finish(batch)
 }
 
-impl Intake<'_> {
-    fn find<'b>(&self, batch: &'b Batch, event: &Event, complaint: Complaint) -> Result<Found<'b>, StoreError> {
+impl BatchIntake<'_> {
+    fn find<'b>(
+        &self,
+        batch: &'b EventBatch,
+        event: &Event,
+        complaint: AlertKey,
+    ) -> Result<EventChange<'b>, StoreError> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
         let selected = match change {
-            Change::Opened | Change::Reopened => batch.rules.select_from(event, &batch.origin.kind),
-            Change::Refreshed | Change::Resolved | Change::Late => Vec::new(),
+            EpisodeChange::Opened | EpisodeChange::Reopened => batch.rules.select_from(event, &batch.origin.kind),
+            EpisodeChange::Refreshed | EpisodeChange::Resolved | EpisodeChange::Late => Vec::new(),
         };
-        Ok(Found { known, change, selected })
+        Ok(EventChange { known, change, selected })
     }
 
-    fn event(&mut self, event: &Event, json: &[u8], complaint: Complaint, found: Found<'_>) -> Result<(), StoreError> {
-        let Found { mut known, change, selected } = found;
+    fn event(
+        &mut self,
+        event: &Event,
+        json: &[u8],
+        complaint: AlertKey,
+        found: EventChange<'_>,
+    ) -> Result<(), StoreError> {
+        let EventChange { mut known, change, selected } = found;
         if let Some(known) = &mut known {
             // It was read before groups were formed.
             known.incident = known.incident.map(|old| self.absorbed.get(&old).copied().unwrap_or(old));
         }
-        if known.is_some() && matches!(change, Change::Opened | Change::Reopened) {
+        if known.is_some() && matches!(change, EpisodeChange::Opened | EpisodeChange::Reopened) {
             breakers::came_back(&self.tx.conn, complaint.key, self.now)?;
         }
         match (change, known) {
-            (Change::Opened, known) => self.opened(event, json, complaint, &selected, known.as_ref()),
-            (Change::Reopened, Some(known)) => self.reopened(event, json, &selected, &known),
-            (Change::Resolved, Some(known)) => self.resolved(event, json, &known),
-            (Change::Refreshed, Some(known)) => {
+            (EpisodeChange::Opened, known) => self.opened(event, json, complaint, &selected, known.as_ref()),
+            (EpisodeChange::Reopened, Some(known)) => self.reopened(event, json, &selected, &known),
+            (EpisodeChange::Resolved, Some(known)) => self.resolved(event, json, &known),
+            (EpisodeChange::Refreshed, Some(known)) => {
                 // An agent counts for itself in a flood, and sends its own count; of other senders it is a label.
                 let counted = if self.counts { event.labels.get("seen").parse::<u32>().unwrap_or(0) } else { 0 };
                 exec(
@@ -215,11 +226,11 @@ impl Intake<'_> {
                 self.heard.refreshed += 1;
                 Ok(())
             }
-            (Change::Late, _) => {
+            (EpisodeChange::Late, _) => {
                 self.heard.late += 1;
                 Ok(())
             }
-            (Change::Reopened | Change::Refreshed | Change::Resolved, None) => {
+            (EpisodeChange::Reopened | EpisodeChange::Refreshed | EpisodeChange::Resolved, None) => {
                 unreachable!("policy changes an episode that is not there")
             }
         }
@@ -229,15 +240,19 @@ impl Intake<'_> {
         &mut self,
         event: &Event,
         json: &[u8],
-        complaint: Complaint,
-        selected: &[Selected<'_>],
-        known: Option<&Known>,
+        complaint: AlertKey,
+        selected: &[RuleSelection<'_>],
+        known: Option<&KnownEpisode>,
     ) -> Result<(), StoreError> {
         let start = self.quote(json);
         let episode = EpisodeId(self.tx.sole.next.episode);
         self.tx.sole.next.episode += 1;
         let back = self.returns_to(known)?;
-        let say = self.consult(event, selected, &Coming { episode, before: None, back, change: Change::Opened })?;
+        let say = self.consult(
+            event,
+            selected,
+            &OpeningEpisode { episode, before: None, back, change: EpisodeChange::Opened },
+        )?;
         self.touch(say.incident, |touched| {
             touched.firing += 1;
             touched.episodes += i64::from(say.incident != back);
@@ -247,22 +262,22 @@ impl Intake<'_> {
         self.insert(event, complaint, episode, say.incident, start, json.len())?;
         self.tx.sole.recent.opened(complaint, episode.0);
         self.heard.opened += 1;
-        self.unquote(episode, Change::Opened, &say)
+        self.unquote(episode, EpisodeChange::Opened, &say)
     }
 
     fn reopened(
         &mut self,
         event: &Event,
         json: &[u8],
-        selected: &[Selected<'_>],
-        known: &Known,
+        selected: &[RuleSelection<'_>],
+        known: &KnownEpisode,
     ) -> Result<(), StoreError> {
         let start = self.quote(json);
         let before = match known.incident {
             Some(incident) => Some(self.reopen(incident)?),
             None => None,
         };
-        let coming = Coming { episode: known.id, before, back: None, change: Change::Reopened };
+        let coming = OpeningEpisode { episode: known.id, before, back: None, change: EpisodeChange::Reopened };
         let say = self.consult(event, selected, &coming)?;
         self.touch(say.incident, |touched| {
             touched.firing += 1;
@@ -280,10 +295,10 @@ impl Intake<'_> {
             self.woken |= super::runs::resume(&self.tx.conn, incident, known.id, self.now)?;
         }
         self.heard.reopened += 1;
-        self.unquote(known.id, Change::Reopened, &say)
+        self.unquote(known.id, EpisodeChange::Reopened, &say)
     }
 
-    fn resolved(&mut self, event: &Event, json: &[u8], known: &Known) -> Result<(), StoreError> {
+    fn resolved(&mut self, event: &Event, json: &[u8], known: &KnownEpisode) -> Result<(), StoreError> {
         let start = self.quote(json);
         exec(
             &self.tx.conn,
@@ -296,11 +311,15 @@ impl Intake<'_> {
             self.woken |= super::runs::wake_askers(&self.tx.conn, incident, known.id, self.now)?;
         }
         self.heard.resolved += 1;
-        self.unquote(known.id, Change::Resolved, &Say { incident: known.incident, ..Say::default() })
+        self.unquote(
+            known.id,
+            EpisodeChange::Resolved,
+            &EventDecision { incident: known.incident, ..EventDecision::default() },
+        )
     }
 
     /// The incident of the alert's last episode, if it is still open: then the alert has only come back.
-    fn returns_to(&self, known: Option<&Known>) -> Result<Option<IncidentId>, StoreError> {
+    fn returns_to(&self, known: Option<&KnownEpisode>) -> Result<Option<IncidentId>, StoreError> {
         match known.and_then(|known| known.incident) {
             Some(incident) if incidents::is_open(&self.tx.conn, incident)? => Ok(Some(incident)),
             _ => Ok(None),
@@ -308,12 +327,12 @@ impl Intake<'_> {
     }
 
     /// Two alerts may share a key on disk, so their texts are compared there.
-    fn known(&self, event: &Event, complaint: Complaint) -> Result<Option<Known>, StoreError> {
-        let known = |row: &Row<'_>| {
+    fn known(&self, event: &Event, complaint: AlertKey) -> Result<Option<KnownEpisode>, StoreError> {
+        let known = |row: &DbRow<'_>| {
             let state = super::rows::episode_state(row.get(1)?);
-            Ok(Known {
+            Ok(KnownEpisode {
                 id: EpisodeId(row.get(0)?),
-                prior: Prior { state, starts_at: time(row, 2)? },
+                prior: PriorEpisode { state, starts_at: time(row, 2)? },
                 incident: row.get::<Option<i64>>(3)?.map(IncidentId),
             })
         };
@@ -334,7 +353,7 @@ impl Intake<'_> {
     fn insert(
         &self,
         event: &Event,
-        complaint: Complaint,
+        complaint: AlertKey,
         id: EpisodeId,
         incident: Option<IncidentId>,
         start: i64,
@@ -372,7 +391,7 @@ impl Intake<'_> {
     }
 
     /// Ends the event's line with its consequences.
-    fn unquote(&mut self, episode: EpisodeId, change: Change, say: &Say) -> Result<(), StoreError> {
+    fn unquote(&mut self, episode: EpisodeId, change: EpisodeChange, say: &EventDecision) -> Result<(), StoreError> {
         let broken =
             |error: &dyn std::fmt::Display| StoreError::Refused(format!("a decision that is not JSON: {error}"));
         let body = &mut self.body;
@@ -393,28 +412,28 @@ impl Intake<'_> {
         Ok(())
     }
 
-    fn touch(&mut self, incident: Option<IncidentId>, change: impl FnOnce(&mut Touched)) {
+    fn touch(&mut self, incident: Option<IncidentId>, change: impl FnOnce(&mut IncidentChanges)) {
         if let Some(incident) = incident {
             change(self.touched.entry(incident).or_default());
         }
     }
 
     /// Writes the entries, the incidents' counters, and the channels' news.
-    fn finish(mut self, batch: &Batch) -> Result<Heard, StoreError> {
+    fn finish(mut self, batch: &EventBatch) -> Result<IntakeResult, StoreError> {
         self.write_joined()?;
         let hold = self.tx.resolve_after;
         for (incident, touched) in std::mem::take(&mut self.touched) {
             if let Some(entry) = incidents::settle(self.tx, incident, &touched, hold, self.now)? {
-                self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+                self.later.push((Actor::engine(), EntryLinks { incident: Some(incident), run: None }, entry));
             }
         }
         if self.body.last() != Some(&b'[') {
             self.body.extend_from_slice(b"]}");
-            self.tx.append_body("heard", About::default(), &self.body, self.now)?;
+            self.tx.append_body("heard", EntryLinks::default(), &self.body, self.now)?;
         }
         for text in &batch.gaps {
             let gap = EntryKind::Gap { source: batch.source.clone(), text: text.clone() };
-            self.tx.append_quietly(&self.actor, About::default(), &gap, self.now)?;
+            self.tx.append_quietly(&self.actor, EntryLinks::default(), &gap, self.now)?;
         }
         let mut last: BTreeMap<IncidentId, EntryNo> = BTreeMap::new();
         for (actor, about, kind) in &self.later {

@@ -6,24 +6,24 @@ use super::tx::Tx;
 use super::{incidents, persons, record};
 use crate::limits;
 use crate::model::{
-    About, Actor, Card, Demote, EntryKind, IncidentId, Level, Mode, Run, RunId, Severity, Subject, Terms, Time,
-    short_content,
+    Actor, DemotionLimits, EntryKind, EntryLinks, IncidentId, Mode, RuleLevel, RuleSnapshot, RuleStats, Run, RunId,
+    Severity, Subject, Time, short_content,
 };
 use crate::planted::planted;
 use crate::policy;
-use crate::store::db::{Db, Row, all, exec, json, micros, number, one, params, time, to_json, to_word, word};
-use crate::store::{Climb, StoreError};
+use crate::store::db::{Db, DbRow, all, exec, json, micros, number, one, params, time, to_json, to_word, word};
+use crate::store::{PromotionRequest, StoreError};
 use std::collections::BTreeMap;
 
 /// Entries that follow from something, and channels that must be notified of an incident among them; the caller appends
 /// them where the ledger has its place for them.
 #[derive(Default)]
-pub(crate) struct News {
-    pub entries: Vec<(Actor, About, EntryKind)>,
+pub(crate) struct FollowUpEntries {
+    pub entries: Vec<(Actor, EntryLinks, EntryKind)>,
     pub told: Vec<(IncidentId, String)>,
 }
 
-impl News {
+impl FollowUpEntries {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -53,10 +53,10 @@ impl News {
 /// sent by an incident of its own, which is over at once: one message, and no page.
 fn told(
     tx: &mut Tx,
-    (actor, mut about, entry): (Actor, About, EntryKind),
+    (actor, mut about, entry): (Actor, EntryLinks, EntryKind),
     tell: &[String],
     now: Time,
-) -> Result<News, StoreError> {
+) -> Result<FollowUpEntries, StoreError> {
     let heard = match about.incident {
         Some(incident) => number(&tx.conn, "SELECT count(*) FROM outbox WHERE incident = ?1", [incident.0])? > 0,
         None => false,
@@ -80,20 +80,20 @@ fn told(
         EntryKind::RuleDemoted { rule, from, to, by, .. } => {
             (rule, format!("rule {rule} demoted from {from} to {to} by {by}"), Severity::Info)
         }
-        _ => return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() }),
+        _ => return Ok(FollowUpEntries { entries: vec![(actor, about, entry)], told: Vec::new() }),
     };
     if heard || channels.is_empty() {
-        return Ok(News { entries: vec![(actor, about, entry)], told: Vec::new() });
+        return Ok(FollowUpEntries { entries: vec![(actor, about, entry)], told: Vec::new() });
     }
     let key = format!("{MOVES}{rule}");
     let title: String = title.chars().take(limits::STORY_LINE_CHARS).collect();
     let (incident, opened) = incidents::create(tx, &key, &title, &Subject::default(), severity, now)?;
     exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
-    let alone = About { incident: Some(incident), run: None };
+    let alone = EntryLinks { incident: Some(incident), run: None };
     about.incident = about.incident.or(Some(incident));
     let over = EntryKind::IncidentResolved { why: "this is a notification only; no step is left".to_owned() };
     let entries = vec![(Actor::engine(), alone, opened), (actor, about, entry), (Actor::engine(), alone, over)];
-    Ok(News { entries, told: channels.into_iter().map(|channel| (incident, channel)).collect() })
+    Ok(FollowUpEntries { entries, told: channels.into_iter().map(|channel| (incident, channel)).collect() })
 }
 
 /// The prefix of the keys of incidents about a rule's move.
@@ -103,8 +103,8 @@ const ENGINE: &str = "engine";
 
 const LEVEL: &str = "rule, content, mode, file, down, by, why, at, from_run, evidence_from, card";
 
-fn read(row: &Row<'_>) -> Result<Level, StoreError> {
-    Ok(Level {
+fn read(row: &DbRow<'_>) -> Result<RuleLevel, StoreError> {
+    Ok(RuleLevel {
         rule: row.get(0)?,
         content: row.get(1)?,
         mode: word(row, 2)?,
@@ -120,23 +120,23 @@ fn read(row: &Row<'_>) -> Result<Level, StoreError> {
 }
 
 /// Every level, the latest move first.
-pub(crate) fn levels(conn: &dyn Db) -> Result<Vec<Level>, StoreError> {
+pub(crate) fn levels(conn: &dyn Db) -> Result<Vec<RuleLevel>, StoreError> {
     let sql = format!("SELECT {LEVEL} FROM level ORDER BY at DESC, rule LIMIT ?1");
     all(conn, &sql, [crate::limits::READ_LIMIT as i64], read)
 }
 
-fn level(conn: &dyn Db, rule: &str, content: &str) -> Result<Option<Level>, StoreError> {
+fn level(conn: &dyn Db, rule: &str, content: &str) -> Result<Option<RuleLevel>, StoreError> {
     one(conn, &format!("SELECT {LEVEL} FROM level WHERE rule = ?1 AND content = ?2"), [rule, content], read)
 }
 
 /// The statistics that count for the rule now.
-pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str) -> Result<Card, StoreError> {
+pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str) -> Result<RuleStats, StoreError> {
     let from = level(conn, rule, content)?.map_or(RunId(0), |level| level.evidence_from);
     record::card(conn, rule, content, from)
 }
 
 /// How far the rule goes now: the one place where that is decided.
-pub(crate) fn effective(tx: &Tx, rule: &str, terms: &Terms) -> Result<Mode, StoreError> {
+pub(crate) fn effective(tx: &Tx, rule: &str, terms: &RuleSnapshot) -> Result<Mode, StoreError> {
     let level = level(&tx.conn, rule, &terms.content)?;
     Ok(policy::effective(terms.file, level.as_ref(), tx.ceiling))
 }
@@ -155,7 +155,7 @@ pub(crate) fn mode_now(tx: &Tx, run: &Run) -> Result<Mode, StoreError> {
     Ok(mode)
 }
 
-fn write(conn: &dyn Db, level: &Level) -> Result<(), StoreError> {
+fn write(conn: &dyn Db, level: &RuleLevel) -> Result<(), StoreError> {
     let sql = "INSERT INTO level (rule, content, mode, file, down, by, why, at, from_run, evidence_from, card) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (rule, content) DO UPDATE SET \
                mode = excluded.mode, file = excluded.file, down = excluded.down, by = excluded.by, why = excluded.why, \
@@ -177,23 +177,23 @@ fn write(conn: &dyn Db, level: &Level) -> Result<(), StoreError> {
 }
 
 /// The rule and run of a bad outcome.
-struct Seen {
+struct BadOutcome {
     rule: String,
     content: String,
     file: Mode,
-    demote: Demote,
+    demote: DemotionLimits,
     tell: Vec<String>,
 }
 
 /// A run ended badly: whether its rule has had too many of those at this level. Then its mode is lowered, here and now;
 /// and only as it was for this run. `in_force`: the content of the rule in force, where it is known; else its last one.
-pub(crate) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) -> Result<News, StoreError> {
+pub(crate) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) -> Result<FollowUpEntries, StoreError> {
     let sql = "SELECT rule, content, file, demote_auto, demote_approve, tell FROM record WHERE run = ?1";
     let seen = one(&tx.conn, sql, [run.0], |row| {
-        let demote = Demote { auto: row.get(3)?, approve: row.get(4)? };
-        Ok(Seen { rule: row.get(0)?, content: row.get(1)?, file: word(row, 2)?, demote, tell: json(row, 5)? })
+        let demote = DemotionLimits { auto: row.get(3)?, approve: row.get(4)? };
+        Ok(BadOutcome { rule: row.get(0)?, content: row.get(1)?, file: word(row, 2)?, demote, tell: json(row, 5)? })
     })?;
-    let Some(seen) = seen else { return Ok(News::default()) };
+    let Some(seen) = seen else { return Ok(FollowUpEntries::default()) };
     let level = level(&tx.conn, &seen.rule, &seen.content)?;
     let from = policy::effective(seen.file, level.as_ref(), tx.ceiling);
     let most = match from {
@@ -205,7 +205,7 @@ pub(crate) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) 
     let since = level.as_ref().map_or(RunId(0), |level| level.from_run);
     let bad = record::bad_since(&tx.conn, &seen.rule, &seen.content, since)?;
     let (Some(to), true) = (from.down(), most > 0 && bad >= most && run >= since) else {
-        return Ok(News::default());
+        return Ok(FollowUpEntries::default());
     };
     let why = format!("{}; {bad} of {most} bad outcomes in {from}", in_words(tx, run)?);
     let card = record::card(&tx.conn, &seen.rule, &seen.content, level.map_or(RunId(0), |level| level.evidence_from))?;
@@ -217,7 +217,7 @@ pub(crate) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) 
         }
     };
     let next = RunId(tx.sole.next.run);
-    let moved = Level {
+    let moved = RuleLevel {
         rule: seen.rule.clone(),
         content: seen.content.clone(),
         mode: to,
@@ -241,7 +241,7 @@ pub(crate) fn weigh(tx: &mut Tx, run: RunId, in_force: Option<&str>, now: Time) 
         card: Box::new(card),
         past,
     };
-    let about = About { incident: record::incident(&tx.conn, run)?, run: Some(run) };
+    let about = EntryLinks { incident: record::incident(&tx.conn, run)?, run: Some(run) };
     told(tx, (Actor::engine(), about, entry), &seen.tell, now)
 }
 
@@ -270,7 +270,7 @@ fn in_words(tx: &Tx, run: RunId) -> Result<String, StoreError> {
 }
 
 /// One level up, or a refusal that lists the missing evidence.
-pub(crate) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
+pub(crate) fn promote(tx: &mut Tx, climb: &PromotionRequest, now: Time) -> Result<(), StoreError> {
     let (rule, terms) = (&climb.rule, &climb.terms);
     let refused = |text: String| Err(StoreError::Refused(text));
     let before = level(&tx.conn, rule, &terms.content)?;
@@ -294,8 +294,8 @@ pub(crate) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
     if !missing.is_empty() {
         return refused(format!("rule {rule} has not shown enough for {to}: {}", missing.join("; ")));
     }
-    let moved = Moved { climb, from, to, down: to < terms.file, evidence_from, card };
-    let entry = |moved: &Moved<'_>| EntryKind::RulePromoted {
+    let moved = ModeChange { climb, from, to, down: to < terms.file, evidence_from, card };
+    let entry = |moved: &ModeChange<'_>| EntryKind::RulePromoted {
         rule: rule.clone(),
         from,
         to,
@@ -308,7 +308,7 @@ pub(crate) fn promote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), Store
 }
 
 /// Down, at a user's request: no evidence is required.
-pub(crate) fn demote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreError> {
+pub(crate) fn demote(tx: &mut Tx, climb: &PromotionRequest, now: Time) -> Result<(), StoreError> {
     let (rule, terms) = (&climb.rule, &climb.terms);
     let before = level(&tx.conn, rule, &terms.content)?;
     let from = policy::effective(terms.file, before.as_ref(), tx.ceiling);
@@ -331,22 +331,22 @@ pub(crate) fn demote(tx: &mut Tx, climb: &Climb, now: Time) -> Result<(), StoreE
         past: false,
     };
     let evidence_from = RunId(tx.sole.next.run);
-    by_hand(tx, &Moved { climb, from, to, down: true, evidence_from, card }, entry, now)
+    by_hand(tx, &ModeChange { climb, from, to, down: true, evidence_from, card }, entry, now)
 }
 
-struct Moved<'a> {
-    climb: &'a Climb,
+struct ModeChange<'a> {
+    climb: &'a PromotionRequest,
     from: Mode,
     to: Mode,
     down: bool,
     evidence_from: RunId,
-    card: Card,
+    card: RuleStats,
 }
 
-fn by_hand(tx: &mut Tx, moved: &Moved<'_>, entry: EntryKind, now: Time) -> Result<(), StoreError> {
+fn by_hand(tx: &mut Tx, moved: &ModeChange<'_>, entry: EntryKind, now: Time) -> Result<(), StoreError> {
     debug_assert!(moved.from != moved.to, "a move goes somewhere");
     let climb = moved.climb;
-    let level = Level {
+    let level = RuleLevel {
         rule: climb.rule.clone(),
         content: climb.terms.content.clone(),
         mode: moved.to,
@@ -364,7 +364,7 @@ fn by_hand(tx: &mut Tx, moved: &Moved<'_>, entry: EntryKind, now: Time) -> Resul
     let sql = "SELECT run.incident FROM record JOIN run ON run.id = record.run WHERE record.rule = ?1 \
                AND run.incident IS NOT NULL ORDER BY record.run DESC LIMIT 1";
     let incident = one(&tx.conn, sql, [&climb.rule], |row| Ok(IncidentId(row.get(0)?)))?;
-    let about = About { incident, run: None };
+    let about = EntryLinks { incident, run: None };
     told(tx, (Actor::person(&climb.by), about, entry), &climb.terms.tell, now)?.append(tx, now)?;
     wake(tx, &climb.rule, now)
 }

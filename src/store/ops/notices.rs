@@ -4,26 +4,26 @@
 //! between the read behind a report and the report itself (`want` or `urgent` beyond its `upto`) is due at once.
 
 use super::tx::Tx;
-use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, EntryNo, IncidentId, Time};
 use crate::store::db::{exec, micros, one, params, to_json};
-use crate::store::{Receipted, StoreError};
+use crate::store::{DeliveryOutcome, StoreError};
 
 pub(crate) fn receipted(
     tx: &mut Tx,
     channel: &str,
     incident: IncidentId,
-    what: Receipted,
+    what: DeliveryOutcome,
     now: Time,
 ) -> Result<(), StoreError> {
     let attempts = attempts(tx, channel, incident)?;
     let greatest = tx.conn.dialect().greatest;
     match what {
-        Receipted::Sending => {
+        DeliveryOutcome::Sending => {
             let sql = "UPDATE outbox SET sending = 1 WHERE incident = ?1 AND channel = ?2";
             exec(&tx.conn, sql, params![incident.0, channel])?;
             Ok(())
         }
-        Receipted::Delivered { upto, receipt } => {
+        DeliveryOutcome::Delivered { upto, receipt } => {
             let sql = format!(
                 "UPDATE outbox SET sending = 0, attempts = 0, done = {greatest}(done, ?3), \
                  shown = {greatest}(coalesce(shown, -1), ?3), receipt = ?4, \
@@ -35,7 +35,7 @@ pub(crate) fn receipted(
             exec(&tx.conn, &sql, params![incident.0, channel, upto.0, receipt, micros(next), micros(now)])?;
             record(tx, incident, EntryKind::Delivered { channel: channel.to_owned(), upto }, now)
         }
-        Receipted::Nothing { upto, receipt } => {
+        DeliveryOutcome::Nothing { upto, receipt } => {
             let sql = format!(
                 "UPDATE outbox SET sending = 0, attempts = 0, done = {greatest}(done, ?3), \
                  shown = {greatest}(coalesce(shown, -1), ?3), receipt = coalesce(?4, receipt), \
@@ -47,7 +47,7 @@ pub(crate) fn receipted(
             exec(&tx.conn, &sql, params![incident.0, channel, upto.0, receipt, micros(next), micros(now)])?;
             Ok(())
         }
-        Receipted::Retry { why, at } => {
+        DeliveryOutcome::Retry { why, at } => {
             let sql = "UPDATE outbox SET sending = 0, attempts = attempts + 1, next_at = ?3 \
                        WHERE incident = ?1 AND channel = ?2";
             exec(&tx.conn, sql, params![incident.0, channel, micros(at)])?;
@@ -57,14 +57,14 @@ pub(crate) fn receipted(
             }
             record(tx, incident, EntryKind::DeliveryFailed { channel: channel.to_owned(), why, final_: false }, now)
         }
-        Receipted::Later { upto, at } => {
+        DeliveryOutcome::Later { upto, at } => {
             // A first message waits for nothing but news, as in `Tx::bump`.
             let sql = "UPDATE outbox SET next_at = CASE WHEN urgent > ?3 OR (shown IS NULL AND want > ?3) THEN ?5 ELSE ?4 END \
                        WHERE incident = ?1 AND channel = ?2";
             exec(&tx.conn, sql, params![incident.0, channel, upto.0, micros(at), micros(now)])?;
             Ok(())
         }
-        Receipted::Judged { upto, paged, why, until, news } => {
+        DeliveryOutcome::Judged { upto, paged, why, until, news } => {
             if !paged {
                 let sql = format!(
                     "UPDATE outbox SET sending = 0, done = CASE WHEN ?4 THEN done ELSE {greatest}(done, ?3) END, \
@@ -78,7 +78,7 @@ pub(crate) fn receipted(
             }
             record(tx, incident, EntryKind::PageJudged { channel: channel.to_owned(), paged, why, until }, now)
         }
-        Receipted::Refused { upto, why } => {
+        DeliveryOutcome::Refused { upto, why } => {
             let sql = format!(
                 "UPDATE outbox SET sending = 0, attempts = 0, done = {greatest}(done, ?3), next_at = ?4 \
                  WHERE incident = ?1 AND channel = ?2"
@@ -96,7 +96,7 @@ fn attempts(tx: &Tx, channel: &str, incident: IncidentId) -> Result<u32, StoreEr
 }
 
 fn record(tx: &mut Tx, incident: IncidentId, kind: EntryKind, now: Time) -> Result<(), StoreError> {
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     let _: EntryNo = tx.append(&Actor::engine(), about, &kind, now)?;
     Ok(())
 }

@@ -5,9 +5,9 @@
 use super::tx::Tx;
 use super::{incidents, rows, runs};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, IncidentId, Receipt, Severity, Subject, Time};
+use crate::model::{Actor, DeliveryReceipt, EntryKind, EntryLinks, IncidentId, Severity, Subject, Time};
 use crate::store::StoreError;
-use crate::store::db::{Db, Params, Row, all, exec, json_opt, micros, one, params};
+use crate::store::db::{Db, DbRow, Params, all, exec, json_opt, micros, one, params};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,15 +15,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 const KEY: &str = "store/unreadable-rows";
 
 /// The key of a row: its table, and its own key as text.
-pub(crate) type Place = (&'static str, String);
+pub(crate) type RowKey = (&'static str, String);
 
 /// Unreadable rows that readers came across, until the next tick parks them. Bounded: more are met again.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Unreadable(Arc<Mutex<BTreeMap<Place, String>>>);
+pub(crate) struct UnreadableRows(Arc<Mutex<BTreeMap<RowKey, String>>>);
 
-impl Unreadable {
+impl UnreadableRows {
     /// Remembers a row that could not be read, up to `UNREADABLE_ROWS`.
-    pub fn add(&self, place: Place, reason: String) {
+    pub fn add(&self, place: RowKey, reason: String) {
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if met.len() < limits::UNREADABLE_ROWS {
             met.entry(place).or_insert(reason);
@@ -31,25 +31,25 @@ impl Unreadable {
     }
 
     /// Returns the remembered rows and forgets them.
-    pub fn take(&self) -> BTreeMap<Place, String> {
+    pub fn take(&self) -> BTreeMap<RowKey, String> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// The name of a row, from its columns.
-type Key<'k> = &'k dyn Fn(&Row<'_>) -> Result<String, StoreError>;
+type RowNamer<'k> = &'k dyn Fn(&DbRow<'_>) -> Result<String, StoreError>;
 
 /// The rows that can be read; each of the others is left out and noted.
 pub(crate) fn readable<T>(
     conn: &dyn Db,
     sql: &str,
     params: impl Params,
-    (table, key): (&'static str, Key<'_>),
-    mut map: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
-    unreadable: &Unreadable,
+    (table, key): (&'static str, RowNamer<'_>),
+    mut map: impl FnMut(&DbRow<'_>) -> Result<T, StoreError>,
+    unreadable: &UnreadableRows,
 ) -> Result<Vec<T>, StoreError> {
     let mut good = Vec::new();
-    let mut each = |row: &Row<'_>| {
+    let mut each = |row: &DbRow<'_>| {
         match map(row) {
             Ok(value) => good.push(value),
             Err(StoreError::Damaged(reason)) if !crate::planted::planted("one-bad-row-stops-all") => {
@@ -64,7 +64,7 @@ pub(crate) fn readable<T>(
 }
 
 /// The key of a table whose first column is its number.
-pub(crate) fn number(row: &Row<'_>) -> Result<String, StoreError> {
+pub(crate) fn number(row: &DbRow<'_>) -> Result<String, StoreError> {
     row.get::<i64>(0).map(|number| number.to_string())
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn park(tx: &mut Tx, table: &str, row: &str, reason: &str, now: Time)
 fn lose_receipt(tx: &Tx, row: &str) -> Result<bool, StoreError> {
     let Some((incident, channel)) = row.split_once('/') else { return Ok(false) };
     let sql = "SELECT receipt FROM outbox WHERE incident = ?1 AND channel = ?2";
-    let read = one(&tx.conn, sql, params![incident, channel], |row| json_opt::<Receipt>(row, 0));
+    let read = one(&tx.conn, sql, params![incident, channel], |row| json_opt::<DeliveryReceipt>(row, 0));
     if !matches!(read, Err(StoreError::Damaged(_))) {
         return Ok(false);
     }
@@ -116,11 +116,11 @@ pub(crate) fn alarm(
         Some(open) => open,
         None => {
             let (new, opened) = incidents::create(tx, key, title, &Subject::default(), severity, now)?;
-            tx.append(&Actor::engine(), About { incident: Some(new), run: None }, &opened, now)?;
+            tx.append(&Actor::engine(), EntryLinks { incident: Some(new), run: None }, &opened, now)?;
             new
         }
     };
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     let no = tx.append(&Actor::engine(), about, &EntryKind::Trouble { text: text.to_owned() }, now)?;
     for channel in tx.unmatched_tell.clone() {
         tx.want(incident, &channel, no, now)?;
@@ -132,7 +132,7 @@ pub(crate) fn alarm(
 pub(crate) fn all_clear(tx: &mut Tx, key: &str, why: &str, now: Time) -> Result<(), StoreError> {
     let Some(incident) = incidents::open_with(&tx.conn, key)? else { return Ok(()) };
     exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why: why.to_owned() }, now).map(drop)
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn recheck(tx: &mut Tx, now: Time) -> Result<(), StoreError> {
         }
         exec(&tx.conn, "DELETE FROM parked WHERE tab = ?1 AND row = ?2", params![table, row])?;
         let text = format!("row {row} of table `{table}` can be read again, or is gone");
-        tx.append(&Actor::engine(), About::default(), &EntryKind::Trouble { text }, now)?;
+        tx.append(&Actor::engine(), EntryLinks::default(), &EntryKind::Trouble { text }, now)?;
     }
     if crate::store::db::number(&tx.conn, "SELECT count(*) FROM parked", [])? == 0 {
         all_clear(tx, KEY, "every row can be read again", now)?;

@@ -2,36 +2,36 @@
 //!
 //! Invariant: an approval is decided once; no answer in time is no.
 
-use super::record::Judgement;
+use super::record::ReviewRecord;
 use super::tx::Tx;
 use super::{breakers, freezes, incidents, ladder, parked, persons, record, redact, rows, runs, subjects, tokens};
 use crate::limits;
 use crate::model::{
-    About, Actor, Approval, ApprovalId, ApprovalState, EntryKind, EpisodeId, Failure, FailureKind, IncidentId, Outcome,
-    Reason, ReasonCode, RunId, RunState, Span, Time, identity,
+    Actor, Approval, ApprovalId, ApprovalState, EntryKind, EntryLinks, EpisodeId, FailureKind, IncidentId, Outcome,
+    Reason, ReasonCode, RunId, RunState, Span, StepFailure, Time, identity,
 };
 use crate::planted::planted;
 use crate::store::db::{all, exec, micros, one, params, to_word};
-use crate::store::{Control, Decided, StoreError};
+use crate::store::{ControlChange, DecisionOutcome, StoreError};
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// An answer of a user.
-pub(crate) struct Answer {
+pub(crate) struct UserAnswer {
     pub approval: ApprovalId,
     pub approved: bool,
     pub by: String,
     pub why: String,
 }
 
-pub(crate) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided, StoreError> {
+pub(crate) fn decide(tx: &mut Tx, answer: &UserAnswer, now: Time) -> Result<DecisionOutcome, StoreError> {
     let found = get(tx, answer.approval)?;
     if found.state != ApprovalState::Open {
-        return Ok(Decided::Already(found));
+        return Ok(DecisionOutcome::Already(found));
     }
     if found.expires_at <= now {
         expire(tx, found.id, now)?;
-        return Ok(Decided::Already(get(tx, answer.approval)?));
+        return Ok(DecisionOutcome::Already(get(tx, answer.approval)?));
     }
     if !found.approvers.is_empty() && !found.approvers.iter().any(|name| name == identity(&answer.by)) {
         let names = found.approvers.join(", ");
@@ -75,7 +75,7 @@ pub(crate) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
             let seconded =
                 EntryKind::ApprovalSeconded { approval: found.id, by: answer.by.clone(), given, needed: found.needed };
             tx.append(&Actor::person(&answer.by), runs::about(&run), &seconded, now)?;
-            return Ok(Decided::Seconded(so_far));
+            return Ok(DecisionOutcome::Seconded(so_far));
         }
     }
     let state = if answer.approved { ApprovalState::Approved } else { ApprovalState::Denied };
@@ -93,7 +93,7 @@ pub(crate) fn decide(tx: &mut Tx, answer: &Answer, now: Time) -> Result<Decided,
     let reason = Reason::new(ReasonCode::NotApproved, format!("denied by {}{why}", answer.by));
     let asked = question(tx, found.id)?;
     resume(tx, &asked, answer.approved, &answer.by, reason, now)?;
-    Ok(Decided::Now(get(tx, answer.approval)?))
+    Ok(DecisionOutcome::Now(get(tx, answer.approval)?))
 }
 
 fn get(tx: &Tx, approval: ApprovalId) -> Result<Approval, StoreError> {
@@ -109,16 +109,16 @@ fn settle(tx: &Tx, approval: ApprovalId, state: ApprovalState, by: Option<&str>,
 }
 
 /// The fields of a question that an answer needs; its plan as the stored text, so that a no needs no readable plan.
-struct Question {
+struct ApprovalQuestion {
     run: RunId,
     step: Option<u32>,
     plan: Option<String>,
 }
 
-fn question(tx: &Tx, approval: ApprovalId) -> Result<Question, StoreError> {
+fn question(tx: &Tx, approval: ApprovalId) -> Result<ApprovalQuestion, StoreError> {
     let sql = "SELECT run, step, plan FROM approval WHERE id = ?1";
     let found = one(&tx.conn, sql, [approval.0], |row| {
-        Ok(Question { run: RunId(row.get(0)?), step: row.get(1)?, plan: row.get(2)? })
+        Ok(ApprovalQuestion { run: RunId(row.get(0)?), step: row.get(1)?, plan: row.get(2)? })
     })?;
     found.ok_or_else(|| StoreError::NotFound { what: format!("approval {approval}") })
 }
@@ -126,7 +126,7 @@ fn question(tx: &Tx, approval: ApprovalId) -> Result<Question, StoreError> {
 /// The effect of an answer on the run: a step gets its outcome; a plan is approved, or the run ends.
 fn resume(
     tx: &mut Tx,
-    approval: &Question,
+    approval: &ApprovalQuestion,
     approved: bool,
     by: &str,
     reason: Reason,
@@ -141,7 +141,7 @@ fn resume(
             // A no is thrown where the question stands, so that a runbook that does not look at the answer stops.
             let outcome = match approved {
                 true => Outcome::Ok(json!({ "approved": true, "by": by })),
-                false => Outcome::Failed(Failure::new(FailureKind::Refused, reason.text)),
+                false => Outcome::Failed(StepFailure::new(FailureKind::Refused, reason.text)),
             };
             runs::record(tx, &run, step, outcome, now)?;
             runs::set_state(tx, run.id, &RunState::Ready, Some(now))
@@ -165,7 +165,7 @@ fn expire(tx: &mut Tx, id: ApprovalId, now: Time) -> Result<(), StoreError> {
     let question = question(tx, id)?;
     settle(tx, id, ApprovalState::Expired, None, now)?;
     let run = runs::get(&tx.conn, question.run);
-    let about = run.as_ref().map_or(About { incident: None, run: Some(question.run) }, runs::about);
+    let about = run.as_ref().map_or(EntryLinks { incident: None, run: Some(question.run) }, runs::about);
     tx.append(&Actor::engine(), about, &EntryKind::ApprovalExpired { approval: id }, now)?;
     match run {
         Err(StoreError::Damaged(why)) => parked::park(tx, "run", &question.run.0.to_string(), &why, now).map(drop),
@@ -186,7 +186,7 @@ pub(crate) fn void_approvals(tx: &Tx, run: RunId, now: Time) -> Result<(), Store
 
 /// One thing that time has made due. Each is an operation of its own, so that one that fails costs no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Chore {
+pub(crate) enum MaintenanceTask {
     Expire(ApprovalId),
     /// The nodes of a run that is over.
     Release(RunId),
@@ -197,16 +197,16 @@ pub(crate) enum Chore {
     Bake(RunId),
 }
 
-impl Chore {
+impl MaintenanceTask {
     /// The row that is parked if the chore cannot read it.
-    fn place(&self) -> parked::Place {
+    fn place(&self) -> parked::RowKey {
         match self {
-            Chore::Expire(approval) => ("approval", approval.0.to_string()),
-            Chore::Release(run) => ("run", run.0.to_string()),
-            Chore::Resolve(incident) => ("incident", incident.0.to_string()),
-            Chore::Tokens => ("api_token", "all".to_owned()),
-            Chore::Thaw(scope) => ("freeze", scope.clone()),
-            Chore::Bake(run) => ("record", run.0.to_string()),
+            MaintenanceTask::Expire(approval) => ("approval", approval.0.to_string()),
+            MaintenanceTask::Release(run) => ("run", run.0.to_string()),
+            MaintenanceTask::Resolve(incident) => ("incident", incident.0.to_string()),
+            MaintenanceTask::Tokens => ("api_token", "all".to_owned()),
+            MaintenanceTask::Thaw(scope) => ("freeze", scope.clone()),
+            MaintenanceTask::Bake(run) => ("record", run.0.to_string()),
         }
     }
 }
@@ -215,9 +215,9 @@ impl Chore {
 /// read.
 pub(crate) fn chores(
     tx: &mut Tx,
-    unreadable: BTreeMap<parked::Place, String>,
+    unreadable: BTreeMap<parked::RowKey, String>,
     now: Time,
-) -> Result<Vec<Chore>, StoreError> {
+) -> Result<Vec<MaintenanceTask>, StoreError> {
     for ((table, row), why) in unreadable {
         parked::park(tx, table, &row, &why, now)?;
     }
@@ -226,55 +226,55 @@ pub(crate) fn chores(
     // Parked ones, too: a no needs nothing that cannot be read.
     let sql = "SELECT id FROM approval WHERE state = 'open' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
     let values = params![micros(now), most];
-    chores.extend(all(&tx.conn, sql, values, |row| Ok(Chore::Expire(ApprovalId(row.get(0)?))))?);
+    chores.extend(all(&tx.conn, sql, values, |row| Ok(MaintenanceTask::Expire(ApprovalId(row.get(0)?))))?);
     let sql = format!(
         "SELECT DISTINCT hold.run FROM hold JOIN run ON run.id = hold.run WHERE run.final = 1 AND {} <> 'stuck'",
         tx.conn.dialect().state_is
     );
     let sql = if planted("lock-released-by-time-alone") { "SELECT DISTINCT run FROM hold" } else { &sql };
-    chores.extend(all(&tx.conn, sql, [], |row| Ok(Chore::Release(RunId(row.get(0)?))))?);
-    chores.extend(incidents::due(&tx.conn, now)?.into_iter().map(Chore::Resolve));
+    chores.extend(all(&tx.conn, sql, [], |row| Ok(MaintenanceTask::Release(RunId(row.get(0)?))))?);
+    chores.extend(incidents::due(&tx.conn, now)?.into_iter().map(MaintenanceTask::Resolve));
     if tokens::is_due(&tx.conn, now)? {
-        chores.push(Chore::Tokens);
+        chores.push(MaintenanceTask::Tokens);
     }
     freezes::forget_releases(tx, now)?;
-    chores.extend(freezes::due(&tx.conn, now)?.into_iter().map(Chore::Thaw));
-    chores.extend(record::due(&tx.conn, now)?.into_iter().map(Chore::Bake));
+    chores.extend(freezes::due(&tx.conn, now)?.into_iter().map(MaintenanceTask::Thaw));
+    chores.extend(record::due(&tx.conn, now)?.into_iter().map(MaintenanceTask::Bake));
     Ok(chores)
 }
 
 /// Does one of them. One whose row cannot be read is parked instead. Returns how much it changed.
-pub(crate) fn perform(tx: &mut Tx, chore: &Chore, now: Time) -> Result<u64, StoreError> {
+pub(crate) fn perform(tx: &mut Tx, chore: &MaintenanceTask, now: Time) -> Result<u64, StoreError> {
     match chore {
-        Chore::Expire(approval) => expire(tx, *approval, now).map(|()| 1),
-        Chore::Release(run) => runs::release(tx, *run, now),
-        Chore::Resolve(incident) => incidents::resolve(tx, *incident, now).map(|()| 1),
-        Chore::Tokens => tokens::tick(tx, now),
-        Chore::Thaw(scope) => freezes::end(tx, scope, now).map(|()| 1),
-        Chore::Bake(run) => record::baked(tx, *run, now).map(|()| 1),
+        MaintenanceTask::Expire(approval) => expire(tx, *approval, now).map(|()| 1),
+        MaintenanceTask::Release(run) => runs::release(tx, *run, now),
+        MaintenanceTask::Resolve(incident) => incidents::resolve(tx, *incident, now).map(|()| 1),
+        MaintenanceTask::Tokens => tokens::tick(tx, now),
+        MaintenanceTask::Thaw(scope) => freezes::end(tx, scope, now).map(|()| 1),
+        MaintenanceTask::Bake(run) => record::baked(tx, *run, now).map(|()| 1),
     }
 }
 
 /// Sets aside the row of a chore that could not read it.
-pub(crate) fn give_up(tx: &mut Tx, chore: &Chore, why: &str, now: Time) -> Result<(), StoreError> {
+pub(crate) fn give_up(tx: &mut Tx, chore: &MaintenanceTask, why: &str, now: Time) -> Result<(), StoreError> {
     let (table, row) = chore.place();
-    if let Chore::Bake(run) = chore {
+    if let MaintenanceTask::Bake(run) = chore {
         exec(&tx.conn, "UPDATE record SET bake_until = NULL WHERE run = ?1", [run.0])?;
     }
     parked::park(tx, table, &row, why, now).map(drop)
 }
 
-pub(crate) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), StoreError> {
+pub(crate) fn control(tx: &mut Tx, control: ControlChange, now: Time) -> Result<(), StoreError> {
     match control {
-        Control::Freeze(freeze, notify) => freezes::freeze(tx, freeze, &notify, now),
-        Control::Unfreeze { scope, by, why, persons } => {
-            freezes::unfreeze(tx, freezes::Release { scope, by, why, persons }, now)
+        ControlChange::Freeze(freeze, notify) => freezes::freeze(tx, freeze, &notify, now),
+        ControlChange::Unfreeze { scope, by, why, persons } => {
+            freezes::unfreeze(tx, freezes::FreezeRelease { scope, by, why, persons }, now)
         }
-        Control::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
-        Control::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
-        Control::UnlinkSubjects { person, by, why } => subjects::unlink(tx, person, by, why, now),
-        Control::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
-        Control::Cancel { run, by, why } => {
+        ControlChange::ResetBreaker { scope, by, why } => breakers::reset(tx, scope, by, why, now),
+        ControlChange::Acknowledge { incident, by } => acknowledge(tx, incident, by, now),
+        ControlChange::UnlinkSubjects { person, by, why } => subjects::unlink(tx, person, by, why, now),
+        ControlChange::Assign { incident, owner, by } => assign(tx, incident, owner, by, now),
+        ControlChange::Cancel { run, by, why } => {
             let run = match runs::get(&tx.conn, run) {
                 Err(StoreError::Damaged(_)) => return runs::cut_off(tx, run, &by, why, now),
                 found => found?,
@@ -297,16 +297,18 @@ pub(crate) fn control(tx: &mut Tx, control: Control, now: Time) -> Result<(), St
             runs::conclude(tx, &run, RunState::Denied { reason }, &Actor::person(&by), now)?;
             runs::abandon(tx, run.id, now)
         }
-        Control::Judge { run, right, by, why, first, in_force } => {
-            record::judge(tx, run, &Judgement { right, by, why, first, in_force }, now)
+        ControlChange::Judge { run, right, by, why, first, in_force } => {
+            record::judge(tx, run, &ReviewRecord { right, by, why, first, in_force }, now)
         }
-        Control::Promote(climb) => ladder::promote(tx, &climb, now),
-        Control::Demote(climb) => ladder::demote(tx, &climb, now),
-        Control::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),
-        Control::Redact { entry, by, why, persons, notify } => {
-            redact::redact(tx, &redact::Wish { entry, by, why, persons, notify }, now)
+        ControlChange::Promote(climb) => ladder::promote(tx, &climb, now),
+        ControlChange::Demote(climb) => ladder::demote(tx, &climb, now),
+        ControlChange::EndEpisodes { episodes, stale, why } => end_episodes(tx, &episodes, stale, &why, now),
+        ControlChange::Redact { entry, by, why, persons, notify } => {
+            redact::redact(tx, &redact::EntryRedaction { entry, by, why, persons, notify }, now)
         }
-        Control::Resolve { incident, source, by, why } => resolve(tx, incident, source.as_deref(), (&by, &why), now),
+        ControlChange::Resolve { incident, source, by, why } => {
+            resolve(tx, incident, source.as_deref(), (&by, &why), now)
+        }
     }
 }
 
@@ -320,7 +322,7 @@ fn acknowledge(tx: &mut Tx, incident: IncidentId, by: String, now: Time) -> Resu
         Some((false, Some(_))) => Ok(()),
         Some((false, None)) => {
             exec(&tx.conn, "UPDATE incident SET acknowledged_by = ?2 WHERE id = ?1", params![incident.0, by])?;
-            let about = About { incident: Some(incident), run: None };
+            let about = EntryLinks { incident: Some(incident), run: None };
             tx.append(&Actor::person(&by.clone()), about, &EntryKind::IncidentAcknowledged { by }, now)?;
             Ok(())
         }
@@ -336,7 +338,7 @@ fn assign(tx: &mut Tx, incident: IncidentId, owner: String, by: String, now: Tim
         Some((false, Some(now))) if now == owner => Ok(()),
         Some((false, _)) => {
             exec(&tx.conn, "UPDATE incident SET owner = ?2 WHERE id = ?1", params![incident.0, owner])?;
-            let about = About { incident: Some(incident), run: None };
+            let about = EntryLinks { incident: Some(incident), run: None };
             tx.append(&Actor::person(&by.clone()), about, &EntryKind::IncidentAssigned { owner, by }, now)?;
             Ok(())
         }
@@ -371,7 +373,7 @@ fn end_as(
     why: &str,
     now: Time,
 ) -> Result<(), StoreError> {
-    let mut touched: BTreeMap<IncidentId, incidents::Touched> = BTreeMap::new();
+    let mut touched: BTreeMap<IncidentId, incidents::IncidentChanges> = BTreeMap::new();
     let mut ended: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for id in episodes {
         let sql = "UPDATE episode SET state = ?2 WHERE id = ?1 AND state = 0 RETURNING incident, source";
@@ -387,12 +389,12 @@ fn end_as(
     for (source, ids) in ended {
         let state = if stale { "stale" } else { "ended" };
         let text = format!("{} now {state}, {why}: {}", ids.len(), ids.join(" "));
-        tx.append(actor, About::default(), &EntryKind::Gap { source, text }, now)?;
+        tx.append(actor, EntryLinks::default(), &EntryKind::Gap { source, text }, now)?;
     }
     for (incident, touched) in touched {
         // Nothing of these is received any more, so there is no flap to wait for.
         if incidents::settle(tx, incident, &touched, Span::default(), now)?.is_some() {
-            let about = About { incident: Some(incident), run: None };
+            let about = EntryLinks { incident: Some(incident), run: None };
             tx.append(actor, about, &EntryKind::IncidentResolved { why: why.to_owned() }, now)?;
         }
     }

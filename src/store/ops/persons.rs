@@ -10,13 +10,13 @@ use crate::store::db::{Db, all, number};
 use std::collections::BTreeSet;
 
 /// One user as far as known: by which name, and which others may have the same credential.
-struct Behind {
+struct CredentialHolder {
     name: String,
     all: BTreeSet<String>,
 }
 
-impl Behind {
-    fn of(conn: &dyn Db, name: &str) -> Result<Behind, StoreError> {
+impl CredentialHolder {
+    fn of(conn: &dyn Db, name: &str) -> Result<CredentialHolder, StoreError> {
         let name = identity(name);
         // The name with break-glass access is the user's own claim; all that is certain is that they had this machine's
         // own token.
@@ -30,12 +30,12 @@ impl Behind {
         for known in all.clone() {
             all.extend(subjects::names(conn, &known)?);
         }
-        Ok(Behind { name: name.to_owned(), all })
+        Ok(CredentialHolder { name: name.to_owned(), all })
     }
 
     /// This machine's own token may be behind many: its holders can be named in the configuration, so its requests are
     /// different users. The token itself, and break-glass access, may be any of them.
-    fn may_be(&self, other: &Behind) -> bool {
+    fn may_be(&self, other: &CredentialHolder) -> bool {
         let shared = || self.all.intersection(&other.all).any(|name| name != LOCAL);
         let unnamed = (self.name == LOCAL || other.name == LOCAL) && !planted("local-is-a-person");
         unnamed || self.all.contains(&other.name) || other.all.contains(&self.name) || shared()
@@ -48,7 +48,7 @@ pub(crate) const UNNAMED: &str = "came by this machine's own token or by break-g
 
 /// Whether this is the machine's own token or break-glass access: some user, and it is not known which.
 pub(crate) fn is_unnamed(conn: &dyn Db, name: &str) -> Result<bool, StoreError> {
-    Ok(Behind::of(conn, name)?.name == LOCAL && !planted("local-is-a-person"))
+    Ok(CredentialHolder::of(conn, name)?.name == LOCAL && !planted("local-is-a-person"))
 }
 
 pub(crate) fn same(conn: &dyn Db, one: &str, other: &str) -> Result<bool, StoreError> {
@@ -58,7 +58,7 @@ pub(crate) fn same(conn: &dyn Db, one: &str, other: &str) -> Result<bool, StoreE
     if planted("maker-is-somebody-else") {
         return Ok(false);
     }
-    Ok(Behind::of(conn, one)?.may_be(&Behind::of(conn, other)?))
+    Ok(CredentialHolder::of(conn, one)?.may_be(&CredentialHolder::of(conn, other)?))
 }
 
 /// The first of the names that may be the same user as this one.

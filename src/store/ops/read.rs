@@ -2,20 +2,20 @@
 //!
 //! Invariant: a read sees only committed rows, and returns at most `limits::READ_LIMIT` rows.
 
-use super::parked::{self, Unreadable, readable};
+use super::parked::{self, UnreadableRows, readable};
 use super::rows;
-use super::tx::Nodes;
+use super::tx::StoredTree;
 use crate::limits;
 use crate::model::{
-    Approval, Entry, EntryNo, Episode, EpisodeId, Freeze, Incident, IncidentId, Receipt, Run, RunId, RunState, Span,
-    Step, Time,
+    Approval, DeliveryReceipt, Entry, EntryNo, Episode, EpisodeId, Freeze, Incident, IncidentId, Run, RunId, RunState,
+    Span, Step, Time,
 };
-use crate::store::db::{Db, Dialect, Param, Row, all, json_opt, micros, number, one, params, time_opt};
+use crate::store::db::{Db, DbRow, Param, SqlDialect, all, json_opt, micros, number, one, params, time_opt};
 use crate::store::ledger::{Checkpoint, EntryLeaf, LeafHash, consistency_proof, inclusion_proof};
-use crate::store::{Counts, Due, DueNotice, Filter, Hold, Pressure, RawEntry, StoreError};
+use crate::store::{DueNotice, DueWork, Filter, GuardCounts, HeldNode, RawEntry, StoreCounts, StoreError};
 
 /// Clusters take turns, so that those of one do not hide those of another; within one the longest due come first.
-fn due_runs(dialect: &Dialect) -> String {
+fn due_runs(dialect: &SqlDialect) -> String {
     format!(
         "SELECT id, cluster FROM (SELECT id, wake_at, cluster, \
          row_number() OVER (PARTITION BY cluster ORDER BY wake_at) AS place FROM \
@@ -43,21 +43,21 @@ const NEXT_DUE: [&str; 4] = [
     "SELECT min(resolves_at) FROM incident WHERE resolves_at IS NOT NULL AND resolves_at > ?1",
 ];
 
-pub(crate) fn due(conn: &dyn Db, now: Time, limit: usize, unreadable: &Unreadable) -> Result<Due, StoreError> {
+pub(crate) fn due(conn: &dyn Db, now: Time, limit: usize, unreadable: &UnreadableRows) -> Result<DueWork, StoreError> {
     let limit = limit.min(limits::READ_LIMIT) as i64;
     let now = micros(now);
     let due = all(conn, &due_runs(conn.dialect()), params![now, limit], |row| {
         Ok((RunId(row.get(0)?), row.get::<String>(1)?))
     })?;
     let (runs, clusters) = due.into_iter().unzip();
-    let place = |row: &Row<'_>| Ok(format!("{}/{}", row.get::<i64>(1)?, row.get::<String>(0)?));
-    let notice = |row: &Row<'_>| {
+    let place = |row: &DbRow<'_>| Ok(format!("{}/{}", row.get::<i64>(1)?, row.get::<String>(0)?));
+    let notice = |row: &DbRow<'_>| {
         Ok(DueNotice {
             channel: row.get(0)?,
             incident: IncidentId(row.get(1)?),
             want: EntryNo(row.get(2)?),
             shown: row.get::<Option<i64>>(3)?.map(EntryNo),
-            receipt: json_opt::<Receipt>(row, 4)?,
+            receipt: json_opt::<DeliveryReceipt>(row, 4)?,
             attempts: row.get(5)?,
             maybe_sent: row.get(6)?,
             alone: row.get(7)?,
@@ -72,23 +72,23 @@ pub(crate) fn due(conn: &dyn Db, now: Time, limit: usize, unreadable: &Unreadabl
         let at = one(conn, sql, [now], |row| time_opt(row, 0))?.flatten();
         next = [next, at].into_iter().flatten().min();
     }
-    Ok(Due { runs, clusters, notices, next })
+    Ok(DueWork { runs, clusters, notices, next })
 }
 
 /// A `SELECT` that a filter puts together.
-struct Query {
+struct SelectQuery {
     sql: String,
     terms: Vec<String>,
     values: Vec<Box<dyn Param>>,
 }
 
-impl Query {
-    fn new(columns: &str, from: &str) -> Query {
-        Query { sql: format!("SELECT {columns} FROM {from}"), terms: Vec::new(), values: Vec::new() }
+impl SelectQuery {
+    fn new(columns: &str, from: &str) -> SelectQuery {
+        SelectQuery { sql: format!("SELECT {columns} FROM {from}"), terms: Vec::new(), values: Vec::new() }
     }
 
     /// A term with one `?`.
-    fn with(mut self, term: &str, value: Option<i64>) -> Query {
+    fn with(mut self, term: &str, value: Option<i64>) -> SelectQuery {
         if let Some(value) = value {
             self.terms.push(term.to_owned());
             self.values.push(Box::new(value));
@@ -96,14 +96,14 @@ impl Query {
         self
     }
 
-    fn only(mut self, term: &str, wanted: bool) -> Query {
+    fn only(mut self, term: &str, wanted: bool) -> SelectQuery {
         if wanted {
             self.terms.push(term.to_owned());
         }
         self
     }
 
-    fn with_text(mut self, term: &str, value: Option<&String>) -> Query {
+    fn with_text(mut self, term: &str, value: Option<&String>) -> SelectQuery {
         if let Some(value) = value {
             self.terms.push(term.to_owned());
             self.values.push(Box::new(value.clone()));
@@ -119,8 +119,8 @@ impl Query {
         conn: &dyn Db,
         filter: &Filter,
         (table, key, alone): (&'static str, &str, bool),
-        mut map: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
-        unreadable: &Unreadable,
+        mut map: impl FnMut(&DbRow<'_>) -> Result<T, StoreError>,
+        unreadable: &UnreadableRows,
     ) -> Result<Vec<T>, StoreError> {
         self = self.with(&format!("{key} > ?"), filter.after).with(&format!("{key} < ?"), filter.before);
         let (order, beyond) = if filter.after.is_some() { ("ASC", '>') } else { ("DESC", '<') };
@@ -132,7 +132,7 @@ impl Query {
         loop {
             let wanted = limit - good.len();
             let (mut seen, mut last) = (0, 0);
-            let counted = |row: &Row<'_>| {
+            let counted = |row: &DbRow<'_>| {
                 (seen, last) = (seen + 1, row.get::<i64>(0)?);
                 map(row)
             };
@@ -155,8 +155,8 @@ impl Query {
 }
 
 /// An incident is about a node by its own subject, by that of a run, or as a group that the node is part of.
-fn of_node(dialect: &Dialect) -> String {
-    let Dialect { subject_node, position, .. } = dialect;
+fn of_node(dialect: &SqlDialect) -> String {
+    let SqlDialect { subject_node, position, .. } = dialect;
     format!(
         "EXISTS (SELECT 1 FROM (SELECT ? AS node) AS asked WHERE {subject_node} = asked.node \
          OR EXISTS (SELECT 1 FROM run WHERE run.incident = incident.id AND {subject_node} = asked.node) \
@@ -165,8 +165,12 @@ fn of_node(dialect: &Dialect) -> String {
     )
 }
 
-pub(crate) fn incidents(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Incident>, StoreError> {
-    Query::new(rows::INCIDENT, "incident")
+pub(crate) fn incidents(
+    conn: &dyn Db,
+    filter: &Filter,
+    unreadable: &UnreadableRows,
+) -> Result<Vec<Incident>, StoreError> {
+    SelectQuery::new(rows::INCIDENT, "incident")
         .with("id = ?", filter.incident.map(|id| id.0))
         .with("id = (SELECT incident FROM run WHERE id = ?)", filter.run.map(|id| id.0))
         .only("closed_at IS NULL", filter.open)
@@ -180,17 +184,21 @@ pub(crate) fn incidents(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable)
         .rows(conn, filter, ("incident", "id", filter.incident.is_some()), rows::incident, unreadable)
 }
 
-pub(crate) fn episodes(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Episode>, StoreError> {
-    Query::new(&rows::episode_columns(conn.dialect()), rows::EPISODE_FROM)
+pub(crate) fn episodes(
+    conn: &dyn Db,
+    filter: &Filter,
+    unreadable: &UnreadableRows,
+) -> Result<Vec<Episode>, StoreError> {
+    SelectQuery::new(&rows::episode_columns(conn.dialect()), rows::EPISODE_FROM)
         .with("e.incident = ?", filter.incident.map(|id| id.0))
         .with("e.id = (SELECT episode FROM run WHERE id = ?)", filter.run.map(|id| id.0))
         .only("e.state = 0", filter.open)
         .rows(conn, filter, ("episode", "e.id", false), rows::episode, unreadable)
 }
 
-pub(crate) fn runs(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Run>, StoreError> {
+pub(crate) fn runs(conn: &dyn Db, filter: &Filter, unreadable: &UnreadableRows) -> Result<Vec<Run>, StoreError> {
     let dialect = conn.dialect();
-    Query::new(rows::RUN, "run")
+    SelectQuery::new(rows::RUN, "run")
         .with("incident = ?", filter.incident.map(|id| id.0))
         .with("id = ?", filter.run.map(|id| id.0))
         .only("final = 0", filter.open)
@@ -203,8 +211,8 @@ pub(crate) fn runs(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> R
 
 /// Runs in a state, by its word. Older rows have `denied` for each that was not done, and only the reason tells them
 /// apart.
-fn in_state(dialect: &Dialect, word: &'static str) -> String {
-    let Dialect { state_is, state_code, .. } = dialect;
+fn in_state(dialect: &SqlDialect, word: &'static str) -> String {
+    let SqlDialect { state_is, state_code, .. } = dialect;
     let codes = RunState::codes(word);
     if word == "denied" {
         return format!("{state_is} IN ('denied', 'expired', 'cancelled', 'withdrawn', 'refused')");
@@ -218,12 +226,16 @@ fn in_state(dialect: &Dialect, word: &'static str) -> String {
 }
 
 /// What is about a run is about the node of the run's subject.
-fn runs_of_node(dialect: &Dialect) -> String {
+fn runs_of_node(dialect: &SqlDialect) -> String {
     format!("run IN (SELECT id FROM run WHERE {} = ?)", dialect.subject_node)
 }
 
-pub(crate) fn approvals(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Approval>, StoreError> {
-    Query::new(&rows::approval_columns(conn.dialect()), "approval")
+pub(crate) fn approvals(
+    conn: &dyn Db,
+    filter: &Filter,
+    unreadable: &UnreadableRows,
+) -> Result<Vec<Approval>, StoreError> {
+    SelectQuery::new(&rows::approval_columns(conn.dialect()), "approval")
         .with("run IN (SELECT id FROM run WHERE incident = ?)", filter.incident.map(|id| id.0))
         .with("run = ?", filter.run.map(|id| id.0))
         .only("state = 'open'", filter.open)
@@ -235,9 +247,9 @@ pub(crate) fn approvals(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable)
 }
 
 /// `Heard` entries are about many incidents; for one of them they are found only when requested by kind.
-pub(crate) fn entries(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Entry>, StoreError> {
+pub(crate) fn entries(conn: &dyn Db, filter: &Filter, unreadable: &UnreadableRows) -> Result<Vec<Entry>, StoreError> {
     let mut query =
-        Query::new(rows::RAW, "entry").only("body IS NOT NULL", true).with("run = ?", filter.run.map(|id| id.0));
+        SelectQuery::new(rows::RAW, "entry").only("body IS NOT NULL", true).with("run = ?", filter.run.map(|id| id.0));
     query = match filter.incident {
         Some(id) if filter.kinds.contains(&"heard") => {
             let (about, heard) =
@@ -263,7 +275,7 @@ pub(crate) fn entries(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -
 pub(crate) fn entry(raw: RawEntry) -> Result<Entry, StoreError> {
     let damaged = |what: String| StoreError::Damaged(format!("entry {}: {what}", raw.no));
     let body = raw.body.as_deref().unwrap_or_default();
-    let body: super::tx::Stored = serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
+    let body: super::tx::StoredEntry = serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
     let at = Time::from_microsecond(raw.at).map_err(|error| damaged(error.to_string()))?;
     Ok(Entry { no: raw.no, at, actor: body.actor, about: body.about, kind: body.kind })
 }
@@ -272,9 +284,9 @@ pub(crate) fn freezes(conn: &dyn Db) -> Result<Vec<Freeze>, StoreError> {
     all(conn, rows::FREEZES, [], rows::freeze)
 }
 
-pub(crate) fn counts(conn: &dyn Db) -> Result<Counts, StoreError> {
+pub(crate) fn counts(conn: &dyn Db) -> Result<StoreCounts, StoreError> {
     let count = |sql: &str| Ok::<u64, StoreError>(number(conn, sql, [])? as u64);
-    Ok(Counts {
+    Ok(StoreCounts {
         episodes_open: count("SELECT count(*) FROM episode WHERE state = 0")?,
         incidents_open: count("SELECT count(*) FROM incident WHERE closed_at IS NULL")?,
         runs_unfinished: count("SELECT count(*) FROM run WHERE final = 0")?,
@@ -289,15 +301,15 @@ pub(crate) fn counts(conn: &dyn Db) -> Result<Counts, StoreError> {
     })
 }
 
-pub(crate) fn holds(conn: &dyn Db) -> Result<Vec<Hold>, StoreError> {
+pub(crate) fn holds(conn: &dyn Db) -> Result<Vec<HeldNode>, StoreError> {
     let sql = "SELECT hold.cluster, hold.node, run.id, run.runbook FROM hold JOIN run ON run.id = hold.run \
                ORDER BY 1, 2 LIMIT ?1";
     all(conn, sql, [i64::from(limits::NODES)], |row| {
-        Ok(Hold { cluster: row.get(0)?, node: row.get(1)?, run: RunId(row.get(2)?), runbook: row.get(3)? })
+        Ok(HeldNode { cluster: row.get(0)?, node: row.get(1)?, run: RunId(row.get(2)?), runbook: row.get(3)? })
     })
 }
 
-pub(crate) fn pressure(conn: &dyn Db, now: Time) -> Result<Pressure, StoreError> {
+pub(crate) fn pressure(conn: &dyn Db, now: Time) -> Result<GuardCounts, StoreError> {
     let since = |span: Span| micros(now).saturating_sub(i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX));
     let taken = |span: Span| {
         let sql = "SELECT DISTINCT cluster, node FROM taken WHERE at > ?1 ORDER BY 1, 2 LIMIT ?2";
@@ -310,7 +322,7 @@ pub(crate) fn pressure(conn: &dyn Db, now: Time) -> Result<Pressure, StoreError>
          coalesce((SELECT max(reset_at) FROM breaker WHERE scope = 'symptom:' || symptom.rule), ?1)) \
          GROUP BY rule ORDER BY nodes DESC, rule LIMIT 1"
     );
-    Ok(Pressure {
+    Ok(GuardCounts {
         taken_hour: taken(limits::HOUR)?,
         taken_day: taken(limits::DAY)?,
         symptom: one(conn, &sql, [since(limits::SYMPTOM_WINDOW)], |row| Ok((row.get(0)?, row.get(1)?)))?,
@@ -323,7 +335,7 @@ pub(crate) fn unseen(
     before: Time,
     after: Option<(Time, EpisodeId)>,
     limit: usize,
-    unreadable: &Unreadable,
+    unreadable: &UnreadableRows,
 ) -> Result<Vec<Episode>, StoreError> {
     let sql = format!(
         "SELECT {} FROM {} WHERE e.source = ?1 AND e.state = 0 AND e.last_seen < ?2 AND (e.last_seen, e.id) > (?3, ?4) \
@@ -375,7 +387,7 @@ pub(crate) fn inclusion(conn: &dyn Db, no: EntryNo, size: u64) -> Result<(LeafHa
         Ok(EntryLeaf { no, at: row.get(1)?, commit: LeafHash(row.get(2)?) }.hash())
     })?;
     let leaf = leaf.ok_or_else(|| StoreError::Damaged(format!("entry {no} is missing")))?;
-    Ok((leaf, inclusion_proof(&mut Nodes { conn }, index, size)?))
+    Ok((leaf, inclusion_proof(&mut StoredTree { conn }, index, size)?))
 }
 
 pub(crate) fn consistency(conn: &dyn Db, old: u64, new: u64) -> Result<Vec<LeafHash>, StoreError> {
@@ -385,5 +397,5 @@ pub(crate) fn consistency(conn: &dyn Db, old: u64, new: u64) -> Result<Vec<LeafH
             "a consistency proof needs a smaller tree first: {old} is larger than {new}"
         )));
     }
-    consistency_proof(&mut Nodes { conn }, old, new)
+    consistency_proof(&mut StoredTree { conn }, old, new)
 }

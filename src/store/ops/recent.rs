@@ -14,27 +14,27 @@ use std::collections::HashMap;
 /// A hash of (source, fingerprint). The whole of it distinguishes alerts in memory; the index on disk has its first
 /// half, and texts are compared there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Complaint {
+pub(crate) struct AlertKey {
     pub key: i64,
     rest: u64,
 }
 
-impl Complaint {
+impl AlertKey {
     /// The key of an alert: the first 16 bytes of a SHA-256 over source and fingerprint.
-    pub fn of(source: &str, fingerprint: &str) -> Complaint {
+    pub fn of(source: &str, fingerprint: &str) -> AlertKey {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(source.as_bytes());
         context.update(&[0]);
         context.update(fingerprint.as_bytes());
         let hash = context.finish();
         let (words, _) = hash.as_ref().as_chunks::<8>();
-        Complaint { key: i64::from_be_bytes(words[0]), rest: u64::from_be_bytes(words[1]) }
+        AlertKey { key: i64::from_be_bytes(words[0]), rest: u64::from_be_bytes(words[1]) }
     }
 }
 
 #[derive(Default)]
-pub(crate) struct Recent {
-    latest: HashMap<Complaint, i64>,
+pub(crate) struct EpisodeCache {
+    latest: HashMap<AlertKey, i64>,
     /// Entries being filed: keys and episodes, the smallest key last.
     filing: Vec<(i64, i64)>,
     /// Episodes up to this one are filed; and those up to `aim` will be once `filing` is empty.
@@ -42,18 +42,18 @@ pub(crate) struct Recent {
     aim: i64,
 }
 
-impl Recent {
+impl EpisodeCache {
     /// Reads episodes that are not filed: at start, and after a transaction was undone.
     ///
     /// # Errors
     ///
     /// Fails when the database cannot be read.
-    pub fn load(conn: &dyn Db) -> Result<Recent, StoreError> {
+    pub fn load(conn: &dyn Db) -> Result<EpisodeCache, StoreError> {
         let filed = number(conn, "SELECT value FROM setting WHERE name = 'filed'", [])?;
-        let mut recent = Recent { filed, ..Recent::default() };
+        let mut recent = EpisodeCache { filed, ..EpisodeCache::default() };
         let sql = "SELECT id, source, fingerprint FROM episode WHERE id > ?1 ORDER BY id";
         conn.query(sql, params![filed], &mut |row| {
-            let complaint = Complaint::of(&row.get::<String>(1)?, &row.get::<String>(2)?);
+            let complaint = AlertKey::of(&row.get::<String>(1)?, &row.get::<String>(2)?);
             recent.latest.insert(complaint, row.get(0)?);
             Ok(true)
         })?;
@@ -61,7 +61,7 @@ impl Recent {
     }
 
     /// The latest episode, if it is not filed.
-    pub fn get(&self, complaint: Complaint) -> Option<i64> {
+    pub fn get(&self, complaint: AlertKey) -> Option<i64> {
         self.latest.get(&complaint).copied()
     }
 
@@ -71,7 +71,7 @@ impl Recent {
     }
 
     /// Records the latest episode of an alert.
-    pub fn opened(&mut self, complaint: Complaint, episode: i64) {
+    pub fn opened(&mut self, complaint: AlertKey, episode: i64) {
         self.latest.insert(complaint, episode);
     }
 
@@ -111,16 +111,16 @@ mod tests {
     use super::*;
     use crate::store::sqlite::in_memory;
 
-    fn insert(conn: &dyn Db, recent: &mut Recent, id: i64, fingerprint: &str) {
+    fn insert(conn: &dyn Db, recent: &mut EpisodeCache, id: i64, fingerprint: &str) {
         let sql = "INSERT INTO episode VALUES (?1, ?2, 0, NULL, 0, 0, 0, 1, 0, 0, 0, 0, 's', ?3)";
-        let complaint = Complaint::of("s", fingerprint);
+        let complaint = AlertKey::of("s", fingerprint);
         exec(conn, sql, params![id, complaint.key, fingerprint]).unwrap();
         recent.opened(complaint, id);
         recent.file(conn, 1, id).unwrap();
     }
 
-    fn find(conn: &dyn Db, recent: &Recent, fingerprint: &str) -> Option<i64> {
-        let complaint = Complaint::of("s", fingerprint);
+    fn find(conn: &dyn Db, recent: &EpisodeCache, fingerprint: &str) -> Option<i64> {
+        let complaint = AlertKey::of("s", fingerprint);
         let sql = "SELECT coalesce(max(episode), 0) FROM complaint WHERE key = ?1";
         recent.get(complaint).or_else(|| Some(number(conn, sql, [complaint.key]).unwrap()).filter(|id| *id > 0))
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn the_latest_episode_of_each_complaint_is_found_before_during_and_after_the_filing() {
         let conn = in_memory();
-        let mut recent = Recent::load(&conn).unwrap();
+        let mut recent = EpisodeCache::load(&conn).unwrap();
         let many = limits::RECENT_COMPLAINTS as i64 * 3;
         conn.execute_batch("BEGIN").unwrap();
         // Every third alert comes back later as another episode.
@@ -139,7 +139,7 @@ mod tests {
             latest.insert(name(id), id);
         }
         assert!(recent.has_filed() && recent.latest.len() < 2 * limits::RECENT_COMPLAINTS);
-        let again = Recent::load(&conn).unwrap();
+        let again = EpisodeCache::load(&conn).unwrap();
         for (fingerprint, id) in &latest {
             assert_eq!(find(&conn, &recent, fingerprint), Some(*id), "{fingerprint}");
             assert_eq!(find(&conn, &again, fingerprint), Some(*id), "{fingerprint} after a start");

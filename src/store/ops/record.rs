@@ -2,14 +2,14 @@
 //!
 //! Invariant: a row belongs to one run and one content; it has the reviews and the outcome of that run, nothing else.
 
-use super::ladder::{self, News};
-use super::people::Answer;
+use super::ladder::{self, FollowUpEntries};
+use super::people::UserAnswer;
 use super::runs::{self, about, has_acted};
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    About, Actor, Aftermath, Approval, Card, EntryKind, EpisodeState, IncidentId, Mode, Plan, PlanEnd, Run, RunId,
-    RunState, Span, Subject, Terms, Time,
+    Actor, Approval, EntryKind, EntryLinks, EpisodeState, IncidentId, Mode, Plan, PlanEnd, RuleSnapshot, RuleStats,
+    Run, RunId, RunState, Span, Subject, Time, VerificationResult,
 };
 use crate::planted::planted;
 use crate::store::StoreError;
@@ -21,7 +21,7 @@ pub(crate) fn begin(
     conn: &dyn Db,
     run: RunId,
     rule: &str,
-    terms: &Terms,
+    terms: &RuleSnapshot,
     subject: &Subject,
     mode: Mode,
     now: Time,
@@ -50,9 +50,14 @@ pub(crate) fn planned(conn: &dyn Db, run: RunId, plan: &Plan) -> Result<(), Stor
 }
 
 /// A user has answered a question about a plan: that is a judgement, too; a no counts as one if it has a reason.
-pub(crate) fn answered(tx: &mut Tx, asked: &Approval, answer: &Answer, now: Time) -> Result<News, StoreError> {
+pub(crate) fn answered(
+    tx: &mut Tx,
+    asked: &Approval,
+    answer: &UserAnswer,
+    now: Time,
+) -> Result<FollowUpEntries, StoreError> {
     if asked.step.is_some() {
-        return Ok(News::default());
+        return Ok(FollowUpEntries::default());
     }
     let said = match (answer.approved, answer.why.trim().is_empty()) {
         (true, _) => 1,
@@ -62,7 +67,7 @@ pub(crate) fn answered(tx: &mut Tx, asked: &Approval, answer: &Answer, now: Time
     let took = answer.approved.then(|| micros(now).saturating_sub(micros(asked.asked_at)).max(0));
     let sql = "UPDATE record SET answer = ?2, answer_by = ?3, answer_took = ?4 WHERE run = ?1";
     exec(&tx.conn, sql, params![asked.run.0, said, answer.by, took])?;
-    if said == 0 { ladder::weigh(tx, asked.run, None, now) } else { Ok(News::default()) }
+    if said == 0 { ladder::weigh(tx, asked.run, None, now) } else { Ok(FollowUpEntries::default()) }
 }
 
 /// A run is over. True: it ended badly after it had changed something.
@@ -85,7 +90,7 @@ pub(crate) fn came_back(
     in_force: &str,
     (subject, key): (&Subject, &str),
     now: Time,
-) -> Result<News, StoreError> {
+) -> Result<FollowUpEntries, StoreError> {
     let sql = "UPDATE record SET bake_until = NULL, aftermath = 'back' \
                WHERE rule = ?1 AND subject = ?2 AND bake_until > ?3 AND EXISTS (SELECT 1 FROM run \
                JOIN incident ON incident.id = run.incident WHERE run.id = record.run \
@@ -93,10 +98,10 @@ pub(crate) fn came_back(
     let found = all(&tx.conn, sql, params![rule, to_json(subject)?, micros(now), key], |row| {
         Ok((RunId(row.get(0)?), span(row.get(1)?)))
     })?;
-    let mut news = News::default();
+    let mut news = FollowUpEntries::default();
     for (run, bake) in found {
-        let about = About { incident: incident(&tx.conn, run)?, run: Some(run) };
-        let proved = EntryKind::RunProved { rule: rule.to_owned(), aftermath: Aftermath::Back, bake };
+        let about = EntryLinks { incident: incident(&tx.conn, run)?, run: Some(run) };
+        let proved = EntryKind::RunProved { rule: rule.to_owned(), aftermath: VerificationResult::Back, bake };
         news.entries.push((Actor::engine(), about, proved));
         let moved = ladder::weigh(tx, run, Some(in_force), now)?;
         news.entries.extend(moved.entries);
@@ -117,25 +122,25 @@ pub(crate) fn baked(tx: &mut Tx, run: RunId, now: Time) -> Result<(), StoreError
     let found = one(&tx.conn, sql, params![run.0, micros(now)], |row| Ok((row.get::<String>(0)?, span(row.get(1)?))))?;
     let Some((rule, bake)) = found else { return Ok(()) };
     let aftermath = match runs::get(&tx.conn, run) {
-        Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => Aftermath::Lingers,
+        Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Open)? => VerificationResult::Lingers,
         // A source that fell silent has not reported a recovery.
-        Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => Aftermath::Unknown,
+        Ok(run) if runs::backed(&tx.conn, &run, EpisodeState::Stale)? => VerificationResult::Unknown,
         // Or no alert was behind it, and none has come since.
-        Ok(_) => Aftermath::Held,
+        Ok(_) => VerificationResult::Held,
         // The run has left with its retention, and so has its alert.
-        Err(StoreError::NotFound { .. }) => Aftermath::Lingers,
+        Err(StoreError::NotFound { .. }) => VerificationResult::Lingers,
         Err(error) => return Err(error),
     };
     let sql = "UPDATE record SET bake_until = NULL, aftermath = ?2 WHERE run = ?1";
     exec(&tx.conn, sql, params![run.0, to_word(&aftermath)?])?;
-    let about = About { incident: incident(&tx.conn, run)?, run: Some(run) };
+    let about = EntryLinks { incident: incident(&tx.conn, run)?, run: Some(run) };
     // Quietly: it is no news at three in the morning.
     let proved = EntryKind::RunProved { rule, aftermath, bake };
     tx.append_quietly(&Actor::engine(), about, &proved, now).map(drop)
 }
 
 /// A user's review of a run.
-pub(crate) struct Judgement {
+pub(crate) struct ReviewRecord {
     pub right: bool,
     pub by: String,
     pub why: String,
@@ -146,8 +151,8 @@ pub(crate) struct Judgement {
 }
 
 /// A user's word on a run; an earlier one of theirs does not count any more.
-pub(crate) fn judge(tx: &mut Tx, id: RunId, word: &Judgement, now: Time) -> Result<(), StoreError> {
-    let Judgement { right, by, why, first, in_force } = word;
+pub(crate) fn judge(tx: &mut Tx, id: RunId, word: &ReviewRecord, now: Time) -> Result<(), StoreError> {
+    let ReviewRecord { right, by, why, first, in_force } = word;
     let run = runs::get(&tx.conn, id)?;
     let Some(rule) = run.rule.clone() else {
         return Err(StoreError::Refused(format!("{id} was started by hand: only runs of rules are reviewed")));
@@ -199,7 +204,7 @@ pub(crate) fn bad_since(conn: &dyn Db, rule: &str, content: &str, from: RunId) -
 }
 
 /// Everything that is on record from a run on.
-pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str, from: RunId) -> Result<Card, StoreError> {
+pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str, from: RunId) -> Result<RuleStats, StoreError> {
     let sums = "count(*), sum(matched), sum((praised OR yes) AND NOT wrong), sum(wrong), sum(yes), \
          sum(coalesce(answer, 1) < 1), sum(acted), sum(acted AND ended = 'done'), sum(acted AND ended = 'failed'), \
          sum(acted AND undone), sum(acted AND ended = 'stuck'), sum(aftermath = 'held'), sum(aftermath = 'back'), \
@@ -209,7 +214,7 @@ pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str, from: RunId) -> Res
     let values = params![rule, content, from.0];
     let found = one(conn, &sql, values, |row| {
         let count = |column: usize| Ok::<u32, StoreError>(row.get::<Option<u32>>(column)?.unwrap_or(0));
-        let card = Card {
+        let card = RuleStats {
             since: time_opt(row, 0)?,
             started: count(1)?,
             matches: count(2)?,
@@ -227,7 +232,7 @@ pub(crate) fn card(conn: &dyn Db, rule: &str, content: &str, from: RunId) -> Res
             lingers: count(14)?,
             baking: count(15)?,
             bad: count(16)?,
-            ..Card::default()
+            ..RuleStats::default()
         };
         Ok((card, count(17)?))
     })?;

@@ -5,7 +5,7 @@
 use super::tx::Tx;
 use super::{incidents, persons};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, EntryNo, IncidentId, RunId, Severity, Subject, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, EntryNo, IncidentId, RunId, Severity, Subject, Time};
 use crate::planted::planted;
 use crate::store::StoreError;
 use crate::store::db::{exec, micros, one, params, time};
@@ -30,7 +30,7 @@ const FROM_OUTSIDE: [&str; 12] = [
     "rule_demoted",
 ];
 
-pub(crate) struct Wish {
+pub(crate) struct EntryRedaction {
     pub entry: EntryNo,
     pub by: String,
     pub why: String,
@@ -39,8 +39,8 @@ pub(crate) struct Wish {
 }
 
 /// Where two users must agree, the first one's word is kept for a while, and the second one's redacts.
-pub(crate) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreError> {
-    let Wish { entry, by, why, .. } = wish;
+pub(crate) fn redact(tx: &mut Tx, wish: &EntryRedaction, now: Time) -> Result<(), StoreError> {
+    let EntryRedaction { entry, by, why, .. } = wish;
     let sql = "SELECT body IS NULL, kind FROM entry WHERE no = ?1";
     let found = one(&tx.conn, sql, [entry.0], |row| Ok((row.get::<bool>(0)?, row.get::<String>(1)?)))?;
     match found {
@@ -56,7 +56,7 @@ pub(crate) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
         }
         Some(_) => {}
     }
-    let about = About { incident: announced(tx, wish, now)?, run: None };
+    let about = EntryLinks { incident: announced(tx, wish, now)?, run: None };
     if wish.persons > 1 {
         if persons::is_unnamed(&tx.conn, by)? {
             return Err(StoreError::Refused(format!("{by} {}", persons::UNNAMED)));
@@ -90,7 +90,7 @@ pub(crate) fn redact(tx: &mut Tx, wish: &Wish, now: Time) -> Result<(), StoreErr
 
 /// The incident that shows every channel which entry is to go, and at whose request; none where neither a channel nor a
 /// second user is to see it.
-fn announced(tx: &mut Tx, wish: &Wish, now: Time) -> Result<Option<IncidentId>, StoreError> {
+fn announced(tx: &mut Tx, wish: &EntryRedaction, now: Time) -> Result<Option<IncidentId>, StoreError> {
     if wish.notify.is_empty() && wish.persons < 2 {
         return Ok(None);
     }
@@ -100,7 +100,7 @@ fn announced(tx: &mut Tx, wish: &Wish, now: Time) -> Result<Option<IncidentId>, 
     }
     let title = format!("Redaction of ledger entry {} requested by {}: {}", wish.entry, wish.by, wish.why);
     let (incident, opened) = incidents::create(tx, &key, &title, &Subject::default(), Severity::Warning, now)?;
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     let no = tx.append(&Actor::person(&wish.by), about, &opened, now)?;
     for channel in &wish.notify {
         tx.want(incident, channel, no, now)?;

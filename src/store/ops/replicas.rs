@@ -7,12 +7,17 @@ use super::tx::Tx;
 use crate::limits;
 use crate::model::{RunId, Time};
 use crate::planted::planted;
-use crate::policy::{Facts, TakenReplica};
+use crate::policy::{TakenReplica, WorldFacts};
 use crate::store::StoreError;
 use crate::store::db::{Db, all, exec, micros, params};
 
 /// The replicas that other runs take of the sets that these facts name.
-pub(crate) fn taken(conn: &dyn Db, cluster: &str, run: RunId, facts: &Facts) -> Result<Vec<TakenReplica>, StoreError> {
+pub(crate) fn taken(
+    conn: &dyn Db,
+    cluster: &str,
+    run: RunId,
+    facts: &WorldFacts,
+) -> Result<Vec<TakenReplica>, StoreError> {
     let read_at = facts.read_at.map_or(i64::MAX, micros);
     let sql = "SELECT replica.run, replica.pod, replica.count, run.final FROM replica JOIN run ON run.id = replica.run \
                WHERE replica.cluster = ?1 AND replica.sets = ?2 AND replica.run <> ?3 \
@@ -34,7 +39,7 @@ pub(crate) fn taken(conn: &dyn Db, cluster: &str, run: RunId, facts: &Facts) -> 
 }
 
 /// Records the replicas that a step takes.
-pub(crate) fn reserve(tx: &Tx, cluster: &str, run: RunId, facts: &Facts, now: Time) -> Result<(), StoreError> {
+pub(crate) fn reserve(tx: &Tx, cluster: &str, run: RunId, facts: &WorldFacts, now: Time) -> Result<(), StoreError> {
     let sql = format!(
         "INSERT INTO replica (cluster, run, sets, pod, count, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
          ON CONFLICT (cluster, sets, pod, run) DO UPDATE SET count = {}(replica.count, excluded.count), at = excluded.at",

@@ -3,10 +3,10 @@
 //! Invariant: one list of columns and one reader for each noun.
 
 use crate::model::{
-    Approval, ApprovalId, EntryNo, Episode, EpisodeId, EpisodeState, Event, Freeze, Incident, IncidentId,
-    IncidentState, Labels, Pin, Run, RunId, Severity, Status, Step, Subject,
+    Approval, ApprovalId, EntryNo, Episode, EpisodeId, EpisodeState, Event, EventStatus, Freeze, Incident, IncidentId,
+    IncidentState, Labels, Run, RunId, RunbookPin, Severity, Step, Subject,
 };
-use crate::store::db::{Dialect, Row, json, json_opt, time, time_opt, word};
+use crate::store::db::{DbRow, SqlDialect, json, json_opt, time, time_opt, word};
 use crate::store::ledger::LeafHash;
 use crate::store::{RawEntry, StoreError};
 use serde_json::Value;
@@ -14,13 +14,13 @@ use serde_json::Value;
 pub(crate) const RUN: &str = "id, rule, incident, episode, runbook, hash, input, subject, mode, state, wake_at, epoch, \
      approved, unwinding, created_at, ended_at, requested_by, posted_by";
 
-pub(crate) fn run(row: &Row<'_>) -> Result<Run, StoreError> {
+pub(crate) fn run(row: &DbRow<'_>) -> Result<Run, StoreError> {
     Ok(Run {
         id: RunId(row.get(0)?),
         rule: row.get(1)?,
         incident: row.get::<Option<i64>>(2)?.map(IncidentId),
         episode: row.get::<Option<i64>>(3)?.map(EpisodeId),
-        runbook: Pin { name: row.get(4)?, hash: row.get(5)? },
+        runbook: RunbookPin { name: row.get(4)?, hash: row.get(5)? },
         input: json(row, 6)?,
         subject: json(row, 7)?,
         mode: word(row, 8)?,
@@ -39,7 +39,7 @@ pub(crate) fn run(row: &Row<'_>) -> Result<Run, StoreError> {
 pub(crate) const STEP: &str = "run, no, call, effect, undoes, begun_at, deadline, attempt, carry, outcome, ended_at, \
      incarnation";
 
-pub(crate) fn step(row: &Row<'_>) -> Result<Step, StoreError> {
+pub(crate) fn step(row: &DbRow<'_>) -> Result<Step, StoreError> {
     Ok(Step {
         run: RunId(row.get(0)?),
         no: row.get(1)?,
@@ -56,7 +56,7 @@ pub(crate) fn step(row: &Row<'_>) -> Result<Step, StoreError> {
     })
 }
 
-pub(crate) fn approval_columns(dialect: &Dialect) -> String {
+pub(crate) fn approval_columns(dialect: &SqlDialect) -> String {
     format!(
         "id, run, question, plan_hash, plan, step, state, asked_at, expires_at, approvers, decided_by, decided_at, needed, \
          foretold, (SELECT {}(who) FROM decision WHERE decision.approval = approval.id)",
@@ -64,7 +64,7 @@ pub(crate) fn approval_columns(dialect: &Dialect) -> String {
     )
 }
 
-pub(crate) fn approval(row: &Row<'_>) -> Result<Approval, StoreError> {
+pub(crate) fn approval(row: &DbRow<'_>) -> Result<Approval, StoreError> {
     Ok(Approval {
         id: ApprovalId(row.get(0)?),
         run: RunId(row.get(1)?),
@@ -87,7 +87,7 @@ pub(crate) fn approval(row: &Row<'_>) -> Result<Approval, StoreError> {
 pub(crate) const INCIDENT: &str = "id, key, title, subject, severity, opened_at, closed_at, acknowledged_by, firing, episodes, owner, \
      resolves_at, incarnation";
 
-pub(crate) fn incident(row: &Row<'_>) -> Result<Incident, StoreError> {
+pub(crate) fn incident(row: &DbRow<'_>) -> Result<Incident, StoreError> {
     let (closed_at, acknowledged_by) = (time_opt(row, 6)?, row.get::<Option<String>>(7)?);
     let state = match (&closed_at, &acknowledged_by) {
         (Some(_), _) => IncidentState::Resolved,
@@ -123,7 +123,7 @@ pub fn severity(rank: i64) -> Severity {
 }
 
 /// The event is cut out of the body of its `Heard` entry; none once that body is gone.
-pub(crate) fn episode_columns(dialect: &Dialect) -> String {
+pub(crate) fn episode_columns(dialect: &SqlDialect) -> String {
     format!(
         "e.id, e.state, e.incident, e.opened_at, e.last_seen, e.seen, e.reopened, e.source, e.fingerprint, e.starts_at, {}",
         dialect.event_text
@@ -132,14 +132,14 @@ pub(crate) fn episode_columns(dialect: &Dialect) -> String {
 
 pub(crate) const EPISODE_FROM: &str = "episode e JOIN entry n ON n.no = e.heard";
 
-pub(crate) fn episode(row: &Row<'_>) -> Result<Episode, StoreError> {
+pub(crate) fn episode(row: &DbRow<'_>) -> Result<Episode, StoreError> {
     let state = episode_state(row.get(1)?);
     let mut event = match json_opt::<Event>(row, 10)? {
         Some(event) => event,
         None => Event {
             source: row.get(7)?,
             fingerprint: row.get(8)?,
-            status: if state == EpisodeState::Open { Status::Firing } else { Status::Resolved },
+            status: if state == EpisodeState::Open { EventStatus::Firing } else { EventStatus::Resolved },
             starts_at: time(row, 9)?,
             ends_at: None,
             labels: Labels::default(),
@@ -174,7 +174,7 @@ pub(crate) fn episode_state(number: i64) -> EpisodeState {
 
 pub(crate) const RAW: &str = "no, at, commitment, salt, body";
 
-pub(crate) fn raw(row: &Row<'_>) -> Result<RawEntry, StoreError> {
+pub(crate) fn raw(row: &DbRow<'_>) -> Result<RawEntry, StoreError> {
     Ok(RawEntry {
         no: EntryNo(row.get(0)?),
         at: row.get(1)?,
@@ -186,7 +186,7 @@ pub(crate) fn raw(row: &Row<'_>) -> Result<RawEntry, StoreError> {
 
 pub(crate) const FREEZES: &str = "SELECT scope, by, why, since, release_by, until FROM freeze ORDER BY scope";
 
-pub(crate) fn freeze(row: &Row<'_>) -> Result<Freeze, StoreError> {
+pub(crate) fn freeze(row: &DbRow<'_>) -> Result<Freeze, StoreError> {
     Ok(Freeze {
         scope: row.get(0)?,
         by: row.get(1)?,

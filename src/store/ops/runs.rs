@@ -7,22 +7,22 @@ use super::tx::Tx;
 use super::{ladder, people, record, rows};
 use crate::limits;
 use crate::model::{
-    About, Actor, ApprovalId, EntryKind, EpisodeId, EpisodeState, IncidentId, Input, Mode, Outcome, Pin, Plan, Reason,
-    ReasonCode, Run, RunId, RunState, Severity, Span, Step, Subject, Terms, Time,
+    Actor, ApprovalId, EntryKind, EntryLinks, EpisodeId, EpisodeState, IncidentId, Mode, Outcome, Plan, Reason,
+    ReasonCode, RuleSnapshot, Run, RunId, RunInput, RunState, RunbookPin, Severity, Span, Step, Subject, Time,
 };
 use crate::planted::planted;
 use crate::store::db::{Db, all, exec, json, micros, number, one, params, time_opt, to_json, to_word};
-use crate::store::{Claimed, NewApproval, NewRun, StoreError};
+use crate::store::{ClaimedRun, NewApproval, NewRun, StoreError};
 use serde_json::Value;
 
 /// The fields of a new run.
-pub(crate) struct New<'a> {
-    pub pin: &'a Pin,
-    pub input: &'a Input,
+pub(crate) struct NewRunRow<'a> {
+    pub pin: &'a RunbookPin,
+    pub input: &'a RunInput,
     pub subject: &'a Subject,
     pub mode: Mode,
     pub rule: Option<&'a str>,
-    pub terms: Option<&'a Terms>,
+    pub terms: Option<&'a RuleSnapshot>,
     pub requested_by: &'a str,
     /// The user who posted the alert behind it.
     pub posted_by: Option<&'a str>,
@@ -35,7 +35,7 @@ pub(crate) struct New<'a> {
 }
 
 /// Inserts a run that is due now; the caller appends the entry that comes back.
-pub(crate) fn create(tx: &mut Tx, new: &New<'_>, now: Time) -> Result<(RunId, EntryKind), StoreError> {
+pub(crate) fn create(tx: &mut Tx, new: &NewRunRow<'_>, now: Time) -> Result<(RunId, EntryKind), StoreError> {
     let id = RunId(tx.sole.next.run);
     tx.sole.next.run += 1;
     exec(
@@ -107,7 +107,7 @@ pub(crate) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
         _ => new.mode.min(tx.ceiling),
     };
     // A rule's schedule is its own rate limit, and a user has chosen to run it: no cooldown, no cap on attempts.
-    let row = New {
+    let row = NewRunRow {
         pin: &new.pin,
         input: &new.input,
         subject: &new.subject,
@@ -129,7 +129,7 @@ pub(crate) fn start(tx: &mut Tx, new: &NewRun) -> Result<Option<RunId>, StoreErr
         // Also one whose token is called `rule`.
         None => Actor::person(&new.requested_by),
     };
-    tx.append(&actor, About { incident: None, run: Some(run) }, &entry, new.now)?;
+    tx.append(&actor, EntryLinks { incident: None, run: Some(run) }, &entry, new.now)?;
     Ok(Some(run))
 }
 
@@ -160,11 +160,11 @@ pub(crate) fn at_work(tx: &Tx, run: RunId, epoch: i64) -> Result<Run, StoreError
     Ok(found)
 }
 
-pub(crate) fn about(run: &Run) -> About {
-    About { incident: run.incident, run: Some(run.id) }
+pub(crate) fn about(run: &Run) -> EntryLinks {
+    EntryLinks { incident: run.incident, run: Some(run.id) }
 }
 
-pub(crate) fn claim(tx: &mut Tx, id: RunId, now: Time) -> Result<Option<Claimed>, StoreError> {
+pub(crate) fn claim(tx: &mut Tx, id: RunId, now: Time) -> Result<Option<ClaimedRun>, StoreError> {
     let epoch = tx.epoch;
     let sql = "UPDATE run SET epoch = ?2 WHERE id = ?1 AND final = 0";
     if exec(&tx.conn, sql, params![id.0, epoch])? == 0 {
@@ -192,7 +192,7 @@ pub(crate) fn claim(tx: &mut Tx, id: RunId, now: Time) -> Result<Option<Claimed>
         _ => {}
     }
     let journal = journal(&tx.conn, id)?;
-    Ok(Some(Claimed { run, journal, moot: over && kept.is_none(), kept, held }))
+    Ok(Some(ClaimedRun { run, journal, moot: over && kept.is_none(), kept, held }))
 }
 
 /// Until when a run waits whose episodes have all ended: its incident is kept open so long, and if one of them fires again the
@@ -495,7 +495,7 @@ pub(crate) fn cut_off(tx: &mut Tx, run: RunId, by: &str, why: String, now: Time)
     let sql = "UPDATE run SET state = ?2, final = 1, wake_at = NULL, ended_at = ?3 WHERE id = ?1 AND final = 0";
     exec(&tx.conn, sql, params![run.0, state, micros(now)])?;
     let nodes = let_go(tx, run)?;
-    let about = About { incident: None, run: Some(run) };
+    let about = EntryLinks { incident: None, run: Some(run) };
     let entry = EntryKind::NodesReleased { nodes, by: by.to_owned(), why };
     tx.append(&Actor::person(by), about, &entry, now).map(drop)
 }

@@ -4,10 +4,10 @@
 //! that user by the same mail.
 
 use super::tx::Tx;
-use crate::model::{About, Actor, EntryKind, Time, subject_name};
+use crate::model::{Actor, EntryKind, EntryLinks, Time, subject_name};
 use crate::planted::planted;
 use crate::store::db::{Db, all, exec, micros, number, one, params};
-use crate::store::{Linked, StoreError, SubjectLink};
+use crate::store::{LinkOutcome, StoreError, SubjectLink};
 use std::collections::BTreeSet;
 
 pub(crate) fn links(conn: &dyn Db, issuer: &str, subject: &str) -> Result<Vec<SubjectLink>, StoreError> {
@@ -24,7 +24,7 @@ pub(crate) fn links(conn: &dyn Db, issuer: &str, subject: &str) -> Result<Vec<Su
     })
 }
 
-pub(crate) fn link(tx: &mut Tx, new: &SubjectLink, now: Time) -> Result<Linked, StoreError> {
+pub(crate) fn link(tx: &mut Tx, new: &SubjectLink, now: Time) -> Result<LinkOutcome, StoreError> {
     let sql = "SELECT via, mail, state FROM subject_link WHERE issuer = ?1 AND subject = ?2 AND person = ?3";
     let key = params![new.issuer, new.subject, new.person];
     let known = one(&tx.conn, sql, key, |row| {
@@ -37,7 +37,7 @@ pub(crate) fn link(tx: &mut Tx, new: &SubjectLink, now: Time) -> Result<Linked, 
             write(tx, new, "refused", now)?;
             append(tx, refused(new), now)?;
         }
-        return Ok(Linked::Taken);
+        return Ok(LinkOutcome::Taken);
     }
     match live {
         None => {
@@ -52,7 +52,7 @@ pub(crate) fn link(tx: &mut Tx, new: &SubjectLink, now: Time) -> Result<Linked, 
         }
         Some(_) => {}
     }
-    Ok(Linked::Yes)
+    Ok(LinkOutcome::Yes)
 }
 
 /// Whether another subject is the user by the same mail. An entry that names a subject is an admin's word.
@@ -75,7 +75,7 @@ fn write(tx: &Tx, new: &SubjectLink, state: &str, now: Time) -> Result<(), Store
 }
 
 fn append(tx: &mut Tx, entry: EntryKind, now: Time) -> Result<(), StoreError> {
-    tx.append(&Actor::engine(), About::default(), &entry, now).map(drop)
+    tx.append(&Actor::engine(), EntryLinks::default(), &entry, now).map(drop)
 }
 
 fn linked(new: &SubjectLink) -> EntryKind {
@@ -102,7 +102,7 @@ pub(crate) fn unlink(tx: &mut Tx, person: String, by: String, why: String, now: 
         return Err(StoreError::NotFound { what: format!("subject of the identity provider that is `{person}`") });
     }
     let actor = Actor::person(&by);
-    tx.append(&actor, About::default(), &EntryKind::SubjectsUnlinked { person, subjects, by, why }, now).map(drop)
+    tx.append(&actor, EntryLinks::default(), &EntryKind::SubjectsUnlinked { person, subjects, by, why }, now).map(drop)
 }
 
 /// Other names of the same human: the user that a subject signed in as, and the subjects that are a user.

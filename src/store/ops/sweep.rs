@@ -4,7 +4,7 @@
 
 use super::tx::Tx;
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, Span, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, Span, Time};
 use crate::planted::planted;
 use crate::store::StoreError;
 use crate::store::db::{exec, micros, number, one, params};
@@ -156,7 +156,7 @@ pub(crate) fn sweep(tx: &mut Tx, episodes: Span, bodies: Span, now: Time) -> Res
         left -= rows.min(left);
         if rows > 0 {
             let swept = EntryKind::Swept { table: table.to_owned(), rows };
-            tx.append(&Actor::engine(), About::default(), &swept, now)?;
+            tx.append(&Actor::engine(), EntryLinks::default(), &swept, now)?;
         }
     }
     Ok(limits::SWEEP_ROWS as u64 - left)

@@ -4,7 +4,7 @@
 //! transaction with the entry about it.
 
 use super::tx::Tx;
-use crate::model::{About, Actor, EntryKind, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, Time};
 use crate::store::db::{Db, exec, one, params};
 use crate::store::{ClockMark, StoreError};
 
@@ -59,7 +59,7 @@ pub(crate) fn shift(tx: &mut Tx, by: i64, text: String, now: Time) -> Result<u64
     for sql in MOVED {
         rows += exec(&tx.conn, sql, [by])? as u64;
     }
-    tx.append(&Actor::engine(), About::default(), &EntryKind::Trouble { text }, now)?;
+    tx.append(&Actor::engine(), EntryLinks::default(), &EntryKind::Trouble { text }, now)?;
     Ok(rows)
 }
 

@@ -6,23 +6,23 @@ use super::incidents;
 use super::tx::Tx;
 use crate::limits;
 use crate::model::{
-    About, Actor, ApiToken, BreakGlass, EntryKind, Grant, IncidentId, Severity, Subject, Time, TokenId,
+    Actor, ApiToken, BreakGlass, EntryKind, EntryLinks, IncidentId, RoleGrant, Severity, Subject, Time, TokenId,
 };
 use crate::store::db::{
-    Db, Row, all, exec, json, json_opt, micros, number, one, params, time, time_opt, to_json, to_word, word,
+    Db, DbRow, all, exec, json, json_opt, micros, number, one, params, time, time_opt, to_json, to_word, word,
 };
 use crate::store::{NewToken, StoreError};
 
 const COLUMNS: &str = "id, name, role, clusters, sources, made_by, made_at, expires_at, revoked_at, used_at, why, incident, person, root, \
      made_with";
 
-fn token(row: &Row<'_>) -> Result<ApiToken, StoreError> {
+fn token(row: &DbRow<'_>) -> Result<ApiToken, StoreError> {
     let incident: Option<i64> = row.get(11)?;
     let why: Option<String> = row.get(10)?;
     Ok(ApiToken {
         id: TokenId(row.get(0)?),
         name: row.get(1)?,
-        grant: Grant { role: word(row, 2)?, clusters: json_opt(row, 3)? },
+        grant: RoleGrant { role: word(row, 2)?, clusters: json_opt(row, 3)? },
         sources: json(row, 4)?,
         made_by: row.get(5)?,
         made_at: time(row, 6)?,
@@ -78,7 +78,7 @@ pub(crate) fn make(tx: &mut Tx, new: &NewToken, now: Time) -> Result<ApiToken, S
         expires_at: new.expires_at,
         by: new.by.clone(),
     };
-    tx.append(&Actor::person(&new.by), About::default(), &entry, now)?;
+    tx.append(&Actor::person(&new.by), EntryLinks::default(), &entry, now)?;
     get(&tx.conn, id)
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn break_glass(
     let key = format!("{BREAK_GLASS}{}", new.hash.get(..12).unwrap_or_default());
     let (incident, opened) = incidents::create(tx, &key, &title, &Subject::default(), Severity::Critical, now)?;
     let id = insert(tx, new, Some((why, incident)), now)?;
-    let about = About { incident: Some(incident), run: None };
+    let about = EntryLinks { incident: Some(incident), run: None };
     let actor = Actor::person(&new.by);
     tx.append(&actor, about, &opened, now)?;
     let until = new.expires_at;
@@ -149,7 +149,7 @@ pub(crate) fn revoke(tx: &mut Tx, id: TokenId, by: &str, why: &str, now: Time) -
 fn revoke_one(tx: &mut Tx, id: TokenId, by: &str, why: &str, now: Time) -> Result<ApiToken, StoreError> {
     exec(&tx.conn, "UPDATE api_token SET revoked_at = ?2 WHERE id = ?1", params![id.0, micros(now)])?;
     let found = get(&tx.conn, id)?;
-    let about = About { incident: found.break_glass.as_ref().map(|glass| glass.incident), run: None };
+    let about = EntryLinks { incident: found.break_glass.as_ref().map(|glass| glass.incident), run: None };
     let entry = EntryKind::TokenRevoked { token: id, name: found.name.clone(), by: by.to_owned(), why: why.to_owned() };
     tx.append(&Actor::person(by), about, &entry, now)?;
     super::agents::revoked(tx, id, by, now)?;
@@ -177,7 +177,7 @@ pub(crate) fn tick(tx: &mut Tx, now: Time) -> Result<u64, StoreError> {
     for (incident, token, revoked) in &over {
         exec(&tx.conn, "UPDATE incident SET closed_at = ?2 WHERE id = ?1", params![incident.0, micros(now)])?;
         let why = if *revoked { format!("{token} was revoked") } else { format!("{token} has expired") };
-        let about = About { incident: Some(*incident), run: None };
+        let about = EntryLinks { incident: Some(*incident), run: None };
         tx.append(&Actor::engine(), about, &EntryKind::IncidentResolved { why }, now)?;
     }
     Ok(over.len() as u64)

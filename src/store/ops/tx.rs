@@ -3,10 +3,10 @@
 //! Invariant: an entry, its leaf and the tiles it completes are written together; users' channels learn of it with it.
 
 use super::sole_writer::SoleWriter;
-use crate::model::{About, Actor, Entry, EntryKind, EntryNo, IncidentId, Mode, RunState, Span, Time};
-use crate::store::db::{Db, Dialect, all, exec, micros, one, params};
+use crate::model::{Actor, Entry, EntryKind, EntryLinks, EntryNo, IncidentId, Mode, RunState, Span, Time};
+use crate::store::db::{Db, SqlDialect, all, exec, micros, one, params};
 use crate::store::ledger::{EntryLeaf, LeafHash, NodeSource, TILE, commitment};
-use crate::store::{Commit, Follower, StoreError};
+use crate::store::{CommitFollower, CommitRecord, StoreError};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -31,9 +31,9 @@ pub(crate) struct Tx<D: ?Sized = dyn Db> {
     pub group_wait: Span,
     random: SystemRandom,
     pub failpoint: Option<crate::store::Failpoint>,
-    pub follower: Option<Follower>,
+    pub follower: Option<CommitFollower>,
     /// The room that is given up when the disk is full.
-    pub ballast: std::sync::Arc<crate::store::ballast::Ballast>,
+    pub ballast: std::sync::Arc<crate::store::ballast::DiskBallast>,
     /// Ends the process once the store cannot be trusted any more.
     pub on_fatal: Option<crate::store::OnFatal>,
     /// Entries of the transaction so far, where there is a follower.
@@ -44,18 +44,18 @@ pub(crate) struct Tx<D: ?Sized = dyn Db> {
 
 /// An entry without its number and time: these stand in the leaf itself.
 #[derive(Serialize)]
-struct Body<'a> {
+struct EntryBody<'a> {
     actor: &'a Actor,
-    about: &'a About,
+    about: &'a EntryLinks,
     #[serde(flatten)]
     kind: &'a EntryKind,
 }
 
 /// The same, read back.
 #[derive(Deserialize)]
-pub(crate) struct Stored {
+pub(crate) struct StoredEntry {
     pub actor: Actor,
-    pub about: About,
+    pub about: EntryLinks,
     #[serde(flatten)]
     pub kind: EntryKind,
 }
@@ -97,7 +97,7 @@ impl<D: Db + 'static> Tx<D> {
 
 impl<D: ?Sized> Tx<D> {
     /// Where a planned death waits, if one does.
-    pub fn pass(&self, side: crate::store::failpoint::Side) {
+    pub fn pass(&self, side: crate::store::failpoint::CommitSide) {
         if let Some(failpoint) = &self.failpoint {
             failpoint.reached(side);
         }
@@ -107,7 +107,7 @@ impl<D: ?Sized> Tx<D> {
     pub fn follow(&mut self, operations: usize, took: Duration) {
         let entries = std::mem::take(&mut self.fresh);
         if let Some(follower) = &self.follower {
-            follower.follow(Commit { operations, took, entries });
+            follower.follow(CommitRecord { operations, took, entries });
         }
     }
 
@@ -137,7 +137,13 @@ impl Tx {
     /// # Errors
     ///
     /// Fails when the database cannot be written; the transaction must be undone then.
-    pub fn append(&mut self, actor: &Actor, about: About, kind: &EntryKind, now: Time) -> Result<EntryNo, StoreError> {
+    pub fn append(
+        &mut self,
+        actor: &Actor,
+        about: EntryLinks,
+        kind: &EntryKind,
+        now: Time,
+    ) -> Result<EntryNo, StoreError> {
         let no = self.append_quietly(actor, about, kind, now)?;
         if let (Some(incident), true) = (about.incident, people_hear_of(kind)) {
             self.bump(incident, no, now)?;
@@ -156,7 +162,7 @@ impl Tx {
     /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn urge(&self, incident: Option<IncidentId>, no: EntryNo, now: Time) -> Result<(), StoreError> {
         let Some(incident) = incident else { return Ok(()) };
-        let Dialect { greatest, least, .. } = self.conn.dialect();
+        let SqlDialect { greatest, least, .. } = self.conn.dialect();
         let sql = format!(
             "UPDATE outbox SET urgent = ?3, next_at = CASE WHEN want > done AND attempts = 0 AND sending = 0 \
              THEN {least}(next_at, {greatest}(?2, first_at)) ELSE next_at END WHERE incident = ?1"
@@ -173,11 +179,11 @@ impl Tx {
     pub fn append_quietly(
         &mut self,
         actor: &Actor,
-        about: About,
+        about: EntryLinks,
         kind: &EntryKind,
         now: Time,
     ) -> Result<EntryNo, StoreError> {
-        let body = serde_json::to_vec(&Body { actor, about: &about, kind })
+        let body = serde_json::to_vec(&EntryBody { actor, about: &about, kind })
             .map_err(|error| StoreError::Refused(format!("an entry that is not JSON: {error}")))?;
         let no = self.append_body(kind.name(), about, &body, now)?;
         if self.follower.is_some() {
@@ -192,7 +198,13 @@ impl Tx {
     ///
     /// Fails when the system gives no random numbers or the database cannot be written; the transaction must be undone
     /// then.
-    pub fn append_body(&mut self, kind: &str, about: About, body: &[u8], now: Time) -> Result<EntryNo, StoreError> {
+    pub fn append_body(
+        &mut self,
+        kind: &str,
+        about: EntryLinks,
+        body: &[u8],
+        now: Time,
+    ) -> Result<EntryNo, StoreError> {
         let mut salt = [0; 16];
         let dry = |_| StoreError::Database("the system gives no random numbers".to_owned());
         self.random.fill(&mut salt).map_err(dry)?;
@@ -228,7 +240,7 @@ impl Tx {
     ///
     /// Fails when the database cannot be written; the transaction must be undone then.
     pub fn bump(&self, incident: IncidentId, no: EntryNo, now: Time) -> Result<bool, StoreError> {
-        let Dialect { greatest, least, .. } = self.conn.dialect();
+        let SqlDialect { greatest, least, .. } = self.conn.dialect();
         // One that was never shown, and did not fail, waits for nothing but news.
         let sql = format!(
             "UPDATE outbox SET want = {greatest}(want, ?2), next_at = CASE WHEN want <= done THEN {greatest}(next_at, ?3) \
@@ -274,11 +286,11 @@ fn people_wait_for(kind: &EntryKind) -> bool {
 }
 
 /// The stored tree: complete tiles, and the leaves of entries that do not yet fill one.
-pub(crate) struct Nodes<'a> {
+pub(crate) struct StoredTree<'a> {
     pub conn: &'a dyn Db,
 }
 
-impl NodeSource for Nodes<'_> {
+impl NodeSource for StoredTree<'_> {
     type Error = StoreError;
 
     fn nodes(&mut self, level: u32, from: u64, to: u64) -> Result<Vec<LeafHash>, StoreError> {

@@ -8,10 +8,10 @@ use super::{incarnation, loss, schema};
 use crate::limits;
 use crate::model::{EntryNo, Mode, Severity, Time};
 use crate::store::db::{all, exec, micros, number, one, params};
-use crate::store::ledger::{EntryLeaf, Frontier, LeafHash, PublicKey, commitment, verify_note};
+use crate::store::ledger::{EntryLeaf, LeafHash, PublicKey, TreeFrontier, commitment, verify_note};
 use crate::store::ops::parked;
 use crate::store::ops::tx::Tx;
-use crate::store::{Mark, StoreError};
+use crate::store::{CheckpointMark, StoreError};
 use nightshift_runtime::file::replace;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Where an installation keeps its files.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct StoreFiles {
     pub database: PathBuf,
     /// The mark of the newest signature.
     pub mark: PathBuf,
@@ -30,18 +30,18 @@ pub struct Place {
 
 /// The content of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contents {
+pub struct BackupContents {
     pub entries: u64,
     /// Entries that its newest checkpoint covers; none before the first one.
-    pub signed: Option<Mark>,
+    pub signed: Option<CheckpointMark>,
     /// Names of the files beside the database.
     pub keys: Vec<String>,
 }
 
 /// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restored {
-    pub contents: Contents,
+pub struct RestoreReport {
+    pub contents: BackupContents,
     pub epoch: i64,
     /// How many entries had been signed here that the backup does not have.
     pub missing: u64,
@@ -62,7 +62,7 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreEr
 /// # Errors
 ///
 /// Fails when `to` exists, there is no database, or the written backup does not verify.
-pub fn take(place: &Place, to: &Path) -> Result<Contents, StoreError> {
+pub fn take(place: &StoreFiles, to: &Path) -> Result<BackupContents, StoreError> {
     if to.exists() {
         return Err(StoreError::Refused(format!("{} exists: name a file that does not", to.display())));
     }
@@ -83,7 +83,7 @@ pub fn take(place: &Place, to: &Path) -> Result<Contents, StoreError> {
     taken
 }
 
-fn write(place: &Place, part: &Path) -> Result<(), StoreError> {
+fn write(place: &StoreFiles, part: &Path) -> Result<(), StoreError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(part).map_err(io("cannot write the backup", part))?;
@@ -115,7 +115,7 @@ fn write(place: &Place, part: &Path) -> Result<(), StoreError> {
 ///
 /// Fails when the file cannot be read, was not written by `nightshift backup`, is newer than this program, or does not
 /// verify.
-pub fn verify(path: &Path) -> Result<Contents, StoreError> {
+pub fn verify(path: &Path) -> Result<BackupContents, StoreError> {
     let shown = path.display();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let damaged = |what: &str| StoreError::Refused(format!("{shown} is not a valid backup: {what}"));
@@ -131,13 +131,13 @@ pub fn verify(path: &Path) -> Result<Contents, StoreError> {
         return Err(damaged(if whole.is_empty() { "it cannot be read" } else { &whole }));
     }
     let note = newest_note(&conn)?;
-    let signed = note.as_deref().and_then(Mark::of);
+    let signed = note.as_deref().and_then(CheckpointMark::of);
     let keys = all(&conn, "SELECT name FROM backup_file ORDER BY name", [], |row| row.get::<String>(0))?;
     if let (Some(note), Some(public)) = (&note, public_key(&conn)?) {
         verify_note(note, &public).map_err(|error| damaged(&format!("its newest checkpoint: {error}")))?;
     }
     let entries = recompute(&conn, signed).map_err(|what| damaged(&what))?;
-    Ok(Contents { entries, signed, keys })
+    Ok(BackupContents { entries, signed, keys })
 }
 
 fn newest_note(conn: &Connection) -> Result<Option<String>, StoreError> {
@@ -151,11 +151,11 @@ fn public_key(conn: &Connection) -> Result<Option<PublicKey>, StoreError> {
 }
 
 /// Every entry against its commitment, and the tree of them against the signed root. Returns their number.
-fn recompute(conn: &Connection, signed: Option<Mark>) -> Result<u64, String> {
+fn recompute(conn: &Connection, signed: Option<CheckpointMark>) -> Result<u64, String> {
     let words = |error: rusqlite::Error| error.to_string();
     let mut select = conn.prepare("SELECT no, at, commitment, salt, body FROM entry ORDER BY no").map_err(words)?;
     let mut rows = select.query([]).map_err(words)?;
-    let mut frontier = Frontier::default();
+    let mut frontier = TreeFrontier::default();
     while let Some(row) = rows.next().map_err(words)? {
         let no: i64 = row.get(0).map_err(words)?;
         if u64::try_from(no) != Ok(frontier.size()) {
@@ -190,11 +190,17 @@ fn recompute(conn: &Connection, signed: Option<Mark>) -> Result<u64, String> {
 ///
 /// Fails when the backup does not verify, an engine runs, or a file cannot be written; the present database is kept
 /// aside.
-pub fn restore(place: &Place, from: &Path, by: &str, tell: Vec<String>, now: Time) -> Result<Restored, StoreError> {
+pub fn restore(
+    place: &StoreFiles,
+    from: &Path,
+    by: &str,
+    tell: Vec<String>,
+    now: Time,
+) -> Result<RestoreReport, StoreError> {
     let contents = verify(from)?;
     let _lock = schema::lock(&place.database)?;
     // A mark that cannot be read is replaced like everything else.
-    let before = Mark::read(&place.mark).ok().flatten().map_or(0, |mark| mark.size);
+    let before = CheckpointMark::read(&place.mark).ok().flatten().map_or(0, |mark| mark.size);
     let missing = before.saturating_sub(contents.signed.map_or(0, |mark| mark.size));
     let part = place.database.with_extension("restored");
     remove_all(&part)?;
@@ -221,10 +227,10 @@ pub fn restore(place: &Place, from: &Path, by: &str, tell: Vec<String>, now: Tim
     }
     sync_folder(&place.database)?;
     tracing::info!(folder = %folder.display(), epoch, "backup restored");
-    Ok(Restored { contents, epoch, missing, aside })
+    Ok(RestoreReport { contents, epoch, missing, aside })
 }
 
-type Keys = Vec<(String, u32, Vec<u8>)>;
+type KeyFiles = Vec<(String, u32, Vec<u8>)>;
 
 /// Makes a database of the copy: without the tables of a backup, up to date, in another life, and with an entry about
 /// it.
@@ -233,7 +239,7 @@ fn prepare(
     from: &Path,
     (by, tell, missing): (&str, Vec<String>, u64),
     now: Time,
-) -> Result<(i64, Keys, Option<String>), StoreError> {
+) -> Result<(i64, KeyFiles, Option<String>), StoreError> {
     let mut conn = schema::open_writer(part)?;
     let keys =
         all(&conn, "SELECT name, mode, bytes FROM backup_file", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -278,7 +284,7 @@ fn prepare(
 }
 
 /// Moves the present files into a folder of their own; the mark stays until the end, so that a crash here is noticed.
-fn set_aside(place: &Place) -> Result<Option<PathBuf>, StoreError> {
+fn set_aside(place: &StoreFiles) -> Result<Option<PathBuf>, StoreError> {
     let folder = place.database.parent().unwrap_or(Path::new("."));
     let log = |ending: &str| PathBuf::from(format!("{}{ending}", place.database.display()));
     let mut files = vec![place.database.clone(), log("-wal"), log("-shm")];

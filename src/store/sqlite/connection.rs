@@ -3,11 +3,11 @@
 //! Invariant: every statement is prepared once for each connection.
 
 use crate::store::StoreError;
-use crate::store::db::{Columns, Datum, Db, Dialect, Param, Row};
+use crate::store::db::{Datum, Db, DbRow, Param, RowColumns, SqlDialect};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, Error, ToSql};
 
-const SQLITE: Dialect = Dialect {
+const SQLITE: SqlDialect = SqlDialect {
     greatest: "max",
     least: "min",
     joined: "group_concat",
@@ -30,7 +30,7 @@ impl Db for Connection {
         &self,
         sql: &str,
         values: &[&dyn Param],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<bool, StoreError>,
+        each: &mut dyn FnMut(&DbRow<'_>) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let mut statement = prepared(self, sql, values)?;
         let mut rows = statement.raw_query();
@@ -42,7 +42,7 @@ impl Db for Connection {
         Ok(())
     }
 
-    fn dialect(&self) -> &'static Dialect {
+    fn dialect(&self) -> &'static SqlDialect {
         &SQLITE
     }
 }
@@ -53,14 +53,14 @@ fn prepared<'c>(conn: &'c Connection, sql: &str, values: &[&dyn Param]) -> Resul
         return Err(Error::InvalidParameterCount(values.len(), statement.parameter_count()).into());
     }
     for (at, value) in values.iter().enumerate() {
-        statement.raw_bind_parameter(at + 1, Bound(value.datum()))?;
+        statement.raw_bind_parameter(at + 1, BoundValue(value.datum()))?;
     }
     Ok(statement)
 }
 
-struct Bound<'a>(Datum<'a>);
+struct BoundValue<'a>(Datum<'a>);
 
-impl ToSql for Bound<'_> {
+impl ToSql for BoundValue<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self.0 {
             Datum::Null => ValueRef::Null,
@@ -71,7 +71,7 @@ impl ToSql for Bound<'_> {
     }
 }
 
-impl Columns for rusqlite::Row<'_> {
+impl RowColumns for rusqlite::Row<'_> {
     fn datum(&self, at: usize) -> Result<Datum<'_>, StoreError> {
         let damaged = |why: String| StoreError::Damaged(format!("column `{}`: {why}", self.name(at)));
         match self.get_ref(at)? {

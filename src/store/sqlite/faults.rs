@@ -8,27 +8,27 @@ use rusqlite::{Connection, Error, ffi};
 
 /// The codes of one failure, read before another statement replaces them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct SqliteFault {
     /// SQLite's extended result code.
     code: i32,
     /// `errno` of the system call behind it; only of meaning for I/O errors.
     errno: i32,
 }
 
-impl Fault {
+impl SqliteFault {
     /// The newest failure of the connection.
-    pub fn last(conn: &Connection) -> Fault {
+    pub fn last(conn: &Connection) -> SqliteFault {
         // SAFETY: the handle is valid for as long as the connection is borrowed, and both calls only read from it.
         unsafe {
             let db = conn.handle();
-            Fault { code: ffi::sqlite3_extended_errcode(db), errno: ffi::sqlite3_system_errno(db) }
+            SqliteFault { code: ffi::sqlite3_extended_errcode(db), errno: ffi::sqlite3_system_errno(db) }
         }
     }
 
     /// The fault behind an error, with the connection's `errno`.
-    pub fn of(error: &Error, conn: &Connection) -> Fault {
-        let errno = Fault::last(conn).errno;
-        Fault { code: error.sqlite_error().map_or(ffi::SQLITE_ERROR, |error| error.extended_code), errno }
+    pub fn of(error: &Error, conn: &Connection) -> SqliteFault {
+        let errno = SqliteFault::last(conn).errno;
+        SqliteFault { code: error.sqlite_error().map_or(ffi::SQLITE_ERROR, |error| error.extended_code), errno }
     }
 
     fn is_io(self) -> bool {
@@ -61,7 +61,7 @@ impl Fault {
 
 /// Whether an fsync failed: the kernel may have dropped pages that it could not write, and will not report it again.
 pub(super) fn is_lost_sync(error: &Error) -> bool {
-    error.sqlite_error().is_some_and(|error| Fault { code: error.extended_code, errno: 0 }.is_sync())
+    error.sqlite_error().is_some_and(|error| SqliteFault { code: error.extended_code, errno: 0 }.is_sync())
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_quota_is_a_full_disk_and_a_failed_fsync_never_is() {
         let check = |code, errno, full, fatal| {
-            let fault = Fault { code, errno };
+            let fault = SqliteFault { code, errno };
             assert_eq!((fault.is_full(), fault.is_fatal_io()), (full, fatal), "{fault:?}");
         };
         let (eio, enospc, edquot) = (5, 28, 122);

@@ -42,7 +42,7 @@ fn scan(mut log: impl Read) -> std::io::Result<Option<LogDamage>> {
         _ => return Ok(None),
     };
     let page = word(&header, 8) as usize;
-    let mut sum = Sum { big_endian, words: (0, 0) };
+    let mut sum = LogChecksum { big_endian, words: (0, 0) };
     sum.add(&header[..24]);
     if sum.words != (word(&header, 24), word(&header, 28)) || !(512..=65_536).contains(&page) {
         return Ok(None);
@@ -80,12 +80,12 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// The running checksum of the log, as SQLite's file format defines it.
-struct Sum {
+struct LogChecksum {
     big_endian: bool,
     words: (u32, u32),
 }
 
-impl Sum {
+impl LogChecksum {
     fn add(&mut self, bytes: &[u8]) {
         let (pairs, _) = bytes.as_chunks::<8>();
         for pair in pairs {
@@ -100,7 +100,7 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{About, Actor, EntryKind, Time};
+    use crate::model::{Actor, EntryKind, EntryLinks, Time};
     use crate::store::{Filter, Ledger, SqliteOptions, SqliteStore, Views};
 
     /// A database as `kill -9` leaves it: the log is not folded.
@@ -109,7 +109,7 @@ mod tests {
         let store = SqliteStore::open(SqliteOptions::new(&path), Time::UNIX_EPOCH).unwrap();
         for _ in 0..20 {
             let kind = EntryKind::Trouble { text: "x".repeat(500) };
-            store.note(Actor::engine(), About::default(), kind, Time::UNIX_EPOCH).await.unwrap();
+            store.note(Actor::engine(), EntryLinks::default(), kind, Time::UNIX_EPOCH).await.unwrap();
         }
         let copy = dir.join("killed.db");
         std::fs::copy(&path, &copy).unwrap();
@@ -157,7 +157,7 @@ mod tests {
         let _: i64 = reading.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
         for _ in 0..80 {
             let kind = EntryKind::Trouble { text: "x".repeat(1024 * 1024) };
-            store.note(Actor::engine(), About::default(), kind, Time::UNIX_EPOCH).await.unwrap();
+            store.note(Actor::engine(), EntryLinks::default(), kind, Time::UNIX_EPOCH).await.unwrap();
         }
         let told = async || {
             let incidents = store.incidents(Filter { limit: 10, ..Filter::default() }).await.unwrap();

@@ -4,19 +4,19 @@
 
 use crate::planted::planted;
 use crate::store::db::number;
-use crate::store::ledger::{Frontier, LeafHash};
-use crate::store::ops::tx::Nodes;
-use crate::store::{Mark, StoreError};
+use crate::store::ledger::{LeafHash, TreeFrontier};
+use crate::store::ops::tx::StoredTree;
+use crate::store::{CheckpointMark, StoreError};
 use rusqlite::Connection;
 use std::path::Path;
 
 /// The present content in place of a ledger that was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Loss {
+pub(super) struct LedgerLoss {
     text: String,
 }
 
-impl Loss {
+impl LedgerLoss {
     /// The error that refuses the start, with the ways out.
     pub fn refuse(&self) -> StoreError {
         StoreError::Refused(format!(
@@ -33,7 +33,7 @@ impl Loss {
 }
 
 /// Before the database is opened: a file that is missing or empty although a ledger was signed here.
-pub(super) fn missing(path: &Path, mark: Option<Mark>) -> Option<Loss> {
+pub(super) fn missing(path: &Path, mark: Option<CheckpointMark>) -> Option<LedgerLoss> {
     let mark = mark.filter(|mark| mark.size > 0 && !planted("smaller-ledger-is-good"))?;
     let found = std::fs::metadata(path).map_or(None, |meta| Some(meta.len()));
     let what = match found {
@@ -42,11 +42,15 @@ pub(super) fn missing(path: &Path, mark: Option<Mark>) -> Option<Loss> {
         Some(_) => return None,
     };
     let text = format!("{} {what}, although {} entries were signed at the last checkpoint", path.display(), mark.size);
-    Some(Loss { text })
+    Some(LedgerLoss { text })
 }
 
 /// Against the open database: it holds fewer entries than were signed, or the signed ones have another root.
-pub(super) fn measure(conn: &Connection, path: &Path, mark: Option<Mark>) -> Result<Option<Loss>, StoreError> {
+pub(super) fn measure(
+    conn: &Connection,
+    path: &Path,
+    mark: Option<CheckpointMark>,
+) -> Result<Option<LedgerLoss>, StoreError> {
     let Some(mark) = mark.filter(|_| !planted("smaller-ledger-is-good")) else { return Ok(None) };
     let (size, shown) = (entries(conn)?, path.display());
     if size < mark.size {
@@ -55,7 +59,7 @@ pub(super) fn measure(conn: &Connection, path: &Path, mark: Option<Mark>) -> Res
             mark.size,
             mark.size - size
         );
-        return Ok(Some(Loss { text }));
+        return Ok(Some(LedgerLoss { text }));
     }
     if root(conn, mark.size)? == mark.root {
         return Ok(None);
@@ -65,7 +69,7 @@ pub(super) fn measure(conn: &Connection, path: &Path, mark: Option<Mark>) -> Res
          another installation, or was altered",
         mark.size
     );
-    Ok(Some(Loss { text }))
+    Ok(Some(LedgerLoss { text }))
 }
 
 /// How many entries the ledger has; a database without tables has none.
@@ -79,5 +83,5 @@ pub(super) fn entries(conn: &Connection) -> Result<u64, StoreError> {
 
 /// The root of the first `size` entries.
 pub(super) fn root(conn: &Connection, size: u64) -> Result<LeafHash, StoreError> {
-    Ok(Frontier::load(&mut Nodes { conn }, size)?.root())
+    Ok(TreeFrontier::load(&mut StoredTree { conn }, size)?.root())
 }

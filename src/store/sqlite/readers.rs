@@ -6,7 +6,7 @@ use super::schema;
 use crate::limits;
 use crate::store::StoreError;
 use crate::store::db::Db;
-use crate::store::ops::parked::Unreadable;
+use crate::store::ops::parked::UnreadableRows;
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,22 +14,22 @@ use tokio::sync::Semaphore;
 
 /// Connections for reading.
 #[derive(Clone)]
-pub(super) struct Readers {
+pub(super) struct ReaderPool {
     path: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
     turns: Arc<Semaphore>,
     /// Rows that could not be read, for the next tick.
-    pub unreadable: Unreadable,
+    pub unreadable: UnreadableRows,
 }
 
-impl Readers {
+impl ReaderPool {
     /// Readers of this database; connections open when they are needed.
-    pub fn new(path: PathBuf) -> Readers {
-        Readers {
+    pub fn new(path: PathBuf) -> ReaderPool {
+        ReaderPool {
             path,
             idle: Arc::default(),
             turns: Arc::new(Semaphore::new(limits::READERS)),
-            unreadable: Unreadable::default(),
+            unreadable: UnreadableRows::default(),
         }
     }
 

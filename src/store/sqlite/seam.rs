@@ -6,22 +6,23 @@ use super::writer::WhenFull;
 use super::{SqliteStore, faults, schema};
 use crate::limits;
 use crate::model::{
-    About, Actor, AgentName, ApiToken, Approval, ApprovalId, Breaker, Card, CatalogFile, Entry, EntryKind, EntryNo,
-    Episode, EpisodeId, Freeze, Incident, IncidentId, Level, Outcome, Pin, Plan, Reach, Run, RunId, RunState, Span,
-    Standing, Step, Time, TokenId, Verdict,
+    Actor, AgentName, AgentStatus, ApiToken, Approval, ApprovalId, Breaker, CatalogFile, Entry, EntryKind, EntryLinks,
+    EntryNo, Episode, EpisodeId, Freeze, GuardDecision, ImpactScope, Incident, IncidentId, Outcome, Plan, RuleLevel,
+    RuleStats, Run, RunId, RunState, RunbookPin, Span, Step, Time, TokenId,
 };
-use crate::policy::{GuardLimits, Proposal, TakenReplica};
-use crate::store::db::{Row, exec, micros, one, params, to_word};
+use crate::policy::{GuardLimits, StepProposal, TakenReplica};
+use crate::store::db::{DbRow, exec, micros, one, params, to_word};
 use crate::store::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
-use crate::store::mark::Mark;
+use crate::store::mark::CheckpointMark;
 use crate::store::ops::{
     agents, begin, breakers, catalog, intake, ladder, notices, parked, people, persons, read, replicas, runs, subjects,
     sweep, timers, tokens,
 };
 use crate::store::{
-    AgentIdentity, AgentRow, Batch, Begun, Claimed, ClockMark, Control, Counts, Decided, Decisions, Due, Filter, Heard,
-    Hold, Intake, JoinToken, Ledger, Linked, NewAgent, NewApproval, NewRun, NewToken, Numbered, Outbox, Pressure,
-    Prospect, RawEntry, Receipted, Registry, RunJournal, StoreError, SubjectLink, Views,
+    AgentIdentity, AgentRow, BeginOutcome, ClaimedRun, ClockMark, ControlChange, DecisionOutcome, Decisions,
+    DeliveryOutcome, DueWork, EventBatch, Filter, GuardCounts, HeldNode, Intake, IntakeResult, JoinToken, Ledger,
+    LinkOutcome, NewAgent, NewApproval, NewRun, NewToken, NumberedBatch, Outbox, PreflightRun, RawEntry, Registry,
+    RunJournal, StoreCounts, StoreError, SubjectLink, Views,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -29,13 +30,13 @@ use std::time::Duration;
 
 #[async_trait::async_trait]
 impl Intake for SqliteStore {
-    async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
-        let prepared = intake::Prepared::new(batch)?;
+    async fn intake(&self, batch: EventBatch) -> Result<IntakeResult, StoreError> {
+        let prepared = intake::PreparedBatch::new(batch)?;
         self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
     }
 
-    async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
+    async fn intake_reports(&self, numbered: NumberedBatch) -> Result<(u64, IntakeResult), StoreError> {
         self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| agents::reports(tx, numbered)).await
     }
@@ -47,31 +48,36 @@ impl RunJournal for SqliteStore {
         self.write(move |tx| runs::start(tx, &run)).await
     }
 
-    async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError> {
+    async fn claim(&self, run: RunId, now: Time) -> Result<Option<ClaimedRun>, StoreError> {
         self.write(move |tx| runs::claim(tx, run, now)).await
     }
 
-    async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError> {
+    async fn begin(
+        &self,
+        proposal: StepProposal,
+        limits: Arc<GuardLimits>,
+        now: Time,
+    ) -> Result<BeginOutcome, StoreError> {
         self.write(move |tx| begin::begin(tx, proposal, &limits, now)).await
     }
 
     async fn foretell(
         &self,
-        prospect: Prospect,
+        prospect: PreflightRun,
         limits: Arc<GuardLimits>,
         now: Time,
-    ) -> Result<Vec<Verdict>, StoreError> {
+    ) -> Result<Vec<GuardDecision>, StoreError> {
         // Where the levels are read for a step: operations under way are in them.
         self.write(move |tx| begin::foretell(tx, prospect, &limits, now)).await
     }
 
     async fn again(
         &self,
-        proposal: Proposal,
+        proposal: StepProposal,
         step: u32,
         limits: Arc<GuardLimits>,
         now: Time,
-    ) -> Result<Begun, StoreError> {
+    ) -> Result<BeginOutcome, StoreError> {
         self.write(move |tx| begin::again(tx, proposal, step, &limits, now)).await
     }
 
@@ -131,7 +137,7 @@ impl RunJournal for SqliteStore {
         self.write(move |tx| runs::finish(tx, run, epoch, state, now)).await
     }
 
-    async fn pin(&self, pin: &Pin, text: &str, reach: Reach, now: Time) -> Result<(), StoreError> {
+    async fn pin(&self, pin: &RunbookPin, text: &str, reach: ImpactScope, now: Time) -> Result<(), StoreError> {
         let (pin, text) = (pin.clone(), text.to_owned());
         self.write(move |tx| {
             // A text that comes back is kept from then on.
@@ -159,7 +165,7 @@ impl RunJournal for SqliteStore {
 
 #[async_trait::async_trait]
 impl Outbox for SqliteStore {
-    async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
+    async fn due(&self, now: Time, limit: usize) -> Result<DueWork, StoreError> {
         let unreadable = self.readers.unreadable.clone();
         self.readers.read(move |conn| read::due(conn, now, limit, &unreadable)).await
     }
@@ -168,7 +174,7 @@ impl Outbox for SqliteStore {
         &self,
         channel: &str,
         incident: IncidentId,
-        what: Receipted,
+        what: DeliveryOutcome,
         now: Time,
     ) -> Result<(), StoreError> {
         let channel = channel.to_owned();
@@ -185,16 +191,16 @@ impl Decisions for SqliteStore {
         by: &str,
         why: &str,
         now: Time,
-    ) -> Result<Decided, StoreError> {
-        let answer = people::Answer { approval, approved, by: by.to_owned(), why: why.to_owned() };
+    ) -> Result<DecisionOutcome, StoreError> {
+        let answer = people::UserAnswer { approval, approved, by: by.to_owned(), why: why.to_owned() };
         self.write(move |tx| people::decide(tx, &answer, now)).await
     }
 
-    async fn control(&self, control: Control, now: Time) -> Result<(), StoreError> {
+    async fn control(&self, control: ControlChange, now: Time) -> Result<(), StoreError> {
         let again = control.clone();
         match self.write(move |tx| people::control(tx, control, now)).await {
             // The disk was full, and there is room now that is kept for this.
-            Err(StoreError::Database(_)) if self.ballast.is_let_go() && matches!(again, Control::Freeze(..)) => {
+            Err(StoreError::Database(_)) if self.ballast.is_let_go() && matches!(again, ControlChange::Freeze(..)) => {
                 self.write(move |tx| people::control(tx, again, now)).await
             }
             done => done,
@@ -227,16 +233,16 @@ impl Decisions for SqliteStore {
         self.readers.read(|conn| breakers::tripped(conn)).await
     }
 
-    async fn levels(&self) -> Result<Vec<Level>, StoreError> {
+    async fn levels(&self) -> Result<Vec<RuleLevel>, StoreError> {
         self.readers.read(|conn| ladder::levels(conn)).await
     }
 
-    async fn card(&self, rule: &str, content: &str) -> Result<Card, StoreError> {
+    async fn card(&self, rule: &str, content: &str) -> Result<RuleStats, StoreError> {
         let (rule, content) = (rule.to_owned(), content.to_owned());
         self.readers.read(move |conn| ladder::card(conn, &rule, &content)).await
     }
 
-    async fn pressure(&self, now: Time) -> Result<Pressure, StoreError> {
+    async fn pressure(&self, now: Time) -> Result<GuardCounts, StoreError> {
         self.readers.read(move |conn| read::pressure(conn, now)).await
     }
 
@@ -247,7 +253,7 @@ impl Decisions for SqliteStore {
 
 #[async_trait::async_trait]
 impl Ledger for SqliteStore {
-    async fn note(&self, actor: Actor, about: About, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError> {
+    async fn note(&self, actor: Actor, about: EntryLinks, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError> {
         self.write(move |tx| tx.ops().append(&actor, about, &kind, now)).await
     }
 
@@ -259,7 +265,7 @@ impl Ledger for SqliteStore {
         let signed = self.write(move |tx| {
             let (size, root) = tx.root();
             let sql = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1";
-            let map = |row: &Row<'_>| Ok(Checkpoint { size: row.get::<i64>(0)?.unsigned_abs(), note: row.get(1)? });
+            let map = |row: &DbRow<'_>| Ok(Checkpoint { size: row.get::<i64>(0)?.unsigned_abs(), note: row.get(1)? });
             let last = one(&tx.conn, sql, [], map)?;
             if size == 0 || last.as_ref().is_some_and(|last| last.size == size) {
                 return Ok(last);
@@ -275,7 +281,7 @@ impl Ledger for SqliteStore {
         });
         let signed = signed.await?;
         if let (Some(path), Some(newest)) = (&self.mark, &signed)
-            && let Err(error) = Mark::write(path, newest)
+            && let Err(error) = CheckpointMark::write(path, newest)
         {
             tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; retrying in 1 min");
         }
@@ -358,7 +364,7 @@ impl Ledger for SqliteStore {
 
 #[async_trait::async_trait]
 impl Registry for SqliteStore {
-    async fn agent_seen(&self, agent: NewAgent, standing: Standing, now: Time) -> Result<(), StoreError> {
+    async fn agent_seen(&self, agent: NewAgent, standing: AgentStatus, now: Time) -> Result<(), StoreError> {
         self.write(move |tx| agents::seen(tx, &agent, &standing, now)).await
     }
 
@@ -439,7 +445,7 @@ impl Registry for SqliteStore {
         self.readers.read(move |conn| subjects::links(conn, &issuer, &subject)).await
     }
 
-    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<Linked, StoreError> {
+    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<LinkOutcome, StoreError> {
         self.write(move |tx| subjects::link(tx, &link, now)).await
     }
 }
@@ -479,11 +485,11 @@ impl Views for SqliteStore {
         self.readers.read(|conn| read::freezes(conn)).await
     }
 
-    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+    async fn holds(&self) -> Result<Vec<HeldNode>, StoreError> {
         self.readers.read(|conn| read::holds(conn)).await
     }
 
-    async fn counts(&self) -> Result<Counts, StoreError> {
+    async fn counts(&self) -> Result<StoreCounts, StoreError> {
         self.readers.read(|conn| read::counts(conn)).await
     }
 

@@ -5,10 +5,10 @@
 //! Invariant: an operation is answered only after its commit; a failing one is undone alone; after a commit that failed
 //! nothing is written any more, and the process is ended where the options require it.
 
-use super::faults::Fault;
+use super::faults::SqliteFault;
 use crate::limits;
 use crate::planted::planted;
-use crate::store::failpoint::Side;
+use crate::store::failpoint::CommitSide;
 use crate::store::ops::tx::Tx;
 use crate::store::{OnFatal, StoreError};
 use rusqlite::Connection;
@@ -18,20 +18,20 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// One operation on its way through the writer.
-trait Work: Send {
+trait WriterJob: Send {
     /// `false`: it failed, and its writes must be undone.
     fn perform(&mut self, tx: &mut Tx<Connection>) -> bool;
     /// Answers; `failure` is why nothing of the transaction stands.
     fn answer(self: Box<Self>, failure: Option<&str>);
 }
 
-struct Task<T, F> {
+struct WriterTask<T, F> {
     op: Option<F>,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T: Send, F: FnOnce(&mut Tx<Connection>) -> Result<T, StoreError> + Send> Work for Task<T, F> {
+impl<T: Send, F: FnOnce(&mut Tx<Connection>) -> Result<T, StoreError> + Send> WriterJob for WriterTask<T, F> {
     fn perform(&mut self, tx: &mut Tx<Connection>) -> bool {
         self.result = self.op.take().map(|op| op(tx));
         matches!(self.result, Some(Ok(_)))
@@ -55,9 +55,9 @@ fn reply<T>(to: oneshot::Sender<T>, answer: T) -> Result<(), T> {
 
 /// The way to the writer.
 #[derive(Clone)]
-pub(super) struct Queue {
-    sender: mpsc::Sender<Box<dyn Work>>,
-    events: mpsc::Sender<Box<dyn Work>>,
+pub(super) struct WriterQueue {
+    sender: mpsc::Sender<Box<dyn WriterJob>>,
+    events: mpsc::Sender<Box<dyn WriterJob>>,
     broken: Arc<AtomicBool>,
 }
 
@@ -70,16 +70,16 @@ pub(super) enum WhenFull {
 }
 
 /// What waits for the writer.
-struct Waiting {
-    first: mpsc::Receiver<Box<dyn Work>>,
-    events: mpsc::Receiver<Box<dyn Work>>,
+struct WaitingJobs {
+    first: mpsc::Receiver<Box<dyn WriterJob>>,
+    events: mpsc::Receiver<Box<dyn WriterJob>>,
     /// The last transaction began with another operation than events: the next one begins with events, if any wait.
     owed: bool,
 }
 
-impl Waiting {
+impl WaitingJobs {
     /// Waits for the operation that begins the next transaction; none: there is no way to the writer any more.
-    fn next(&mut self) -> Option<Box<dyn Work>> {
+    fn next(&mut self) -> Option<Box<dyn WriterJob>> {
         if std::mem::take(&mut self.owed)
             && let Ok(events) = self.events.try_recv()
         {
@@ -99,12 +99,12 @@ impl Waiting {
     }
 
     /// What waits now.
-    fn at_hand(&mut self) -> Option<Box<dyn Work>> {
+    fn at_hand(&mut self) -> Option<Box<dyn WriterJob>> {
         self.first.try_recv().or_else(|_| self.events.try_recv()).ok()
     }
 }
 
-impl Queue {
+impl WriterQueue {
     /// Starts the thread; it ends when the last queue is dropped, and then runs `last`.
     ///
     /// # Errors
@@ -113,17 +113,17 @@ impl Queue {
     pub fn start(
         tx: Tx<Connection>,
         last: impl FnOnce(Tx<Connection>) + Send + 'static,
-    ) -> Result<(Queue, std::thread::JoinHandle<()>), StoreError> {
+    ) -> Result<(WriterQueue, std::thread::JoinHandle<()>), StoreError> {
         let (sender, first) = mpsc::channel(limits::INTAKE_QUEUE);
         let (events, batches) = mpsc::channel(limits::INTAKE_QUEUE);
-        let waiting = Waiting { first, events: batches, owed: false };
+        let waiting = WaitingJobs { first, events: batches, owed: false };
         let broken = Arc::new(AtomicBool::new(false));
         let seen = broken.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || last(serve(tx, waiting, &seen)))
             .map_err(|error| StoreError::Database(format!("cannot start the writer's thread: {error}")))?;
-        Ok((Queue { sender, events, broken }, thread))
+        Ok((WriterQueue { sender, events, broken }, thread))
     }
 
     /// Runs `op` in a transaction and returns when that is durable.
@@ -138,7 +138,7 @@ impl Queue {
     {
         self.sound()?;
         let (reply, answer) = oneshot::channel();
-        let work: Box<dyn Work> = Box::new(Task { op: Some(op), result: None, reply });
+        let work: Box<dyn WriterJob> = Box::new(WriterTask { op: Some(op), result: None, reply });
         let gone = || StoreError::Database("the writer has ended".to_owned());
         match when_full {
             WhenFull::Wait => self.sender.send(work).await.map_err(|_| gone())?,
@@ -166,8 +166,8 @@ impl Queue {
     }
 }
 
-fn serve(mut tx: Tx<Connection>, mut waiting: Waiting, broken: &AtomicBool) -> Tx<Connection> {
-    let mut group: Vec<Box<dyn Work>> = Vec::new();
+fn serve(mut tx: Tx<Connection>, mut waiting: WaitingJobs, broken: &AtomicBool) -> Tx<Connection> {
+    let mut group: Vec<Box<dyn WriterJob>> = Vec::new();
     // An operation that panics takes the thread with it: nothing would be written any more, and everything else go on.
     let _panicked = EndOnPanic(tx.on_fatal.clone());
     while let Some(first) = waiting.next() {
@@ -211,7 +211,7 @@ impl Drop for EndOnPanic {
 }
 
 /// Why nothing of a transaction stands.
-struct Broken {
+struct TransactionFailure {
     text: String,
     /// The state of the disk is not known: this process must not write again.
     fatal: bool,
@@ -219,26 +219,26 @@ struct Broken {
     full: bool,
 }
 
-impl Broken {
-    fn new(what: &str, error: &rusqlite::Error, tx: &Tx<Connection>) -> Broken {
-        let fault = Fault::of(error, &tx.conn);
+impl TransactionFailure {
+    fn new(what: &str, error: &rusqlite::Error, tx: &Tx<Connection>) -> TransactionFailure {
+        let fault = SqliteFault::of(error, &tx.conn);
         let passes = fault.is_full() || fault.is_busy();
-        Broken { text: format!("{what}: {error}"), fatal: !passes, full: fault.is_full() }
+        TransactionFailure { text: format!("{what}: {error}"), fatal: !passes, full: fault.is_full() }
     }
 }
 
 /// One transaction: the first operation, and those that came meanwhile. A lone one never waits for company.
 fn transact(
     tx: &mut Tx<Connection>,
-    first: Box<dyn Work>,
-    waiting: &mut Waiting,
-    group: &mut Vec<Box<dyn Work>>,
-) -> Option<Broken> {
+    first: Box<dyn WriterJob>,
+    waiting: &mut WaitingJobs,
+    group: &mut Vec<Box<dyn WriterJob>>,
+) -> Option<TransactionFailure> {
     let begun = Instant::now();
     let mut next = Some(first);
     if let Err(error) = run(tx, "BEGIN IMMEDIATE") {
         group.extend(next);
-        return Some(Broken::new("cannot begin a transaction", &error, tx));
+        return Some(TransactionFailure::new("cannot begin a transaction", &error, tx));
     }
     while let Some(mut work) = next.take() {
         let done = guarded(tx, work.as_mut());
@@ -250,14 +250,14 @@ fn transact(
             next = waiting.at_hand();
         }
     }
-    tx.pass(Side::Before);
+    tx.pass(CommitSide::Before);
     let committing = Instant::now();
     let Err(error) = run(tx, "COMMIT") else {
-        tx.pass(Side::After);
+        tx.pass(CommitSide::After);
         tx.follow(group.len(), committing.elapsed());
         return None;
     };
-    let broken = Broken::new("the commit failed", &error, tx);
+    let broken = TransactionFailure::new("the commit failed", &error, tx);
     if !tx.conn.is_autocommit() {
         // Whether this works or not, every caller gets the same answer.
         let _ = run(tx, "ROLLBACK");
@@ -266,26 +266,26 @@ fn transact(
 }
 
 /// Runs one operation so that its failure undoes it alone. `Err`: the whole transaction is gone.
-fn guarded(tx: &mut Tx<Connection>, work: &mut dyn Work) -> Result<(), Broken> {
-    run(tx, "SAVEPOINT op").map_err(|error| Broken::new("cannot begin an operation", &error, tx))?;
+fn guarded(tx: &mut Tx<Connection>, work: &mut dyn WriterJob) -> Result<(), TransactionFailure> {
+    run(tx, "SAVEPOINT op").map_err(|error| TransactionFailure::new("cannot begin an operation", &error, tx))?;
     let (numbers, edge, fresh) = (tx.sole.next, tx.next_no(), tx.fresh.len());
     let kept = work.perform(tx);
     if tx.conn.is_autocommit() {
-        let fault = Fault::last(&tx.conn);
+        let fault = SqliteFault::last(&tx.conn);
         let text = "the disk refused a write and undid the transaction".to_owned();
-        return Err(Broken { text, fatal: fault.is_fatal_io(), full: fault.is_full() });
+        return Err(TransactionFailure { text, fatal: fault.is_fatal_io(), full: fault.is_full() });
     }
-    if !kept && Fault::last(&tx.conn).is_full() {
+    if !kept && SqliteFault::last(&tx.conn).is_full() {
         tx.ballast.let_go();
     }
     if kept {
-        return run(tx, "RELEASE op").map_err(|error| Broken::new("cannot end an operation", &error, tx));
+        return run(tx, "RELEASE op").map_err(|error| TransactionFailure::new("cannot end an operation", &error, tx));
     }
     let undone = run(tx, "ROLLBACK TO op").and_then(|()| run(tx, "RELEASE op"));
-    undone.map_err(|error| Broken::new("cannot undo an operation", &error, tx))?;
+    undone.map_err(|error| TransactionFailure::new("cannot undo an operation", &error, tx))?;
     tx.fresh.truncate(fresh);
     if (numbers != tx.sole.next || edge != tx.next_no()) && !planted("undone-numbers-stay") {
-        tx.ops().reload().map_err(|error| Broken { text: error.to_string(), fatal: true, full: false })?;
+        tx.ops().reload().map_err(|error| TransactionFailure { text: error.to_string(), fatal: true, full: false })?;
     }
     Ok(())
 }
@@ -297,18 +297,18 @@ fn run(tx: &Tx<Connection>, sql: &str) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{About, Actor, EntryKind, EntryNo, Mode, Time};
+    use crate::model::{Actor, EntryKind, EntryLinks, EntryNo, Mode, Time};
     use crate::store::sqlite::schema;
 
-    fn queue(dir: &std::path::Path) -> Queue {
+    fn queue(dir: &std::path::Path) -> WriterQueue {
         let mut conn = schema::open_writer(&dir.join("store.db")).unwrap();
         schema::migrate(&mut conn, Time::UNIX_EPOCH).unwrap();
-        Queue::start(Tx::open(conn, 1, Mode::Auto).unwrap(), drop).unwrap().0
+        WriterQueue::start(Tx::open(conn, 1, Mode::Auto).unwrap(), drop).unwrap().0
     }
 
     fn note(tx: &mut Tx, bytes: usize) -> Result<EntryNo, StoreError> {
         let kind = EntryKind::Trouble { text: "x".repeat(bytes) };
-        tx.append(&Actor::engine(), About::default(), &kind, Time::UNIX_EPOCH)
+        tx.append(&Actor::engine(), EntryLinks::default(), &kind, Time::UNIX_EPOCH)
     }
 
     #[tokio::test]

@@ -2,9 +2,9 @@
 //!
 //! Invariant: a decision and its ledger entry are one transaction.
 
-use crate::model::{ApprovalId, Breaker, Card, Level, Time};
+use crate::model::{ApprovalId, Breaker, RuleLevel, RuleStats, Time};
 use crate::policy::TakenReplica;
-use crate::store::{Control, Decided, Pressure, StoreError};
+use crate::store::{ControlChange, DecisionOutcome, GuardCounts, StoreError};
 
 #[async_trait::async_trait]
 pub trait Decisions: Send + Sync + 'static {
@@ -20,13 +20,13 @@ pub trait Decisions: Send + Sync + 'static {
         by: &str,
         why: &str,
         now: Time,
-    ) -> Result<Decided, StoreError>;
+    ) -> Result<DecisionOutcome, StoreError>;
 
     /// Any other order of a person or a reconciler.
     ///
     /// # Errors
     /// `NotFound` where its object is not there; `Refused`, with the reason in words, where it may not be.
-    async fn control(&self, control: Control, now: Time) -> Result<(), StoreError>;
+    async fn control(&self, control: ControlChange, now: Time) -> Result<(), StoreError>;
 
     /// Expires approvals, closes finished incidents, releases what ended runs held. Returns how much it changed.
     ///
@@ -42,13 +42,13 @@ pub trait Decisions: Send + Sync + 'static {
     async fn breakers(&self) -> Result<Vec<Breaker>, StoreError>;
 
     /// How far rules may go, where a move up or down has set it; the latest move first.
-    async fn levels(&self) -> Result<Vec<Level>, StoreError>;
+    async fn levels(&self) -> Result<Vec<RuleLevel>, StoreError>;
 
     /// The statistics of a rule with this content, as far as they count.
-    async fn card(&self, rule: &str, content: &str) -> Result<Card, StoreError>;
+    async fn card(&self, rule: &str, content: &str) -> Result<RuleStats, StoreError>;
 
     /// The nodes that our runs took out within the last hour and day, and the rule that was started about most nodes lately.
-    async fn pressure(&self, now: Time) -> Result<Pressure, StoreError>;
+    async fn pressure(&self, now: Time) -> Result<GuardCounts, StoreError>;
 
     /// The replicas that runs which are not over take away.
     async fn replicas_taken(&self) -> Result<Vec<TakenReplica>, StoreError>;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a batch is decided and stored in one transaction, or not at all.
 
-use crate::store::{Batch, Heard, Numbered, StoreError};
+use crate::store::{EventBatch, IntakeResult, NumberedBatch, StoreError};
 
 #[async_trait::async_trait]
 pub trait Intake: Send + Sync + 'static {
@@ -11,12 +11,12 @@ pub trait Intake: Send + Sync + 'static {
     /// # Errors
     /// `Busy` where the writer's queue or the disk is full: the sender keeps the batch and sends it again. `Refused` where an
     /// event cannot be written as JSON.
-    async fn intake(&self, batch: Batch) -> Result<Heard, StoreError>;
+    async fn intake(&self, batch: EventBatch) -> Result<IntakeResult, StoreError>;
 
     /// Stores the findings of an agent. Those at or below the agent's mark change nothing, and a hole in the numbers is
     /// recorded as a gap. Returns the number up to which everything is durable, and the counts.
     ///
     /// # Errors
     /// As `intake`.
-    async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError>;
+    async fn intake_reports(&self, numbered: NumberedBatch) -> Result<(u64, IntakeResult), StoreError>;
 }

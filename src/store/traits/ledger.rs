@@ -2,7 +2,7 @@
 //!
 //! Invariant: an entry is appended and never changed; retention removes its text and keeps its hash.
 
-use crate::model::{About, Actor, EntryKind, EntryNo, Span, Time};
+use crate::model::{Actor, EntryKind, EntryLinks, EntryNo, Span, Time};
 use crate::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use crate::store::{ClockMark, RawEntry, StoreError};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[async_trait::async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Appends a bare entry, for what happens outside runs; returns its number.
-    async fn note(&self, actor: Actor, about: About, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError>;
+    async fn note(&self, actor: Actor, about: EntryLinks, kind: EntryKind, now: Time) -> Result<EntryNo, StoreError>;
 
     /// Entries as they are stored, behind `after`, in order, at most `limit` and `limits::READ_LIMIT`.
     async fn raw_entries(&self, after: Option<EntryNo>, limit: usize) -> Result<Vec<RawEntry>, StoreError>;

@@ -3,12 +3,12 @@
 //! Invariant: a message that was not reported as delivered, refused or unneeded stays due.
 
 use crate::model::{IncidentId, Time};
-use crate::store::{Due, Receipted, StoreError};
+use crate::store::{DeliveryOutcome, DueWork, StoreError};
 
 #[async_trait::async_trait]
 pub trait Outbox: Send + Sync + 'static {
     /// The runs and messages that are due, at most `limit` of each, and the earliest moment at which something more becomes due.
-    async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError>;
+    async fn due(&self, now: Time, limit: usize) -> Result<DueWork, StoreError>;
 
     /// Records the state of a message: about to be sent, delivered, to be tried again, refused.
     ///
@@ -18,7 +18,7 @@ pub trait Outbox: Send + Sync + 'static {
         &self,
         channel: &str,
         incident: IncidentId,
-        what: Receipted,
+        what: DeliveryOutcome,
         now: Time,
     ) -> Result<(), StoreError>;
 }

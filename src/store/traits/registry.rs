@@ -2,8 +2,8 @@
 //!
 //! Invariant: what was taken away is refused in the next request.
 
-use crate::model::{AgentName, ApiToken, Standing, Time, TokenId};
-use crate::store::{AgentIdentity, AgentRow, JoinToken, Linked, NewAgent, NewToken, StoreError, SubjectLink};
+use crate::model::{AgentName, AgentStatus, ApiToken, Time, TokenId};
+use crate::store::{AgentIdentity, AgentRow, JoinToken, LinkOutcome, NewAgent, NewToken, StoreError, SubjectLink};
 
 #[async_trait::async_trait]
 pub trait Registry: Send + Sync + 'static {
@@ -12,7 +12,7 @@ pub trait Registry: Send + Sync + 'static {
     /// # Errors
     /// `Refused` where its certificate was taken away, or another kind of agent serves that node; how an agent proves its
     /// identity never changes here.
-    async fn agent_seen(&self, agent: NewAgent, standing: Standing, now: Time) -> Result<(), StoreError>;
+    async fn agent_seen(&self, agent: NewAgent, standing: AgentStatus, now: Time) -> Result<(), StoreError>;
 
     /// Every agent as it was last written, by cluster and node.
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError>;
@@ -91,5 +91,5 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Links a subject to a person, or notes that its mail is another one; each with an entry of the ledger. Returns whether
     /// the subject is that person now.
-    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<Linked, StoreError>;
+    async fn subject_link(&self, link: SubjectLink, now: Time) -> Result<LinkOutcome, StoreError>;
 }

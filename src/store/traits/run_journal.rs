@@ -2,9 +2,11 @@
 //!
 //! Invariant: every write of a run is conditional on its epoch: under an old one it changes nothing and returns `Fenced`.
 
-use crate::model::{ApprovalId, CatalogFile, Outcome, Pin, Plan, Reach, Run, RunId, RunState, Step, Time, Verdict};
-use crate::policy::{GuardLimits, Proposal};
-use crate::store::{Begun, Claimed, NewApproval, NewRun, Prospect, StoreError};
+use crate::model::{
+    ApprovalId, CatalogFile, GuardDecision, ImpactScope, Outcome, Plan, Run, RunId, RunState, RunbookPin, Step, Time,
+};
+use crate::policy::{GuardLimits, StepProposal};
+use crate::store::{BeginOutcome, ClaimedRun, NewApproval, NewRun, PreflightRun, StoreError};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -15,23 +17,28 @@ pub trait RunJournal: Send + Sync + 'static {
 
     /// Takes the run for this process; returns it with its journal, or none if it is final or gone. The state is the one it was
     /// found in: an open step of a run that was waiting or held was not on its way, that of a ready one may have been.
-    async fn claim(&self, run: RunId, now: Time) -> Result<Option<Claimed>, StoreError>;
+    async fn claim(&self, run: RunId, now: Time) -> Result<Option<ClaimedRun>, StoreError>;
 
     /// Begins a step: guards, reservation, step and ledger entry, in one transaction. Returns the step, or why it is held or
     /// denied, which is in the ledger then.
     ///
     /// # Errors
     /// `Fenced`; `Refused` where a step is open, the run waits for an answer, or has as many steps as it may have.
-    async fn begin(&self, proposal: Proposal, limits: Arc<GuardLimits>, now: Time) -> Result<Begun, StoreError>;
+    async fn begin(
+        &self,
+        proposal: StepProposal,
+        limits: Arc<GuardLimits>,
+        now: Time,
+    ) -> Result<BeginOutcome, StoreError>;
 
     /// Returns the verdicts that the guards would give to these steps now, each as if those before it had been made. Changes
     /// nothing.
     async fn foretell(
         &self,
-        prospect: Prospect,
+        prospect: PreflightRun,
         limits: Arc<GuardLimits>,
         now: Time,
-    ) -> Result<Vec<Verdict>, StoreError>;
+    ) -> Result<Vec<GuardDecision>, StoreError>;
 
     /// The open step is to be performed once more: weighs the guards that people can change meanwhile (the kill switch), in one
     /// transaction, and moves the step's deadline. Held: the step stays open and the run is parked.
@@ -40,11 +47,11 @@ pub trait RunJournal: Send + Sync + 'static {
     /// `Fenced`; `NotFound` where there is no such step; `Refused` where it has its outcome.
     async fn again(
         &self,
-        proposal: Proposal,
+        proposal: StepProposal,
         step: u32,
         limits: Arc<GuardLimits>,
         now: Time,
-    ) -> Result<Begun, StoreError>;
+    ) -> Result<BeginOutcome, StoreError>;
 
     /// The open step failed to be answered, or a crash left it open: counts the attempt and returns the step.
     ///
@@ -120,7 +127,7 @@ pub trait RunJournal: Send + Sync + 'static {
     async fn finish(&self, run: RunId, epoch: i64, state: RunState, now: Time) -> Result<(), StoreError>;
 
     /// Keeps the text of a runbook under its hash, with the scope that its header declares.
-    async fn pin(&self, pin: &Pin, text: &str, reach: Reach, now: Time) -> Result<(), StoreError>;
+    async fn pin(&self, pin: &RunbookPin, text: &str, reach: ImpactScope, now: Time) -> Result<(), StoreError>;
 
     /// The text that was kept under this hash; none where none was, or it was removed with the last run that needed it.
     async fn pinned(&self, hash: &str) -> Result<Option<String>, StoreError>;

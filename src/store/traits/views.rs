@@ -4,7 +4,7 @@
 //! read is left out and parked at the next `tick`, but where it is the one that the filter names.
 
 use crate::model::{Approval, Entry, Episode, EpisodeId, Freeze, Incident, Run, RunId, Step, Time};
-use crate::store::{Counts, Filter, Hold, StoreError};
+use crate::store::{Filter, HeldNode, StoreCounts, StoreError};
 
 #[async_trait::async_trait]
 pub trait Views: Send + Sync + 'static {
@@ -31,10 +31,10 @@ pub trait Views: Send + Sync + 'static {
     async fn freezes(&self) -> Result<Vec<Freeze>, StoreError>;
 
     /// The nodes that unfinished runs hold, by cluster and name.
-    async fn holds(&self) -> Result<Vec<Hold>, StoreError>;
+    async fn holds(&self) -> Result<Vec<HeldNode>, StoreError>;
 
     /// How many rows of each kind are open, due or signed.
-    async fn counts(&self) -> Result<Counts, StoreError>;
+    async fn counts(&self) -> Result<StoreCounts, StoreError>;
 
     /// Open episodes of a source not seen since `before`, by the time they were last seen, in pages: those after this time and
     /// number. For the reconciler.

@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 /// Which addresses an entry may lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Space {
+pub(super) enum AddressSpace {
     Public,
     /// Also loopback and private networks.
     Private,
@@ -19,18 +19,18 @@ pub(super) enum Space {
 
 /// One entry of the allow-list.
 #[derive(Debug, Clone)]
-pub(super) struct Allow {
-    space: Space,
+pub(super) struct AllowEntry {
+    space: AddressSpace,
     prefix: Url,
 }
 
-impl Allow {
+impl AllowEntry {
     /// Reads one entry of the allow-list.
     ///
     /// # Errors
     ///
     /// Fails when the entry is no URL of http or https that ends at a path; the message has the right form.
-    pub fn parse(entry: &str) -> Result<Allow, WorldError> {
+    pub fn parse(entry: &str) -> Result<AllowEntry, WorldError> {
         let wrong = |what: &str| {
             WorldError::Invalid(format!(
                 "http_allow `{}`: {what}; write scheme, host, port and path, as in `https://api.example.com/v1` or, \
@@ -39,8 +39,8 @@ impl Allow {
             ))
         };
         let (space, text) = match entry.strip_prefix("private+") {
-            Some(rest) => (Space::Private, rest),
-            None => (Space::Public, entry),
+            Some(rest) => (AddressSpace::Private, rest),
+            None => (AddressSpace::Public, entry),
         };
         let prefix = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
         if !matches!(prefix.scheme(), "http" | "https") {
@@ -49,11 +49,11 @@ impl Allow {
         if has_userinfo(&prefix) || prefix.query().is_some() || prefix.fragment().is_some() {
             return Err(wrong("no user, query or fragment"));
         }
-        Ok(Allow { space, prefix })
+        Ok(AllowEntry { space, prefix })
     }
 
     /// The networks that the entry reaches.
-    pub fn space(&self) -> Space {
+    pub fn space(&self) -> AddressSpace {
         self.space
     }
 
@@ -67,7 +67,7 @@ impl Allow {
 
 /// The kind of addresses that the allow-list grants this URL, or why it grants none. An address written in the URL
 /// itself is checked here; a name is checked when it is resolved.
-pub(super) fn space_of(allow: &[Allow], url: &Url) -> Result<Space, WorldError> {
+pub(super) fn space_of(allow: &[AllowEntry], url: &Url) -> Result<AddressSpace, WorldError> {
     if has_userinfo(url) {
         return Err(WorldError::Invalid("a URL with a user or password is refused: send a header instead".to_owned()));
     }
@@ -90,11 +90,11 @@ pub(super) fn space_of(allow: &[Allow], url: &Url) -> Result<Space, WorldError> 
 /// Why the connection was not made.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Refused(String);
+pub(super) struct RefusedAddress(String);
 
-pub(super) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> + Send + Sync>;
+pub(super) type DnsLookup = Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-pub(super) fn system_lookup() -> Lookup {
+pub(super) fn system_lookup() -> DnsLookup {
     Arc::new(|name| {
         Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|found| found.ip()).collect()) })
     })
@@ -102,12 +102,12 @@ pub(super) fn system_lookup() -> Lookup {
 
 /// Resolves a name once and refuses it if any of its addresses is out of bounds; the client connects to these results
 /// and resolves nothing again.
-pub(super) struct Checked {
-    pub space: Space,
-    pub lookup: Lookup,
+pub(super) struct CheckedResolver {
+    pub space: AddressSpace,
+    pub lookup: DnsLookup,
 }
 
-impl Resolve for Checked {
+impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (space, found) = (self.space, (self.lookup)(name.as_str().to_owned()));
         Box::pin(async move {
@@ -122,12 +122,12 @@ impl Resolve for Checked {
     }
 }
 
-fn refused(place: &str, ip: IpAddr, why: &str, space: Space) -> Refused {
+fn refused(place: &str, ip: IpAddr, why: &str, space: AddressSpace) -> RefusedAddress {
     let hint = match space {
-        Space::Public => "; if that is meant, write the entry of `http_allow` with `private+` before it",
-        Space::Private => "",
+        AddressSpace::Public => "; if that is meant, write the entry of `http_allow` with `private+` before it",
+        AddressSpace::Private => "",
     };
-    Refused(format!("{place} is {ip}, {why}, where no runbook may go{hint}"))
+    RefusedAddress(format!("{place} is {ip}, {why}, where no runbook may go{hint}"))
 }
 
 fn has_userinfo(url: &Url) -> bool {
@@ -149,14 +149,14 @@ fn under(prefix: &str, path: &str) -> bool {
 }
 
 /// Why an address is out of bounds, if it is.
-pub(super) fn objection(ip: IpAddr, space: Space) -> Option<&'static str> {
+pub(super) fn objection(ip: IpAddr, space: AddressSpace) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => objection_v4(ip, space),
         IpAddr::V6(ip) => objection_v6(ip, space),
     }
 }
 
-fn objection_v4(ip: Ipv4Addr, space: Space) -> Option<&'static str> {
+fn objection_v4(ip: Ipv4Addr, space: AddressSpace) -> Option<&'static str> {
     let [a, b, c, d] = ip.octets();
     let never = match (a, b, c, d) {
         (0, ..) => Some("an unspecified address"),
@@ -175,15 +175,15 @@ fn objection_v4(ip: Ipv4Addr, space: Space) -> Option<&'static str> {
         (198, 18..=19) => Some("a benchmark address"),
         _ => None,
     };
-    never.or(private.filter(|_| space == Space::Public))
+    never.or(private.filter(|_| space == AddressSpace::Public))
 }
 
-fn objection_v6(ip: Ipv6Addr, space: Space) -> Option<&'static str> {
+fn objection_v6(ip: Ipv6Addr, space: AddressSpace) -> Option<&'static str> {
     let s = ip.segments();
     if let Some(inner) = ip.to_ipv4_mapped() {
         return match space {
-            Space::Public => Some("an IPv4 address in IPv6 clothes"),
-            Space::Private => objection_v4(inner, space),
+            AddressSpace::Public => Some("an IPv4 address in IPv6 clothes"),
+            AddressSpace::Private => objection_v4(inner, space),
         };
     }
     let never = match s {
@@ -204,5 +204,5 @@ fn objection_v6(ip: Ipv6Addr, space: Space) -> Option<&'static str> {
         first if first & 0xfe00 == 0xfc00 => Some("a private address"),
         _ => None,
     };
-    never.or(private.filter(|_| space == Space::Public))
+    never.or(private.filter(|_| space == AddressSpace::Public))
 }

@@ -35,15 +35,15 @@ impl fmt::Debug for HttpSecret {
 /// Headers by name.
 pub type SecretHeaders = BTreeMap<String, SecretHeader>;
 
-pub(super) type Secrets = BTreeMap<String, HttpSecret>;
+pub(super) type NamedSecrets = BTreeMap<String, HttpSecret>;
 
 /// The headers of one request that hold secrets, and what must not be seen of them.
-pub(super) struct Opened {
+pub(super) struct OpenedHeaders {
     pub headers: HeaderMap,
     texts: Vec<String>,
 }
 
-impl Opened {
+impl OpenedHeaders {
     /// An answer without the secrets that were sent, should the other side repeat them.
     pub fn hide(&self, body: String) -> String {
         if planted("secret-header-shown") {
@@ -61,12 +61,12 @@ impl Opened {
 /// # Errors
 /// `Invalid` or `Forbidden`, in words: no such secret, another host, no TLS to a public address, or a text that is no header's value.
 pub(super) fn open(
-    secrets: &Secrets,
+    secrets: &NamedSecrets,
     url: &Url,
     is_public: bool,
     wanted: &SecretHeaders,
-) -> Result<Opened, WorldError> {
-    let mut opened = Opened { headers: HeaderMap::new(), texts: Vec::new() };
+) -> Result<OpenedHeaders, WorldError> {
+    let mut opened = OpenedHeaders { headers: HeaderMap::new(), texts: Vec::new() };
     for (header, SecretHeader { secret: name, prefix }) in wanted {
         let shown = name.escape_debug();
         let Some(secret) = secrets.get(name) else {

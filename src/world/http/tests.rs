@@ -6,15 +6,15 @@ use super::*;
 use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-fn space(allow: &str, url: &str) -> Result<Space, WorldError> {
-    reach::space_of(&[Allow::parse(allow).unwrap()], &parse(url)?)
+fn space(allow: &str, url: &str) -> Result<AddressSpace, WorldError> {
+    reach::space_of(&[AllowEntry::parse(allow).unwrap()], &parse(url)?)
 }
 
 #[test]
 fn an_entry_covers_its_own_scheme_host_port_and_path_alone() {
     let allow = "https://api.example.com/v1";
     for yes in ["https://api.example.com/v1", "https://api.example.com:443/v1/x?y=1", "https://API.example.com/v1/"] {
-        assert_eq!(space(allow, yes), Ok(Space::Public), "{yes}");
+        assert_eq!(space(allow, yes), Ok(AddressSpace::Public), "{yes}");
     }
     for no in [
         "http://api.example.com/v1",
@@ -78,7 +78,7 @@ fn every_spelling_of_a_forbidden_address_is_refused() {
     }
     for host in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "[2606:4700::1111]"] {
         let url = format!("http://{host}/");
-        assert_eq!(space(&url, &url), Ok(Space::Public), "{host}");
+        assert_eq!(space(&url, &url), Ok(AddressSpace::Public), "{host}");
     }
 }
 
@@ -86,7 +86,7 @@ fn every_spelling_of_a_forbidden_address_is_refused() {
 fn a_private_entry_opens_private_networks_and_never_the_metadata_address() {
     for host in ["127.0.0.1", "10.1.2.3", "100.64.0.1", "[::1]", "[fd00::1]", "[::ffff:10.0.0.1]"] {
         let url = format!("http://{host}/");
-        assert_eq!(space(&format!("private+{url}"), &url), Ok(Space::Private), "{host}");
+        assert_eq!(space(&format!("private+{url}"), &url), Ok(AddressSpace::Private), "{host}");
     }
     for host in ["169.254.169.254", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "[fe80::1]", "0.0.0.0", "224.0.0.1"]
     {
@@ -98,13 +98,13 @@ fn a_private_entry_opens_private_networks_and_never_the_metadata_address() {
 #[test]
 fn a_bad_entry_of_the_allow_list_says_what_to_write() {
     for entry in ["", "api.example.com", "ftp://x/", "https://u:p@x/", "https://x/?a=1", "https://x/#a"] {
-        let error = Allow::parse(entry).unwrap_err().to_string();
+        let error = AllowEntry::parse(entry).unwrap_err().to_string();
         assert!(error.contains("write scheme, host, port and path"), "{error}");
     }
 }
 
 /// A name server whose every name has these addresses.
-fn answering(addresses: &[&str]) -> Lookup {
+fn answering(addresses: &[&str]) -> DnsLookup {
     let found: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
     Arc::new(move |_| {
         let found = found.clone();
@@ -138,12 +138,12 @@ async fn a_name_that_leads_to_a_private_address_is_refused_before_connecting() {
     let (at, count) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     let url = format!("http://innocent.example:{}/", at.port());
     for answers in [&["127.0.0.1"][..], &["8.8.8.8", "127.0.0.1"], &["::1"], &["::ffff:127.0.0.1"]] {
-        let http = Http::with_lookup("test", std::slice::from_ref(&url), answering(answers)).unwrap();
+        let http = HttpClient::with_lookup("test", std::slice::from_ref(&url), answering(answers)).unwrap();
         let refused = http.send_for_runbook(&get(url.clone())).await;
         assert!(matches!(&refused, Err(WorldError::Forbidden(why)) if why.contains("private+")), "{refused:?}");
     }
     assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 0);
-    let http = Http::with_lookup("test", &[format!("private+{url}")], answering(&["127.0.0.1"])).unwrap();
+    let http = HttpClient::with_lookup("test", &[format!("private+{url}")], answering(&["127.0.0.1"])).unwrap();
     assert_eq!(http.send_for_runbook(&get(url)).await.unwrap().body, "ok");
     assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
@@ -156,7 +156,7 @@ async fn a_redirect_is_an_answer_and_not_followed() {
     )
     .leak();
     let (at, _) = server(answer.as_bytes()).await;
-    let http = Http::new("test", &[format!("private+http://{at}/")]).unwrap();
+    let http = HttpClient::new("test", &[format!("private+http://{at}/")]).unwrap();
     let answer = http.send_for_runbook(&get(format!("http://{at}/"))).await.unwrap();
     assert_eq!((answer.status, answer.retry_after), (302, Some(7)));
     assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 0);
@@ -164,7 +164,7 @@ async fn a_redirect_is_an_answer_and_not_followed() {
 
 #[tokio::test]
 async fn a_body_over_the_bound_is_not_read_whether_announced_or_not() {
-    let http = Http::new("test", &[]).unwrap();
+    let http = HttpClient::new("test", &[]).unwrap();
     let (announced, _) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n").await;
     let endless: &'static str =
         format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}", "x".repeat(limits::HTTP_BODY_BYTES + 1)).leak();
@@ -177,7 +177,7 @@ async fn a_body_over_the_bound_is_not_read_whether_announced_or_not() {
 
 #[tokio::test]
 async fn never_connected_and_silence_after_sending_are_told_apart() {
-    let http = Http::new("test", &[]).unwrap();
+    let http = HttpClient::new("test", &[]).unwrap();
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refused = http.send(&get(format!("http://{free}/very-secret?token=very-secret"))).await.unwrap_err();
     assert!(matches!(&refused, WorldError::Unreached(_)), "{refused:?}");
@@ -189,7 +189,7 @@ async fn never_connected_and_silence_after_sending_are_told_apart() {
 
 #[tokio::test]
 async fn a_runbook_cannot_set_the_headers_that_route_a_request() {
-    let http = Http::new("test", &["private+http://127.0.0.1/".to_owned()]).unwrap();
+    let http = HttpClient::new("test", &["private+http://127.0.0.1/".to_owned()]).unwrap();
     for name in ["Host", "Content-Length", "transfer-encoding", "Proxy-Authorization", "Connection"] {
         let mut request = get("http://127.0.0.1/".to_owned());
         request.headers.insert(name.to_owned(), "x".to_owned());

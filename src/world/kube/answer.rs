@@ -4,7 +4,7 @@
 
 use super::{EvictAnswer, WorldError};
 use crate::limits;
-use crate::model::Permission;
+use crate::model::KubePermission;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The request, in the words of RBAC, for messages.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct KubeRequest<'a> {
     verb: &'static str,
     group: &'static str,
     resource: &'static str,
@@ -20,20 +20,25 @@ pub(super) struct Asked<'a> {
     name: &'a str,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> KubeRequest<'a> {
     /// A request for one cluster-wide object; an empty name means a list.
-    pub const fn new(verb: &'static str, group: &'static str, resource: &'static str, name: &'a str) -> Asked<'a> {
-        Asked { verb, group, resource, namespace: "", name }
+    pub const fn new(
+        verb: &'static str,
+        group: &'static str,
+        resource: &'static str,
+        name: &'a str,
+    ) -> KubeRequest<'a> {
+        KubeRequest { verb, group, resource, namespace: "", name }
     }
 
     /// The same request with another verb.
-    pub fn with_verb(self, verb: &'static str) -> Asked<'a> {
-        Asked { verb, ..self }
+    pub fn with_verb(self, verb: &'static str) -> KubeRequest<'a> {
+        KubeRequest { verb, ..self }
     }
 
     /// The same request in this namespace.
-    pub fn within(self, namespace: &'a str) -> Asked<'a> {
-        Asked { namespace, ..self }
+    pub fn within(self, namespace: &'a str) -> KubeRequest<'a> {
+        KubeRequest { namespace, ..self }
     }
 
     fn object(&self) -> String {
@@ -42,7 +47,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl fmt::Display for Asked<'_> {
+impl fmt::Display for KubeRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.verb, self.object())
     }
@@ -51,28 +56,28 @@ impl fmt::Display for Asked<'_> {
 /// The parts of a `Status` that decide something.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Status {
+struct KubeStatus {
     message: String,
     reason: String,
-    details: Details,
+    details: StatusDetails,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Details {
+struct StatusDetails {
     retry_after_seconds: u64,
-    causes: Vec<Cause>,
+    causes: Vec<StatusCause>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Cause {
+struct StatusCause {
     reason: String,
     message: String,
 }
 
 /// An answer other than 2xx.
-pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, body: &[u8]) -> WorldError {
+pub(super) fn refusal(asked: &KubeRequest<'_>, code: StatusCode, headers: &HeaderMap, body: &[u8]) -> WorldError {
     let status = read(body);
     let said = words(&status, body);
     match code.as_u16() {
@@ -92,7 +97,7 @@ pub(super) fn refusal(asked: &Asked<'_>, code: StatusCode, headers: &HeaderMap, 
 }
 
 /// The meaning of a 401 or 403 from an API server that was away until a moment ago.
-pub(super) fn not_yet(asked: &Asked<'_>, code: StatusCode, body: &[u8]) -> Option<WorldError> {
+pub(super) fn not_yet(asked: &KubeRequest<'_>, code: StatusCode, body: &[u8]) -> Option<WorldError> {
     let said = words(&read(body), body);
     let is_refusal = code == StatusCode::UNAUTHORIZED || code == StatusCode::FORBIDDEN && !is_admission(&said);
     is_refusal.then(|| {
@@ -105,7 +110,7 @@ pub(super) fn not_yet(asked: &Asked<'_>, code: StatusCode, body: &[u8]) -> Optio
 
 /// The eviction API uses four status codes with a meaning of its own.
 pub(super) fn eviction(
-    asked: &Asked<'_>,
+    asked: &KubeRequest<'_>,
     code: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
@@ -130,7 +135,7 @@ pub(super) fn eviction(
 }
 
 /// No answer at all.
-pub(super) fn unanswered(asked: &Asked<'_>, error: &kube::Error) -> WorldError {
+pub(super) fn unanswered(asked: &KubeRequest<'_>, error: &kube::Error) -> WorldError {
     let mut message = format!("{asked}: ");
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut connecting = false;
@@ -151,17 +156,17 @@ pub(super) fn unanswered(asked: &Asked<'_>, error: &kube::Error) -> WorldError {
     }
 }
 
-fn read(body: &[u8]) -> Status {
+fn read(body: &[u8]) -> KubeStatus {
     serde_json::from_slice(body).unwrap_or_default()
 }
 
-fn words(status: &Status, body: &[u8]) -> String {
+fn words(status: &KubeStatus, body: &[u8]) -> String {
     let text = if status.message.is_empty() { String::from_utf8_lossy(body) } else { status.message.as_str().into() };
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clean.trim().chars().take(limits::REASON_CHARS).collect()
 }
 
-fn with_causes(said: String, status: &Status) -> String {
+fn with_causes(said: String, status: &KubeStatus) -> String {
     let causes: Vec<&str> = status.details.causes.iter().map(|cause| cause.message.as_str()).collect();
     let more = causes.join("; ");
     if more.is_empty() || said.contains(&more) {
@@ -171,8 +176,8 @@ fn with_causes(said: String, status: &Status) -> String {
     }
 }
 
-fn missing_right(asked: &Asked<'_>) -> String {
-    format!("add to the role: {}", Permission::new(asked.group, asked.resource, asked.verb).rule())
+fn missing_right(asked: &KubeRequest<'_>) -> String {
+    format!("add to the role: {}", KubePermission::new(asked.group, asked.resource, asked.verb).rule())
 }
 
 /// A webhook or policy that denies answers 403 too, and no right that could be added would help.
@@ -180,7 +185,7 @@ fn is_admission(said: &str) -> bool {
     said.contains("denied the request") || said.contains("denied request:")
 }
 
-fn retry_after(status: &Status, headers: &HeaderMap) -> Option<Duration> {
+fn retry_after(status: &KubeStatus, headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let body = Some(status.details.retry_after_seconds).filter(|seconds| *seconds > 0);
     header.or(body).map(Duration::from_secs)
@@ -190,8 +195,8 @@ fn retry_after(status: &Status, headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn asked() -> Asked<'static> {
-        Asked::new("create", "", "pods/eviction", "llm-0").within("prod")
+    fn asked() -> KubeRequest<'static> {
+        KubeRequest::new("create", "", "pods/eviction", "llm-0").within("prod")
     }
 
     fn evict(code: u16, body: &str) -> Result<EvictAnswer, WorldError> {

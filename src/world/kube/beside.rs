@@ -2,8 +2,8 @@
 //!
 //! Invariant: for users and other controllers to read; no code of ours ever decides by it.
 
-use super::answer::Asked;
-use super::{Kube, segment};
+use super::answer::KubeRequest;
+use super::{KubeClient, segment};
 use crate::limits;
 use crate::model::Time;
 use crate::world::WorldError;
@@ -33,7 +33,7 @@ pub struct EventNote {
     pub at: Time,
 }
 
-impl Kube {
+impl KubeClient {
     /// Sets our condition on a node; no other part of its status is touched.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Kube {
             "lastHeartbeatTime": stamp,
             "lastTransitionTime": stamp,
         }] } });
-        let asked = Asked::new("patch", "", "nodes/status", node);
+        let asked = KubeRequest::new("patch", "", "nodes/status", node);
         // Merged by its type, so that the kubelet's own conditions stay whatever version we last saw.
         self.send::<IgnoredAny>(asked, Method::PATCH, path, &body, "application/strategic-merge-patch+json").await?;
         Ok(())
@@ -92,7 +92,7 @@ impl Kube {
             "regarding": regarding,
             "note": cut(&event.note),
         });
-        let asked = Asked::new("create", "events.k8s.io", "events", &event.name).within(namespace);
+        let asked = KubeRequest::new("create", "events.k8s.io", "events", &event.name).within(namespace);
         self.send::<IgnoredAny>(asked, Method::POST, path, &body, "application/json").await.map(drop)
     }
 }

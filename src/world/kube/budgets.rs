@@ -2,16 +2,16 @@
 //!
 //! Invariant: a budget whose selector is not understood protects every pod of its namespace.
 
-use super::answer::Asked;
-use super::{Kube, WorldError};
+use super::answer::KubeRequest;
+use super::{KubeClient, WorldError};
 use crate::limits;
-use crate::policy::Seating;
+use crate::policy::NodeConstraints;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A disruption budget as it stands now.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Budget {
+pub struct DisruptionBudget {
     pub namespace: String,
     /// `spec.selector`, as the API sent it.
     pub selector: Value,
@@ -19,7 +19,7 @@ pub struct Budget {
     pub allowed: u32,
 }
 
-impl Budget {
+impl DisruptionBudget {
     /// Whether pods with these labels are protected by it.
     pub fn protects(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         // An empty selector means all pods, none at all means no pod.
@@ -32,22 +32,22 @@ impl Budget {
 pub struct WaitingPod {
     pub namespace: String,
     pub name: String,
-    pub seating: Seating,
+    pub seating: NodeConstraints,
     /// `nvidia.com/mig-…` in its requests.
     pub devices: BTreeMap<String, u32>,
 }
 
-impl Kube {
+impl KubeClient {
     /// All budgets.
     ///
     /// # Errors
     ///
     /// Fails when the API server is not reached or refuses, or there are more than `BUDGETS`.
-    pub async fn budgets(&self) -> Result<Vec<Budget>, WorldError> {
-        let asked = Asked::new("list", "policy", "poddisruptionbudgets", "");
+    pub async fn budgets(&self) -> Result<Vec<DisruptionBudget>, WorldError> {
+        let asked = KubeRequest::new("list", "policy", "poddisruptionbudgets", "");
         let mut budgets = Vec::new();
         let mut each = |budget: Value| {
-            budgets.push(Budget {
+            budgets.push(DisruptionBudget {
                 namespace: budget["metadata"]["namespace"].as_str().unwrap_or_default().to_owned(),
                 selector: budget["spec"]["selector"].clone(),
                 allowed: count(&budget["status"]["disruptionsAllowed"]).unwrap_or(0),
@@ -63,7 +63,7 @@ impl Kube {
     ///
     /// Fails when the API server is not reached or refuses, or there are more than `PODS`.
     pub async fn waiting_for_mig(&self) -> Result<Vec<WaitingPod>, WorldError> {
-        let asked = Asked::new("list", "", "pods", "");
+        let asked = KubeRequest::new("list", "", "pods", "");
         let mut pods = Vec::new();
         let mut each = |pod: Value| pods.extend(waiting(&pod));
         self.pages(asked, "/api/v1/pods", "fieldSelector=status.phase%3DPending", limits::PODS, &mut each).await?;
@@ -97,7 +97,7 @@ fn waiting(pod: &Value) -> Option<WaitingPod> {
     (!devices.is_empty()).then(|| WaitingPod {
         namespace: text(&pod["metadata"]["namespace"]),
         name: text(&pod["metadata"]["name"]),
-        seating: Seating::of(&pod["spec"]),
+        seating: NodeConstraints::of(&pod["spec"]),
         devices,
     })
 }
@@ -138,7 +138,7 @@ mod tests {
         let labels: BTreeMap<String, String> =
             [("app".to_owned(), "llama".to_owned()), ("tier".to_owned(), "gold".to_owned())].into();
         let check = |selector: Value, expect: bool| {
-            let budget = Budget { namespace: "prod".to_owned(), selector: selector.clone(), allowed: 0 };
+            let budget = DisruptionBudget { namespace: "prod".to_owned(), selector: selector.clone(), allowed: 0 };
             assert_eq!(budget.protects("prod", &labels), expect, "{selector}");
             assert!(!budget.protects("test", &labels));
         };

@@ -2,13 +2,13 @@
 //!
 //! Invariant: a cluster that serves no ResourceSlices has no DRA driver; one that does not let us look is no such cluster.
 
-use super::answer::Asked;
-use super::{Kube, WorldError, escape, segment};
+use super::answer::KubeRequest;
+use super::{KubeClient, WorldError, escape, segment};
 use crate::limits;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-impl Kube {
+impl KubeClient {
     /// `nvidia.com/…` in a node's allocatable, with the counts.
     ///
     /// # Errors
@@ -16,7 +16,7 @@ impl Kube {
     /// Fails when there is no such node, or the API server is not reached or refuses.
     pub async fn devices(&self, node: &str) -> Result<BTreeMap<String, u32>, WorldError> {
         let path = format!("/api/v1/nodes/{}", segment("node", node)?);
-        let object: Value = self.get(Asked::new("get", "", "nodes", node), path).await?;
+        let object: Value = self.get(KubeRequest::new("get", "", "nodes", node), path).await?;
         let allocatable = object["status"]["allocatable"].as_object();
         let counted = |(name, count): (&String, &Value)| {
             let count = count.as_str().and_then(|text| text.parse().ok()).or_else(|| count.as_u64())?;
@@ -34,7 +34,7 @@ impl Kube {
         let filter = escape(&format!("spec.nodeName={}", segment("node", node)?));
         let path =
             format!("/apis/resource.k8s.io/v1/resourceslices?limit={}&fieldSelector={filter}", limits::KUBE_PAGE);
-        let asked = Asked::new("list", "resource.k8s.io", "resourceslices", "");
+        let asked = KubeRequest::new("list", "resource.k8s.io", "resourceslices", "");
         match self.get::<Value>(asked, path).await {
             Ok(list) => {
                 let items = list["items"].as_array().into_iter().flatten();

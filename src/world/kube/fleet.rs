@@ -3,30 +3,30 @@
 //! Invariant: an answer has the time of its read; a map that was not confirmed for some seconds answers nothing: then
 //! the cluster is listed, and a list is shared only with callers that came before it began.
 
-use super::{Kube, Node};
+use super::{KubeClient, Node};
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
 use crate::planted::planted;
-use crate::policy::Group;
+use crate::policy::NodeGroup;
 use crate::world::WorldError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// GPU nodes, or all where none has a GPU; and those out of service, for any reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::world) struct Level {
+pub(in crate::world) struct FleetCount {
     pub total: u32,
     pub out: Vec<String>,
     /// By the kept labels: the groups that the node shares with others, or all there are.
-    pub groups: Vec<Group>,
+    pub groups: Vec<NodeGroup>,
     /// Changes before this are in it; later changes by our own program are in it too.
     pub read_at: Time,
 }
 
 /// The groups that an answer includes.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::world) enum About<'a> {
+pub(in crate::world) enum FleetScope<'a> {
     Fleet,
     Node(&'a str),
     Groups,
@@ -34,7 +34,7 @@ pub(in crate::world) enum About<'a> {
 
 /// The kept fields of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct CachedNode {
     version: u64,
     gpus: u32,
     out: bool,
@@ -43,8 +43,8 @@ struct Seen {
 }
 
 #[derive(Default)]
-struct Known {
-    nodes: HashMap<String, Seen>,
+struct FleetCache {
+    nodes: HashMap<String, CachedNode>,
     /// A watch is under way, so the map follows the cluster.
     live: bool,
     /// When the map was last known to equal the cluster.
@@ -54,24 +54,24 @@ struct Known {
 }
 
 /// The last shared list: its number, and its result.
-struct Shared {
+struct SharedList {
     number: u64,
-    answer: Result<(Time, Arc<Nodes>), WorldError>,
+    answer: Result<(Time, Arc<CachedNodes>), WorldError>,
 }
 
-type Nodes = Vec<(String, Seen)>;
+type CachedNodes = Vec<(String, CachedNode)>;
 
 #[derive(Default)]
-pub(super) struct Fleet {
-    known: Mutex<Known>,
+pub(super) struct FleetView {
+    known: Mutex<FleetCache>,
     /// Labels by which nodes are grouped; set once, before anything is listed.
     kept: OnceLock<Vec<String>>,
     /// Lists begun so far. A caller that reads it before waiting for its turn can tell which lists began later.
     begun: std::sync::atomic::AtomicU64,
-    turn: tokio::sync::Mutex<Option<Shared>>,
+    turn: tokio::sync::Mutex<Option<SharedList>>,
 }
 
-impl Fleet {
+impl FleetView {
     /// Sets the labels of nodes that are kept. A repeat changes nothing.
     pub fn keep(&self, labels: Vec<String>) {
         let _ = self.kept.set(labels);
@@ -82,7 +82,7 @@ impl Fleet {
         self.kept.get().map_or(&[], Vec::as_slice)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, FleetCache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,7 +98,7 @@ impl Fleet {
     pub fn changed(&self, node: &Node, now: Time) {
         let mut known = self.known();
         let kept = self.kept();
-        known.nodes.entry(node.name.clone()).or_insert_with(|| Seen::of(node, kept)).take(node, kept);
+        known.nodes.entry(node.name.clone()).or_insert_with(|| CachedNode::of(node, kept)).take(node, kept);
         known.proven = Some(now);
     }
 
@@ -132,8 +132,8 @@ impl Fleet {
 
     /// A whole list, begun at that time. `version`: the list's own.
     pub fn listed<'n>(&self, nodes: impl Iterator<Item = &'n Node>, version: u64, began: Time) {
-        let mut fresh: HashMap<String, Seen> =
-            nodes.map(|node| (node.name.clone(), Seen::of(node, self.kept()))).collect();
+        let mut fresh: HashMap<String, CachedNode> =
+            nodes.map(|node| (node.name.clone(), CachedNode::of(node, self.kept()))).collect();
         let mut known = self.known();
         for (name, seen) in known.nodes.drain() {
             match fresh.get_mut(&name) {
@@ -147,7 +147,7 @@ impl Fleet {
         known.proven = known.proven.max(Some(began));
     }
 
-    fn remembered(&self, about: About<'_>, now: Time) -> Option<Level> {
+    fn remembered(&self, about: FleetScope<'_>, now: Time) -> Option<FleetCount> {
         let known = self.known();
         let proven = known.proven.filter(|_| known.live)?;
         // A clock that was set back proves nothing.
@@ -156,17 +156,17 @@ impl Fleet {
     }
 }
 
-impl Seen {
-    fn of(node: &Node, kept: &[String]) -> Seen {
+impl CachedNode {
+    fn of(node: &Node, kept: &[String]) -> CachedNode {
         let out = (node.unschedulable && !planted("cordons-of-others-not-counted")) || !node.ready;
         let label = |(at, key): (usize, &String)| node.labels.get(key).map(|value| (at, value.as_str().into()));
         let labels = kept.iter().enumerate().filter_map(label).collect();
-        Seen { version: version(&node.resource_version), gpus: node.gpus, out, labels }
+        CachedNode { version: version(&node.resource_version), gpus: node.gpus, out, labels }
     }
 
     /// Versions grow; an answer that was on its way for long must not undo a newer one.
     fn take(&mut self, node: &Node, kept: &[String]) {
-        let newer = Seen::of(node, kept);
+        let newer = CachedNode::of(node, kept);
         if newer.version >= self.version {
             *self = newer;
         }
@@ -179,22 +179,22 @@ pub(super) fn version(text: &str) -> u64 {
 }
 
 fn level<'n>(
-    nodes: impl Iterator<Item = (&'n String, &'n Seen)> + Clone,
+    nodes: impl Iterator<Item = (&'n String, &'n CachedNode)> + Clone,
     kept: &[String],
-    about: About<'_>,
+    about: FleetScope<'_>,
     read_at: Time,
-) -> Level {
+) -> FleetCount {
     let any_gpu = nodes.clone().any(|(_, seen)| seen.gpus > 0);
     // In the order of the labels; only requested groups are made.
-    let mut groups: BTreeMap<(usize, &str), Group> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, &str), NodeGroup> = BTreeMap::new();
     let is_asked = |label: &(usize, Box<str>), shared: &[(usize, Box<str>)]| match about {
-        About::Fleet => false,
-        About::Node(_) => shared.contains(label),
-        About::Groups => true,
+        FleetScope::Fleet => false,
+        FleetScope::Node(_) => shared.contains(label),
+        FleetScope::Groups => true,
     };
     let shared: &[(usize, Box<str>)] = match about {
-        About::Node(about) => nodes.clone().find(|(name, _)| *name == about).map_or(&[], |(_, seen)| &seen.labels),
-        About::Fleet | About::Groups => &[],
+        FleetScope::Node(about) => nodes.clone().find(|(name, _)| *name == about).map_or(&[], |(_, seen)| &seen.labels),
+        FleetScope::Fleet | FleetScope::Groups => &[],
     };
     let (mut total, mut out) = (0, Vec::new());
     for (name, seen) in nodes.filter(|(_, seen)| seen.gpus > 0 || !any_gpu) {
@@ -204,10 +204,10 @@ fn level<'n>(
         }
         for label in seen.labels.iter().filter(|label| is_asked(label, shared)) {
             let (at, value) = (label.0, &*label.1);
-            let group = groups.entry((at, value)).or_insert_with(|| Group {
+            let group = groups.entry((at, value)).or_insert_with(|| NodeGroup {
                 label: kept.get(at).cloned().unwrap_or_default(),
                 value: value.to_owned(),
-                ..Group::default()
+                ..NodeGroup::default()
             });
             group.members.push(name.clone());
             group.out.extend(seen.out.then(|| name.clone()));
@@ -215,13 +215,17 @@ fn level<'n>(
     }
     let groups = groups.into_values().collect();
     out.sort_unstable();
-    Level { total, out, groups, read_at }
+    FleetCount { total, out, groups, read_at }
 }
 
-impl Kube {
+impl KubeClient {
     /// How many nodes there are and which are out: from memory where a watch has proven it within seconds, else listed.
     /// `about`: the node whose groups are needed beside the count.
-    pub(in crate::world) async fn level(&self, clock: &dyn Clock, about: About<'_>) -> Result<Level, WorldError> {
+    pub(in crate::world) async fn level(
+        &self,
+        clock: &dyn Clock,
+        about: FleetScope<'_>,
+    ) -> Result<FleetCount, WorldError> {
         use std::sync::atomic::Ordering;
         if let Some(level) = self.fleet.remembered(about, clock.now()) {
             return Ok(level);
@@ -235,18 +239,22 @@ impl Kube {
         let began = clock.now();
         let answer = self.list_level(began).await.map(|nodes| (began, Arc::new(nodes)));
         let level = self.level_of(&answer, about);
-        *turn = Some(Shared { number, answer });
+        *turn = Some(SharedList { number, answer });
         level
     }
 
-    fn level_of(&self, answer: &Result<(Time, Arc<Nodes>), WorldError>, about: About<'_>) -> Result<Level, WorldError> {
+    fn level_of(
+        &self,
+        answer: &Result<(Time, Arc<CachedNodes>), WorldError>,
+        about: FleetScope<'_>,
+    ) -> Result<FleetCount, WorldError> {
         let (began, nodes) = answer.as_ref().map_err(WorldError::clone)?;
         Ok(level(nodes.iter().map(|(name, seen)| (name, seen)), self.fleet.kept(), about, *began))
     }
 
-    async fn list_level(&self, began: Time) -> Result<Nodes, WorldError> {
+    async fn list_level(&self, began: Time) -> Result<CachedNodes, WorldError> {
         let (nodes, list_version) = self.nodes_and_version().await?;
-        let seen = nodes.iter().map(|node| (node.name.clone(), Seen::of(node, self.fleet.kept()))).collect();
+        let seen = nodes.iter().map(|node| (node.name.clone(), CachedNode::of(node, self.fleet.kept()))).collect();
         self.fleet.listed(nodes.iter(), version(&list_version), began);
         Ok(seen)
     }
@@ -284,35 +292,35 @@ mod tests {
 
     #[test]
     fn a_memory_answers_only_while_a_watch_proves_it() {
-        let fleet = Fleet::default();
+        let fleet = FleetView::default();
         fleet.listed([node("a", 5, false), node("b", 6, true)].iter(), 7, at(0));
-        assert_eq!(fleet.remembered(About::Fleet, at(1)), None, "a list alone is no watch");
+        assert_eq!(fleet.remembered(FleetScope::Fleet, at(1)), None, "a list alone is no watch");
         fleet.alive(at(2));
-        let level = fleet.remembered(About::Fleet, at(3)).unwrap();
+        let level = fleet.remembered(FleetScope::Fleet, at(3)).unwrap();
         assert_eq!((level.total, level.out, level.read_at), (2, vec!["b".to_owned()], at(2)));
         assert_eq!(
-            fleet.remembered(About::Fleet, at(2) + limits::FLEET_FRESH + std::time::Duration::from_secs(1)),
+            fleet.remembered(FleetScope::Fleet, at(2) + limits::FLEET_FRESH + std::time::Duration::from_secs(1)),
             None
         );
-        assert_eq!(fleet.remembered(About::Fleet, at(1)), None, "the clock was set back");
+        assert_eq!(fleet.remembered(FleetScope::Fleet, at(1)), None, "the clock was set back");
         fleet.broken("gone".to_owned(), at(4));
-        assert_eq!(fleet.remembered(About::Fleet, at(4)), None);
+        assert_eq!(fleet.remembered(FleetScope::Fleet, at(4)), None);
         assert_eq!(fleet.trouble(), Some((at(4), "gone".to_owned())));
     }
 
     #[test]
     fn what_we_changed_ourselves_counts_at_once_and_an_old_answer_does_not_undo_it() {
-        let fleet = Fleet::default();
+        let fleet = FleetView::default();
         fleet.listed([node("a", 5, false)].iter(), 7, at(0));
         fleet.alive(at(0));
         fleet.observe(&node("a", 9, true));
         fleet.changed(&node("a", 8, false), at(1));
         fleet.listed([node("a", 5, false)].iter(), 7, at(1));
-        assert_eq!(fleet.remembered(About::Fleet, at(1)).unwrap().out, ["a"]);
+        assert_eq!(fleet.remembered(FleetScope::Fleet, at(1)).unwrap().out, ["a"]);
         fleet.observe(&node("ghost", 3, true));
-        assert_eq!(fleet.remembered(About::Fleet, at(1)).unwrap().total, 1);
+        assert_eq!(fleet.remembered(FleetScope::Fleet, at(1)).unwrap().total, 1);
         fleet.gone("a", at(1));
-        assert_eq!(fleet.remembered(About::Fleet, at(1)).unwrap().total, 0);
+        assert_eq!(fleet.remembered(FleetScope::Fleet, at(1)).unwrap().total, 0);
     }
 
     #[test]
@@ -321,17 +329,17 @@ mod tests {
             let labels = [("rack".to_owned(), rack.to_owned()), ("else".to_owned(), "x".to_owned())];
             Node { labels: labels.into(), ..node(name, 5, out) }
         };
-        let fleet = Fleet::default();
+        let fleet = FleetView::default();
         fleet.keep(vec!["pool".to_owned(), "rack".to_owned()]);
         let nodes = [racked("a", "1", false), racked("b", "1", true), racked("c", "2", true), node("d", 5, false)];
         fleet.listed(nodes.iter(), 7, at(0));
         fleet.alive(at(0));
-        let groups = fleet.remembered(About::Node("a"), at(0)).unwrap().groups;
+        let groups = fleet.remembered(FleetScope::Node("a"), at(0)).unwrap().groups;
         assert_eq!(groups.len(), 1, "{groups:?}");
         let mut members = groups[0].members.clone();
         members.sort_unstable();
         assert_eq!((groups[0].label.as_str(), groups[0].value.as_str()), ("rack", "1"));
         assert_eq!((members, groups[0].out.clone()), (vec!["a".to_owned(), "b".to_owned()], vec!["b".to_owned()]));
-        assert!(fleet.remembered(About::Node("d"), at(0)).unwrap().groups.is_empty());
+        assert!(fleet.remembered(FleetScope::Node("d"), at(0)).unwrap().groups.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a Job is made, looked at, or deleted by its uid; nothing here changes one.
 
-use super::{Asked, Kube, WorldError, escape, segment};
+use super::{KubeClient, KubeRequest, WorldError, escape, segment};
 use crate::limits;
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub struct JobPod {
     pub said: String,
 }
 
-impl Kube {
+impl KubeClient {
     /// How models are warmed by a Job here, if they may be.
     pub fn cache_job(&self) -> Option<&CacheJob> {
         self.cache_job.as_deref()
@@ -92,7 +92,7 @@ impl Kube {
     /// Fails with `Conflict` when a Job of that name exists, or when the API server is not reached or refuses.
     pub async fn create_job(&self, namespace: &str, name: &str, job: &Value) -> Result<Job, WorldError> {
         let path = format!("{}?fieldManager={}", jobs(namespace)?, self.manager);
-        let asked = Asked::new("create", "batch", "jobs", name).within(namespace);
+        let asked = KubeRequest::new("create", "batch", "jobs", name).within(namespace);
         let made: Value = self.write(asked, Method::POST, path, job).await?;
         Ok(read(&made))
     }
@@ -104,7 +104,7 @@ impl Kube {
     /// Fails when there is no such Job, or the API server is not reached or refuses.
     pub async fn job(&self, namespace: &str, name: &str) -> Result<Job, WorldError> {
         let path = format!("{}/{}", jobs(namespace)?, segment("Job", name)?);
-        let found: Value = self.get(Asked::new("get", "batch", "jobs", name).within(namespace), path).await?;
+        let found: Value = self.get(KubeRequest::new("get", "batch", "jobs", name).within(namespace), path).await?;
         Ok(read(&found))
     }
 
@@ -114,7 +114,7 @@ impl Kube {
     ///
     /// Fails also with `NotFound` when there is none, or when the API server is not reached or refuses.
     pub async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WorldError> {
-        let asked = Asked::new("delete", "batch", "jobs", name).within(namespace);
+        let asked = KubeRequest::new("delete", "batch", "jobs", name).within(namespace);
         let path = format!("{}/{}", jobs(namespace)?, segment("Job", name)?);
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
@@ -131,7 +131,7 @@ impl Kube {
             segment("pod", pod).ok()?,
             limits::POD_LINE_BYTES
         );
-        let asked = Asked::new("get", "", "pods/log", pod).within(namespace);
+        let asked = KubeRequest::new("get", "", "pods/log", pod).within(namespace);
         let asking = self.exchange(&asked, Method::GET, path, None);
         let (status, _, bytes) = tokio::time::timeout(limits::POD_LINE_WAIT, asking).await.ok()?.ok()?;
         let text = String::from_utf8(bytes.to_vec()).ok().filter(|_| status.is_success())?;
@@ -146,7 +146,7 @@ impl Kube {
     pub async fn pods_of_job(&self, namespace: &str, label: &str, value: &str) -> Result<Vec<JobPod>, WorldError> {
         let path = format!("/api/v1/namespaces/{}/pods", segment("namespace", namespace)?);
         let filter = format!("labelSelector={}", escape(&format!("{label}={value}")));
-        let asked = Asked::new("list", "", "pods", "").within(namespace);
+        let asked = KubeRequest::new("list", "", "pods", "").within(namespace);
         let mut pods: Vec<(String, JobPod)> = Vec::new();
         let mut each = |pod: Value| pods.push((text(&pod, "/metadata/creationTimestamp"), pod_of(&pod)));
         self.pages(asked, &path, &filter, limits::PODS_PER_NODE, &mut each).await?;

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a Lease is made, or changed at the version that was read; nothing else in the cluster is.
 
-use super::answer::Asked;
-use super::{Kube, segment};
+use super::answer::KubeRequest;
+use super::{KubeClient, segment};
 use crate::limits;
 use crate::model::Time;
 use crate::planted::planted;
@@ -27,13 +27,13 @@ pub struct EngineLease {
 
 /// Whether an engine may act on a cluster.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct LeaseState {
     only_watched: Option<String>,
     /// Until when another engine cannot have taken the Lease; none: no Lease is kept.
     until: Option<Instant>,
 }
 
-impl Kube {
+impl KubeClient {
     /// Why this engine only watches the cluster, if it does. What was found at the last look holds no longer than the Lease: a
     /// process that was stopped meanwhile acts only after it has looked again.
     pub fn only_watched(&self) -> Option<String> {
@@ -47,13 +47,13 @@ impl Kube {
 
     /// From now on steps about this cluster are held for this reason; none: they are not.
     pub fn only_watch(&self, why: Option<String>) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Standing { only_watched: why, until: None };
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = LeaseState { only_watched: why, until: None };
     }
 
     /// From now on steps about this cluster are begun, and no more after this moment unless it is moved on.
     pub fn act_until(&self, until: Instant) {
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) =
-            Standing { only_watched: None, until: Some(until) };
+            LeaseState { only_watched: None, until: Some(until) };
     }
 
     /// In which namespace the Lease lies, where one is kept.
@@ -68,7 +68,7 @@ impl Kube {
     /// Fails with `NotFound` when there is none, or when the API server is not reached or refuses.
     pub async fn engine_lease(&self, namespace: &str, name: &str) -> Result<EngineLease, WorldError> {
         let path = format!("{}/{}", leases(namespace)?, segment("Lease", name)?);
-        let asked = Asked::new("get", "coordination.k8s.io", "leases", name).within(namespace);
+        let asked = KubeRequest::new("get", "coordination.k8s.io", "leases", name).within(namespace);
         Ok(read(&self.get::<Value>(asked, path).await?))
     }
 
@@ -86,7 +86,7 @@ impl Kube {
     ) -> Result<EngineLease, WorldError> {
         let is_new = lease.version.is_empty();
         let verb = if is_new { "create" } else { "update" };
-        let asked = Asked::new(verb, "coordination.k8s.io", "leases", name).within(namespace);
+        let asked = KubeRequest::new(verb, "coordination.k8s.io", "leases", name).within(namespace);
         let stamp = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
         let mut body = json!({
             "apiVersion": "coordination.k8s.io/v1",

@@ -3,7 +3,7 @@
 //! Invariant: the list is set once, at start, and holds for every clone of the client; the chart's admission policy
 //! `NAME-protected` has the same list.
 
-use super::Kube;
+use super::KubeClient;
 
 /// The namespaces of Kubernetes itself, protected whatever the configuration lists.
 const OF_KUBERNETES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -13,7 +13,7 @@ pub(in crate::world) fn belongs_to_kubernetes(namespace: &str) -> bool {
     OF_KUBERNETES.contains(&namespace)
 }
 
-impl Kube {
+impl KubeClient {
     /// Protects the namespaces of `guards.protected.namespaces`. A second call changes nothing.
     pub fn protect(&self, namespaces: Vec<String>) {
         let _ = self.protected.set(namespaces);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `pulse` requests `/version` alone, which every identity may read; the time comes with every answer.
 
-use super::{Asked, Kube, decode};
+use super::{KubeClient, KubeRequest, decode};
 use crate::limits;
 use crate::model::Time;
 use crate::world::WorldError;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// One answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulse {
+pub struct ApiHealth {
     /// As in `v1.33.1`.
     pub version: String,
     pub took: Duration,
@@ -23,26 +23,30 @@ pub struct Pulse {
 
 /// The record of the API server's answers, and of its silence.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct ApiContact {
     /// The last answer's date, and when it came.
     date: Option<(Time, Instant)>,
     /// When it last did not answer.
     away: Option<Instant>,
 }
 
-impl Kube {
+impl KubeClient {
     /// Requests the API server's version, and measures the time.
     ///
     /// # Errors
     ///
     /// Fails when the API server is not reached, refuses, or answers with another body.
-    pub async fn pulse(&self) -> Result<Pulse, WorldError> {
-        let asked = Asked::new("get", "", "version", "");
+    pub async fn pulse(&self) -> Result<ApiHealth, WorldError> {
+        let asked = KubeRequest::new("get", "", "version", "");
         let began = Instant::now();
         let (status, headers, bytes) = self.exchange(&asked, Method::GET, "/version".to_owned(), None).await?;
         let took = began.elapsed();
         let said: Value = decode(&asked, status, &headers, &bytes)?;
-        Ok(Pulse { version: said["gitVersion"].as_str().unwrap_or_default().to_owned(), took, date: date(&headers) })
+        Ok(ApiHealth {
+            version: said["gitVersion"].as_str().unwrap_or_default().to_owned(),
+            took,
+            date: date(&headers),
+        })
     }
 
     /// The API server's time, within a second or two, from its last answer; none before the first one.
@@ -62,7 +66,7 @@ impl Kube {
         }
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn heard(&self) -> MutexGuard<'_, ApiContact> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

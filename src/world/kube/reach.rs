@@ -5,7 +5,7 @@
 use super::CacheJob;
 use crate::limits;
 use crate::world::WorldError;
-use crate::world::gate::{Gate, GatedBody};
+use crate::world::gate::{GatedBody, KillSwitchGate};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ fn stack(settings: kube::Config) -> Result<kube::Client, kube::Error> {
     let connector = settings.rustls_https_connector_with_connector(connector)?;
     let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
     let gated = |request: http::Request<Body>| {
-        let gate = request.extensions().get::<Gate>().cloned();
+        let gate = request.extensions().get::<KillSwitchGate>().cloned();
         request.map(|body| GatedBody::new(body, gate))
     };
     let service = tower::ServiceBuilder::new()

@@ -2,14 +2,14 @@
 //!
 //! Invariant: a token that the API server does not accept for our audience identifies no one.
 
-use super::answer::Asked;
-use super::{Kube, WorldError};
+use super::answer::KubeRequest;
+use super::{KubeClient, WorldError};
 use http::Method;
 use serde_json::{Value, json};
 
 /// Who a token is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reviewed {
+pub struct ReviewedToken {
     /// `system:serviceaccount:<namespace>:<name>`.
     pub user: String,
     /// The node that the token is bound to; empty where the API server returns none.
@@ -18,7 +18,7 @@ pub struct Reviewed {
     pub pod: Option<(String, String)>,
 }
 
-impl Kube {
+impl KubeClient {
     /// Whether we may do this, by SelfSubjectAccessReview. A resource such as `pods/eviction` names a subresource.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Kube {
             "spec": { "resourceAttributes": attributes },
         });
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
-        let asked = Asked::new("create", "authorization.k8s.io", "selfsubjectaccessreviews", "");
+        let asked = KubeRequest::new("create", "authorization.k8s.io", "selfsubjectaccessreviews", "");
         let review: Value = self.write(asked, Method::POST, path, &body).await?;
         Ok(review["status"]["allowed"].as_bool().unwrap_or(false))
     }
@@ -60,20 +60,20 @@ impl Kube {
     /// # Errors
     ///
     /// Fails when the API server is not reached or refuses the review.
-    pub async fn review_token(&self, token: &str, audience: &str) -> Result<Option<Reviewed>, WorldError> {
+    pub async fn review_token(&self, token: &str, audience: &str) -> Result<Option<ReviewedToken>, WorldError> {
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "spec": { "token": token, "audiences": [audience] },
         });
         let path = "/apis/authentication.k8s.io/v1/tokenreviews".to_owned();
-        let asked = Asked::new("create", "authentication.k8s.io", "tokenreviews", "");
+        let asked = KubeRequest::new("create", "authentication.k8s.io", "tokenreviews", "");
         let review: Value = self.write(asked, Method::POST, path, &body).await?;
         Ok(read(&review["status"], audience))
     }
 }
 
-fn read(status: &Value, audience: &str) -> Option<Reviewed> {
+fn read(status: &Value, audience: &str) -> Option<ReviewedToken> {
     // A server without audiences accepts a token of any audience.
     let ours = status["audiences"].as_array().is_some_and(|list| list.iter().any(|one| one == audience));
     if status["authenticated"] != json!(true) || !ours {
@@ -86,7 +86,7 @@ fn read(status: &Value, audience: &str) -> Option<Reviewed> {
     };
     let namespace = user.strip_prefix("system:serviceaccount:")?.split(':').next()?.to_owned();
     let pod = Some(extra("pod-name")).filter(|name| !name.is_empty()).map(|name| (namespace, name));
-    Some(Reviewed { node: extra("node-name"), pod, user })
+    Some(ReviewedToken { node: extra("node-name"), pod, user })
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! Invariant: an answer that is not understood, and silence, are never taken for success.
 
-use super::answer::{self, Asked, refusal, unanswered};
-use super::wire::List;
-use super::{Kube, WorldError};
+use super::answer::{self, KubeRequest, refusal, unanswered};
+use super::wire::ObjectList;
+use super::{KubeClient, WorldError};
 use crate::limits;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
@@ -12,11 +12,11 @@ use kube::client::Body;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-impl Kube {
+impl KubeClient {
     /// All pages of a list. More than `most` objects is an error: a list cut short would look like the truth.
     pub(super) async fn list<W, T>(
         &self,
-        asked: Asked<'_>,
+        asked: KubeRequest<'_>,
         path: &str,
         filter: &str,
         most: usize,
@@ -34,7 +34,7 @@ impl Kube {
     /// version.
     pub(super) async fn pages<W: DeserializeOwned>(
         &self,
-        asked: Asked<'_>,
+        asked: KubeRequest<'_>,
         path: &str,
         filter: &str,
         most: usize,
@@ -51,7 +51,7 @@ impl Kube {
                 page.push_str("&continue=");
                 page.push_str(&escape(&from));
             }
-            let list: List<W> = self.get(asked, page).await?;
+            let list: ObjectList<W> = self.get(asked, page).await?;
             let items = list.items.unwrap_or_default();
             count += items.len();
             if count > most {
@@ -65,14 +65,14 @@ impl Kube {
         }
     }
 
-    pub(super) async fn get<T: DeserializeOwned>(&self, asked: Asked<'_>, path: String) -> Result<T, WorldError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, asked: KubeRequest<'_>, path: String) -> Result<T, WorldError> {
         let (status, headers, bytes) = self.exchange(&asked, Method::GET, path, None).await?;
         decode(&asked, status, &headers, &bytes)
     }
 
     pub(super) async fn write<T: DeserializeOwned>(
         &self,
-        asked: Asked<'_>,
+        asked: KubeRequest<'_>,
         method: Method,
         path: String,
         body: &Value,
@@ -83,7 +83,7 @@ impl Kube {
 
     pub(super) async fn send<T: DeserializeOwned>(
         &self,
-        asked: Asked<'_>,
+        asked: KubeRequest<'_>,
         method: Method,
         path: String,
         body: &Value,
@@ -96,7 +96,7 @@ impl Kube {
     /// One request and its answer, whatever its status; silence is the only error. A body comes with its type.
     pub(super) async fn exchange(
         &self,
-        asked: &Asked<'_>,
+        asked: &KubeRequest<'_>,
         method: Method,
         path: String,
         body: Option<(&Value, &str)>,
@@ -118,7 +118,7 @@ impl Kube {
                 request.extensions_mut().insert(gate.clone());
             }
             let answer = client.send(request).await.map_err(|error| {
-                gate.and_then(super::super::Gate::ended).unwrap_or_else(|| unanswered(asked, &error))
+                gate.and_then(super::super::KillSwitchGate::ended).unwrap_or_else(|| unanswered(asked, &error))
             })?;
             let (head, body) = answer.into_parts();
             self.note_date(&head.headers);
@@ -144,7 +144,7 @@ impl Kube {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(
-    asked: &Asked<'_>,
+    asked: &KubeRequest<'_>,
     status: http::StatusCode,
     headers: &http::HeaderMap,
     bytes: &[u8],

@@ -2,9 +2,9 @@
 //!
 //! Invariant: reads but for one conditional patch of one pod; a selector of another kind is not interpreted.
 
-use super::answer::Asked;
+use super::answer::KubeRequest;
 use super::wire::PodWire;
-use super::{Kube, Pod, conditional, escape, pod_path, segment};
+use super::{KubeClient, Pod, conditional, escape, pod_path, segment};
 use crate::limits;
 use crate::world::WorldError;
 use http::Method;
@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A Service and its selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selects {
+pub struct ServiceSelector {
     pub name: String,
     pub labels: BTreeMap<String, String>,
 }
 
-impl Selects {
+impl ServiceSelector {
     /// Whether a pod with these labels gets its traffic. The endpoints of a Service without a selector have another
     /// owner.
     pub fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -29,58 +29,58 @@ impl Selects {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Wire<T> {
-    metadata: Named,
+struct SelectorObject<T> {
+    metadata: ObjectName,
     spec: T,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Named {
+struct ObjectName {
     name: String,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Flat {
+struct ServiceSpec {
     selector: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Whole {
-    selector: Selector,
+struct ControllerSpec {
+    selector: LabelSelector,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Selector {
+struct LabelSelector {
     match_labels: Option<BTreeMap<String, Value>>,
-    match_expressions: Option<Vec<Expression>>,
+    match_expressions: Option<Vec<SelectorRequirement>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Expression {
+struct SelectorRequirement {
     key: String,
 }
 
-impl From<Wire<Flat>> for Selects {
-    fn from(wire: Wire<Flat>) -> Selects {
-        Selects { name: wire.metadata.name, labels: wire.spec.selector.unwrap_or_default() }
+impl From<SelectorObject<ServiceSpec>> for ServiceSelector {
+    fn from(wire: SelectorObject<ServiceSpec>) -> ServiceSelector {
+        ServiceSelector { name: wire.metadata.name, labels: wire.spec.selector.unwrap_or_default() }
     }
 }
 
-impl Kube {
+impl KubeClient {
     /// The Services of a namespace.
     ///
     /// # Errors
     ///
     /// Fails when the API server is not reached or refuses.
-    pub async fn services(&self, namespace: &str) -> Result<Vec<Selects>, WorldError> {
+    pub async fn services(&self, namespace: &str) -> Result<Vec<ServiceSelector>, WorldError> {
         let path = format!("/api/v1/namespaces/{}/services", segment("namespace", namespace)?);
-        let asked = Asked::new("list", "", "services", "").within(namespace);
-        self.list::<Wire<Flat>, Selects>(asked, &path, "", limits::NODES as usize).await
+        let asked = KubeRequest::new("list", "", "services", "").within(namespace);
+        self.list::<SelectorObject<ServiceSpec>, ServiceSelector>(asked, &path, "", limits::NODES as usize).await
     }
 
     /// The keys by which the controller of a pod selects its pods: without one of them it would let go of the pod and
@@ -101,8 +101,8 @@ impl Kube {
             _ => return Ok(None),
         };
         let (space, object) = (segment("namespace", namespace)?, segment("name", name)?);
-        let asked = Asked::new("get", "apps", resource, name).within(namespace);
-        let owner: Wire<Whole> =
+        let asked = KubeRequest::new("get", "apps", resource, name).within(namespace);
+        let owner: SelectorObject<ControllerSpec> =
             self.get(asked, format!("/apis/apps/v1/namespaces/{space}/{resource}/{object}")).await?;
         let selector = owner.spec.selector;
         let asked_for = selector.match_expressions.unwrap_or_default().into_iter().map(|term| term.key);
@@ -124,7 +124,7 @@ impl Kube {
     ) -> Result<Pod, WorldError> {
         let path = format!("{}?fieldManager={}", pod_path(namespace, name)?, self.manager);
         let body = conditional(patch, Some(resource_version));
-        let asked = Asked::new("patch", "", "pods", name).within(namespace);
+        let asked = KubeRequest::new("patch", "", "pods", name).within(namespace);
         let pod: PodWire = self.write(asked, Method::PATCH, path, &body).await?;
         Ok(pod.into())
     }
@@ -136,7 +136,7 @@ impl Kube {
     /// Fails when the API server is not reached or refuses, or there are more than `most`.
     pub async fn pods_with(&self, label: &str, most: usize) -> Result<Vec<Pod>, WorldError> {
         let filter = format!("labelSelector={}", escape(label));
-        self.list::<PodWire, Pod>(Asked::new("list", "", "pods", ""), "/api/v1/pods", &filter, most).await
+        self.list::<PodWire, Pod>(KubeRequest::new("list", "", "pods", ""), "/api/v1/pods", &filter, most).await
     }
 }
 
@@ -147,7 +147,9 @@ mod tests {
 
     #[test]
     fn a_service_takes_a_pod_that_bears_all_it_asks_for_and_one_without_a_selector_takes_none() {
-        let read = |object: Value| Selects::from(serde_json::from_value::<Wire<Flat>>(object).unwrap());
+        let read = |object: Value| {
+            ServiceSelector::from(serde_json::from_value::<SelectorObject<ServiceSpec>>(object).unwrap())
+        };
         let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let service =
             read(json!({ "metadata": { "name": "llm" }, "spec": { "selector": { "app": "llm", "x": "on" } } }));

@@ -3,10 +3,10 @@
 //! Invariant: a consumer receives every object that exists and every one that went, whatever broke in between; a watch
 //! that keeps breaking is opened ever more rarely, at times that no two watches share.
 
-use super::answer::{Asked, not_yet, refusal, unanswered};
+use super::answer::{KubeRequest, not_yet, refusal, unanswered};
 use super::fleet::version;
-use super::wire::{EventWire, Line, NodeWire, PodWire};
-use super::{EventSeen, Kube, LeaseSeen, NodeSeen, PodSeen, wire};
+use super::wire::{EventWire, NodeWire, PodWire, WatchLine};
+use super::{EventSeen, KubeClient, LeaseSeen, NodeSeen, PodSeen, wire};
 use crate::clock::Clock;
 use crate::limits;
 use crate::policy::backoff;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// An event of a watch.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told<T> {
+pub enum WatchEvent<T> {
     /// A list begins: an object that is not named before `Whole` no longer exists.
     Restart,
     /// It is there, like this.
@@ -35,30 +35,34 @@ pub enum Told<T> {
 }
 
 /// The watched resource, also in the words of RBAC.
-struct Watched {
-    asked: Asked<'static>,
+struct WatchTarget {
+    asked: KubeRequest<'static>,
     path: &'static str,
     filter: &'static str,
     most: usize,
 }
 
-const NODES: Watched = Watched {
-    asked: Asked::new("watch", "", "nodes", ""),
+const NODES: WatchTarget = WatchTarget {
+    asked: KubeRequest::new("watch", "", "nodes", ""),
     path: "/api/v1/nodes",
     filter: "",
     most: limits::NODES as usize,
 };
-const PODS: Watched =
-    Watched { asked: Asked::new("watch", "", "pods", ""), path: "/api/v1/pods", filter: "", most: limits::PODS };
-const WARNINGS: Watched = Watched {
-    asked: Asked::new("watch", "", "events", ""),
+const PODS: WatchTarget = WatchTarget {
+    asked: KubeRequest::new("watch", "", "pods", ""),
+    path: "/api/v1/pods",
+    filter: "",
+    most: limits::PODS,
+};
+const WARNINGS: WatchTarget = WatchTarget {
+    asked: KubeRequest::new("watch", "", "events", ""),
     path: "/api/v1/events",
     filter: "fieldSelector=type%3DWarning",
     most: limits::PODS,
 };
 
 /// How one stretch of a watch ended.
-enum Ended {
+enum WatchEnd {
     /// The server closed it, as it does every few minutes.
     Closed,
     /// 410: changes since our version are forgotten, so everything is listed again.
@@ -66,26 +70,30 @@ enum Ended {
     Failed(WorldError),
 }
 
-impl Kube {
+impl KubeClient {
     /// Follows the nodes, for the guards' memory and for `tell`. Ends only by being dropped.
-    pub async fn watch_nodes(&self, clock: &dyn Clock, tell: &mut (dyn FnMut(Told<NodeSeen>) + Send)) -> Infallible {
+    pub async fn watch_nodes(
+        &self,
+        clock: &dyn Clock,
+        tell: &mut (dyn FnMut(WatchEvent<NodeSeen>) + Send),
+    ) -> Infallible {
         let mut listing: Option<(crate::model::Time, Vec<super::Node>)> = None;
-        let mut told = |told: Told<NodeSeen>, list_version: &str| {
+        let mut told = |told: WatchEvent<NodeSeen>, list_version: &str| {
             let now = clock.now();
             match &told {
-                Told::Restart => listing = Some((now, Vec::new())),
-                Told::Is(seen) => match &mut listing {
+                WatchEvent::Restart => listing = Some((now, Vec::new())),
+                WatchEvent::Is(seen) => match &mut listing {
                     Some((_, nodes)) => nodes.push(seen.node.slim(self.fleet.kept())),
                     None => self.fleet.changed(&seen.node, now),
                 },
-                Told::Gone(seen) => self.fleet.gone(&seen.node.name, now),
-                Told::Whole => {
+                WatchEvent::Gone(seen) => self.fleet.gone(&seen.node.name, now),
+                WatchEvent::Whole => {
                     if let Some((began, nodes)) = listing.take() {
                         self.fleet.listed(nodes.iter(), version(list_version), began);
                     }
                 }
-                Told::Alive => self.fleet.alive(now),
-                Told::Broken(error) => self.fleet.broken(error.to_string(), now),
+                WatchEvent::Alive => self.fleet.alive(now),
+                WatchEvent::Broken(error) => self.fleet.broken(error.to_string(), now),
             }
             tell(told);
         };
@@ -93,7 +101,11 @@ impl Kube {
     }
 
     /// Follows the pods of the cluster, and calls `tell` with each change. Never returns.
-    pub async fn watch_pods(&self, clock: &dyn Clock, tell: &mut (dyn FnMut(Told<PodSeen>) + Send)) -> Infallible {
+    pub async fn watch_pods(
+        &self,
+        clock: &dyn Clock,
+        tell: &mut (dyn FnMut(WatchEvent<PodSeen>) + Send),
+    ) -> Infallible {
         self.follow::<PodWire, PodSeen>(&PODS, clock, &mut |told, _| tell(told)).await
     }
 
@@ -101,7 +113,7 @@ impl Kube {
     pub async fn watch_warnings(
         &self,
         clock: &dyn Clock,
-        tell: &mut (dyn FnMut(Told<EventSeen>) + Send),
+        tell: &mut (dyn FnMut(WatchEvent<EventSeen>) + Send),
     ) -> Infallible {
         self.follow::<EventWire, EventSeen>(&WARNINGS, clock, &mut |told, _| tell(told)).await
     }
@@ -112,7 +124,7 @@ impl Kube {
     ///
     /// Fails when the API server is not reached or refuses.
     pub async fn leases(&self) -> Result<Vec<LeaseSeen>, WorldError> {
-        let asked = Asked::new("list", "coordination.k8s.io", "leases", "").within("kube-node-lease");
+        let asked = KubeRequest::new("list", "coordination.k8s.io", "leases", "").within("kube-node-lease");
         let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
         self.list::<wire::LeaseWire, LeaseSeen>(asked, path, "", limits::NODES as usize).await
     }
@@ -124,9 +136,9 @@ impl Kube {
 
     async fn follow<W, T>(
         &self,
-        watched: &Watched,
+        watched: &WatchTarget,
         clock: &dyn Clock,
-        tell: &mut (dyn FnMut(Told<T>, &str) + Send),
+        tell: &mut (dyn FnMut(WatchEvent<T>, &str) + Send),
     ) -> Infallible
     where
         W: DeserializeOwned + Into<T> + Send,
@@ -135,20 +147,20 @@ impl Kube {
         let seed = version(&format!("{}", self.manager.len())) ^ (std::ptr::from_ref(&*self.fleet) as usize as u64);
         let (mut failures, mut relists) = (0_u32, 0_u32);
         loop {
-            tell(Told::Restart, "");
+            tell(WatchEvent::Restart, "");
             let list = watched.asked.with_verb("list");
-            let mut each = |item: W| tell(Told::Is(item.into()), "");
+            let mut each = |item: W| tell(WatchEvent::Is(item.into()), "");
             let listed = self.pages::<W>(list, watched.path, watched.filter, watched.most, &mut each).await;
             let mut from = match listed {
                 Ok(from) => from,
                 Err(error) => {
                     failures += 1;
-                    tell(Told::Broken(error.clone()), "");
+                    tell(WatchEvent::Broken(error.clone()), "");
                     pause(clock, failures, &error, seed).await;
                     continue;
                 }
             };
-            tell(Told::Whole, &from);
+            tell(WatchEvent::Whole, &from);
             loop {
                 let began = clock.monotonic();
                 let ended = self.stretch::<W, T>(watched, &mut from, tell).await;
@@ -157,22 +169,22 @@ impl Kube {
                     (failures, relists) = (0, 0);
                 }
                 match ended {
-                    Ended::Closed if lasted >= limits::WATCH_SETTLED => {}
-                    Ended::Closed => {
+                    WatchEnd::Closed if lasted >= limits::WATCH_SETTLED => {}
+                    WatchEnd::Closed => {
                         failures += 1;
                         let wait = backoff(failures, limits::WATCH_AGAIN, limits::WATCH_BACKOFF_MAX, seed);
                         clock.sleep_for(wait).await;
                     }
-                    Ended::TooOld => {
+                    WatchEnd::TooOld => {
                         relists += 1;
                         let wait = backoff(relists, limits::RELIST_FIRST, limits::WATCH_BACKOFF_MAX, seed);
-                        tell(Told::Broken(WorldError::Unavailable("its version is too old".to_owned())), "");
+                        tell(WatchEvent::Broken(WorldError::Unavailable("its version is too old".to_owned())), "");
                         clock.sleep_for(wait).await;
                         break;
                     }
-                    Ended::Failed(error) => {
+                    WatchEnd::Failed(error) => {
                         failures += 1;
-                        tell(Told::Broken(error.clone()), "");
+                        tell(WatchEvent::Broken(error.clone()), "");
                         pause(clock, failures, &error, seed).await;
                     }
                 }
@@ -183,10 +195,10 @@ impl Kube {
     /// One request: until the server closes it, falls silent, or reports that our version is forgotten.
     async fn stretch<W, T>(
         &self,
-        watched: &Watched,
+        watched: &WatchTarget,
         from: &mut String,
-        tell: &mut (dyn FnMut(Told<T>, &str) + Send),
-    ) -> Ended
+        tell: &mut (dyn FnMut(WatchEvent<T>, &str) + Send),
+    ) -> WatchEnd
     where
         W: DeserializeOwned + Into<T> + Send,
     {
@@ -203,21 +215,21 @@ impl Kube {
         }
         let mut body = match self.open(&asked, path).await {
             Ok(Some(body)) => body,
-            Ok(None) => return Ended::TooOld,
-            Err(error) => return Ended::Failed(error),
+            Ok(None) => return WatchEnd::TooOld,
+            Err(error) => return WatchEnd::Failed(error),
         };
-        tell(Told::Alive, "");
+        tell(WatchEvent::Alive, "");
         let mut held: Vec<u8> = Vec::new();
         loop {
             let frame = match tokio::time::timeout(limits::WATCH_SILENCE, body.frame()).await {
                 // Bookmarks come each minute, so the other end of this connection is gone.
                 Err(_) => {
                     let seconds = limits::WATCH_SILENCE.as_secs();
-                    return Ended::Failed(WorldError::Unavailable(format!("{asked}: silent for {seconds} s")));
+                    return WatchEnd::Failed(WorldError::Unavailable(format!("{asked}: silent for {seconds} s")));
                 }
-                Ok(None) => return Ended::Closed,
+                Ok(None) => return WatchEnd::Closed,
                 Ok(Some(Err(error))) => {
-                    return Ended::Failed(WorldError::Unavailable(format!("{asked}: the watch broke off: {error}")));
+                    return WatchEnd::Failed(WorldError::Unavailable(format!("{asked}: the watch broke off: {error}")));
                 }
                 Ok(Some(Ok(frame))) => frame,
             };
@@ -236,13 +248,13 @@ impl Kube {
             }
             held.drain(..begin);
             if held.len() > limits::WATCH_LINE_BYTES {
-                return Ended::Failed(WorldError::Invalid(format!("{asked}: a line without an end")));
+                return WatchEnd::Failed(WorldError::Invalid(format!("{asked}: a line without an end")));
             }
         }
     }
 
     /// The stream of a watch; `None` where the server answers at once that our version is too old.
-    async fn open(&self, asked: &Asked<'_>, path: String) -> Result<Option<Body>, WorldError> {
+    async fn open(&self, asked: &KubeRequest<'_>, path: String) -> Result<Option<Body>, WorldError> {
         let request = Request::get(path)
             .header(http::header::ACCEPT, "application/json")
             .body(Body::empty())
@@ -270,33 +282,35 @@ impl Kube {
 
 /// One line: `{"type": "MODIFIED", "object": {…}}`.
 fn read_line<W, T>(
-    asked: &Asked<'_>,
+    asked: &KubeRequest<'_>,
     line: &[u8],
     from: &mut String,
-    tell: &mut (dyn FnMut(Told<T>, &str) + Send),
-) -> Result<(), Ended>
+    tell: &mut (dyn FnMut(WatchEvent<T>, &str) + Send),
+) -> Result<(), WatchEnd>
 where
     W: DeserializeOwned + Into<T>,
 {
     let odd = |error: serde_json::Error| {
-        Ended::Failed(WorldError::Unavailable(format!("{asked}: a line is not a valid watch event: {error}")))
+        WatchEnd::Failed(WorldError::Unavailable(format!("{asked}: a line is not a valid watch event: {error}")))
     };
-    let head: Line<wire::Versioned> = serde_json::from_slice(line).map_err(odd)?;
+    let head: WatchLine<wire::VersionedObject> = serde_json::from_slice(line).map_err(odd)?;
     if head.r#type == "ERROR" {
         return match head.object.code {
-            410 => Err(Ended::TooOld),
+            410 => Err(WatchEnd::TooOld),
             code => {
                 let said: String = head.object.message.chars().take(limits::REASON_CHARS).collect();
-                Err(Ended::Failed(WorldError::Unavailable(format!("{asked}: {code}: {said}"))))
+                Err(WatchEnd::Failed(WorldError::Unavailable(format!("{asked}: {code}: {said}"))))
             }
         };
     }
     match head.r#type.as_str() {
         "ADDED" | "MODIFIED" => {
-            tell(Told::Is(serde_json::from_slice::<Line<W>>(line).map_err(odd)?.object.into()), "");
+            tell(WatchEvent::Is(serde_json::from_slice::<WatchLine<W>>(line).map_err(odd)?.object.into()), "");
         }
-        "DELETED" => tell(Told::Gone(serde_json::from_slice::<Line<W>>(line).map_err(odd)?.object.into()), ""),
-        _ => tell(Told::Alive, ""),
+        "DELETED" => {
+            tell(WatchEvent::Gone(serde_json::from_slice::<WatchLine<W>>(line).map_err(odd)?.object.into()), "")
+        }
+        _ => tell(WatchEvent::Alive, ""),
     }
     // Only after `tell`: a consumer that panics must receive it again.
     *from = head.object.metadata.resource_version;

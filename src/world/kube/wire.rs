@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
-pub(super) struct List<T> {
+pub(super) struct ObjectList<T> {
     #[serde(default)]
     pub metadata: ListMeta,
     /// Null for an empty list, from some servers.
@@ -32,7 +32,7 @@ pub(super) struct ListMeta {
 
 /// One line of a watch.
 #[derive(Deserialize)]
-pub(super) struct Line<T> {
+pub(super) struct WatchLine<T> {
     pub r#type: String,
     pub object: T,
 }
@@ -40,7 +40,7 @@ pub(super) struct Line<T> {
 /// The fields of every object of a watch, and of a Status in its place.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub(super) struct Versioned {
+pub(super) struct VersionedObject {
     pub metadata: ListMeta,
     pub code: u16,
     pub message: String,
@@ -48,7 +48,7 @@ pub(super) struct Versioned {
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Meta {
+struct ObjectMeta {
     name: String,
     namespace: String,
     uid: String,
@@ -60,12 +60,12 @@ struct Meta {
     #[serde(deserialize_with = "or_default")]
     annotations: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
-    owner_references: Vec<Owner>,
+    owner_references: Vec<OwnerReference>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Owner {
+struct OwnerReference {
     kind: String,
     name: String,
     controller: bool,
@@ -73,7 +73,7 @@ struct Owner {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Condition {
+struct StatusCondition {
     r#type: String,
     status: String,
     reason: String,
@@ -82,8 +82,8 @@ struct Condition {
     last_transition_time: Option<String>,
 }
 
-impl From<Condition> for ConditionSeen {
-    fn from(wire: Condition) -> ConditionSeen {
+impl From<StatusCondition> for ConditionSeen {
+    fn from(wire: StatusCondition) -> ConditionSeen {
         ConditionSeen {
             since: time(wire.last_transition_time.as_deref()),
             kind: wire.r#type,
@@ -102,7 +102,7 @@ fn time(text: Option<&str>) -> Option<Time> {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct NodeWire {
-    metadata: Meta,
+    metadata: ObjectMeta,
     spec: NodeSpec,
     status: NodeStatus,
 }
@@ -123,7 +123,7 @@ struct NodeStatus {
     #[serde(deserialize_with = "or_default")]
     allocatable: BTreeMap<String, Quantity>,
     #[serde(deserialize_with = "or_default")]
-    conditions: Vec<Condition>,
+    conditions: Vec<StatusCondition>,
     node_info: NodeInfo,
 }
 
@@ -198,7 +198,7 @@ impl From<NodeWire> for Node {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct PodWire {
-    metadata: Meta,
+    metadata: ObjectMeta,
     spec: PodSpec,
     status: PodStatus,
 }
@@ -209,22 +209,22 @@ struct PodSpec {
     node_name: String,
     priority: i32,
     #[serde(deserialize_with = "or_default")]
-    containers: Vec<Container>,
+    containers: Vec<PodContainer>,
     #[serde(deserialize_with = "or_default")]
-    init_containers: Vec<Container>,
+    init_containers: Vec<PodContainer>,
     #[serde(deserialize_with = "or_default")]
-    volumes: Vec<Volume>,
+    volumes: Vec<PodVolume>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Container {
-    resources: Resources,
+struct PodContainer {
+    resources: ContainerResources,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Resources {
+struct ContainerResources {
     #[serde(deserialize_with = "or_default")]
     limits: BTreeMap<String, Quantity>,
     #[serde(deserialize_with = "or_default")]
@@ -233,7 +233,7 @@ struct Resources {
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Volume {
+struct PodVolume {
     empty_dir: Option<EmptyDir>,
 }
 
@@ -250,7 +250,7 @@ struct PodStatus {
     #[serde(rename = "podIP")]
     ip: String,
     #[serde(deserialize_with = "or_default")]
-    conditions: Vec<Condition>,
+    conditions: Vec<StatusCondition>,
     #[serde(rename = "containerStatuses", deserialize_with = "or_default")]
     containers: Vec<ContainerStatus>,
     #[serde(rename = "initContainerStatuses", deserialize_with = "or_default")]
@@ -269,13 +269,13 @@ struct ContainerStatus {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ContainerState {
-    waiting: Option<Reasoned>,
-    terminated: Option<Reasoned>,
+    waiting: Option<StateReason>,
+    terminated: Option<StateReason>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Reasoned {
+struct StateReason {
     reason: String,
     message: String,
     finished_at: Option<String>,
@@ -303,7 +303,7 @@ impl From<PodWire> for PodSeen {
     }
 }
 
-impl Container {
+impl PodContainer {
     /// GPUs and MIG devices, as `nvidia.com/gpu` or `nvidia.com/mig-1g.10gb`; limits equal requests for devices.
     fn gpus(&self) -> u32 {
         let devices = |list: &BTreeMap<String, Quantity>| -> u32 {
@@ -316,8 +316,8 @@ impl Container {
 impl From<PodWire> for Pod {
     fn from(wire: PodWire) -> Pod {
         let owner = wire.metadata.owner_references.into_iter().find(|owner| owner.controller);
-        let running: u32 = wire.spec.containers.iter().map(Container::gpus).sum();
-        let starting = wire.spec.init_containers.iter().map(Container::gpus).max().unwrap_or(0);
+        let running: u32 = wire.spec.containers.iter().map(PodContainer::gpus).sum();
+        let starting = wire.spec.init_containers.iter().map(PodContainer::gpus).max().unwrap_or(0);
         Pod {
             namespace: wire.metadata.namespace,
             name: wire.metadata.name,
@@ -344,7 +344,7 @@ impl From<PodWire> for Pod {
     }
 }
 
-fn is_true(conditions: &[Condition], kind: &str) -> bool {
+fn is_true(conditions: &[StatusCondition], kind: &str) -> bool {
     conditions.iter().any(|condition| condition.r#type == kind && condition.status == "True")
 }
 

@@ -2,32 +2,34 @@
 //!
 //! Invariant: the second kind is tried only where the first has nothing of that name, so nothing happens twice.
 
-use super::answer::Asked;
+use super::answer::KubeRequest;
 use super::send::{conditional, segment};
 use super::wire::WorkloadWire;
-use super::{Kube, Workload, WorldError};
+use super::{KubeClient, Workload, WorldError};
 use http::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 #[derive(Clone, Copy)]
-struct Kind {
+struct WorkloadResource {
     name: &'static str,
     resource: &'static str,
     scale: &'static str,
 }
 
-const DEPLOYMENT: Kind = Kind { name: "Deployment", resource: "deployments", scale: "deployments/scale" };
-const STATEFUL_SET: Kind = Kind { name: "StatefulSet", resource: "statefulsets", scale: "statefulsets/scale" };
+const DEPLOYMENT: WorkloadResource =
+    WorkloadResource { name: "Deployment", resource: "deployments", scale: "deployments/scale" };
+const STATEFUL_SET: WorkloadResource =
+    WorkloadResource { name: "StatefulSet", resource: "statefulsets", scale: "statefulsets/scale" };
 
-impl Kind {
+impl WorkloadResource {
     fn path(self, namespace: &str, name: &str) -> Result<String, WorldError> {
         let (namespace, name) = (segment("namespace", namespace)?, segment("name", name)?);
         Ok(format!("/apis/apps/v1/namespaces/{namespace}/{}/{name}", self.resource))
     }
 }
 
-impl Kube {
+impl KubeClient {
     /// A Deployment or, where there is none of that name, a StatefulSet.
     ///
     /// # Errors
@@ -86,15 +88,15 @@ impl Kube {
         }
     }
 
-    async fn workload_of(&self, kind: Kind, namespace: &str, name: &str) -> Result<Workload, WorldError> {
-        let asked = Asked::new("get", "apps", kind.resource, name).within(namespace);
+    async fn workload_of(&self, kind: WorkloadResource, namespace: &str, name: &str) -> Result<Workload, WorldError> {
+        let asked = KubeRequest::new("get", "apps", kind.resource, name).within(namespace);
         let sent: WorkloadWire = self.get(asked, kind.path(namespace, name)?).await?;
         Ok(sent.named(kind.name).into())
     }
 
     async fn patch_workload_of<T: DeserializeOwned>(
         &self,
-        kind: Kind,
+        kind: WorkloadResource,
         namespace: &str,
         name: &str,
         part: &str,
@@ -102,6 +104,6 @@ impl Kube {
     ) -> Result<T, WorldError> {
         let path = format!("{}{part}?fieldManager={}", kind.path(namespace, name)?, self.manager);
         let resource = if part.is_empty() { kind.resource } else { kind.scale };
-        self.write(Asked::new("patch", "apps", resource, name).within(namespace), Method::PATCH, path, body).await
+        self.write(KubeRequest::new("patch", "apps", resource, name).within(namespace), Method::PATCH, path, body).await
     }
 }

@@ -4,12 +4,12 @@
 
 use super::kube_cases::kube_case;
 use super::*;
-use nightshift::model::Effect;
+use nightshift::model::EffectClass;
 
 #[tokio::test]
 async fn a_timeout_after_the_effect_does_not_make_it_happen_twice() {
-    let writers = names().into_iter().filter(|name| action(name).spec().effect != Effect::Read);
-    let late = Trouble::Delay { millis: u64::try_from(limits::KUBE_TIMEOUT.as_millis()).unwrap() + 2_000 };
+    let writers = names().into_iter().filter(|name| action(name).spec().effect != EffectClass::Read);
+    let late = RequestFault::Delay { millis: u64::try_from(limits::KUBE_TIMEOUT.as_millis()).unwrap() + 2_000 };
     // All at once: each waits for the timeout.
     let late = &late;
     let tried = writers.map(|name| async move {

@@ -6,7 +6,7 @@ use super::kube_cases::{cache_job, call};
 use super::*;
 use nightshift::world::CacheJob;
 
-fn warm(stage: &Stage) -> Call {
+fn warm(stage: &Stage) -> ActionCall {
     call("cache::warm", &[("models", json!("/models/llama")), ("node", json!(stage.node(1))), ("via", json!("job"))])
 }
 
@@ -20,7 +20,7 @@ async fn held_to(standard: &str, change: impl FnOnce(&mut CacheJob)) -> Stage {
     let accounts = accounts(stage.plane, &stage.admin).await;
     let token_file = Some(accounts.engine.clone());
     let config = KubeConfig { url: stage.proxy.url(), token_file, cache_job: Some(settings), ..KubeConfig::default() };
-    let kube = Kube::connect(&config, &stage.world.identity).await.unwrap();
+    let kube = KubeClient::connect(&config, &stage.world.identity).await.unwrap();
     stage.world.clusters = [("default".to_owned(), kube)].into();
     stage
 }
@@ -68,7 +68,7 @@ async fn a_cancelled_run_takes_its_job_and_the_pod_away() {
     // The way is chosen, the Job is made, and it is looked at once more.
     for _ in 0..3 {
         let performed = find("cache::warm").unwrap().perform(&stage.world, &step).await;
-        let Performed::Again { carry, .. } = performed else { break };
+        let PerformResult::Again { carry, .. } = performed else { break };
         step.carry = carry;
     }
     assert_eq!(step.carry["made"], true, "{}", step.carry);
@@ -82,8 +82,8 @@ async fn a_cancelled_run_takes_its_job_and_the_pod_away() {
 async fn stopped(stage: &Stage, step: &Step) -> Outcome {
     loop {
         match find("cache::warm").unwrap().stop(&stage.world, step).await {
-            Some(Performed::Done(outcome)) => return outcome,
-            Some(Performed::Again { after, .. }) => stage.clock.advance(after),
+            Some(PerformResult::Done(outcome)) => return outcome,
+            Some(PerformResult::Again { after, .. }) => stage.clock.advance(after),
             other => panic!("{other:?}"),
         }
     }

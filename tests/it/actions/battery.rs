@@ -6,8 +6,8 @@
 
 use super::cases::{Case, call, case, cordon};
 use super::*;
-use nightshift::model::{Effect, FailureKind, Permission, Step};
-use nightshift::world::sim::Trouble;
+use nightshift::model::{EffectClass, FailureKind, KubePermission, Step};
+use nightshift::world::sim::RequestFault;
 use serde_json::json;
 
 /// A stage where the case's call has something to do, and the moment from which changes count.
@@ -27,7 +27,7 @@ pub(super) fn on_kube(name: &str) -> bool {
 }
 
 fn writers() -> Vec<&'static str> {
-    names().into_iter().filter(|name| on_kube(name) && action(name).spec().effect != Effect::Read).collect()
+    names().into_iter().filter(|name| on_kube(name) && action(name).spec().effect != EffectClass::Read).collect()
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn every_action_does_its_work_once_and_nothing_else() {
 
 #[tokio::test]
 async fn an_action_performed_again_for_one_step_changes_nothing_more_and_says_the_same() {
-    let settled = names().into_iter().filter(|name| action(name).spec().effect != Effect::Blind);
+    let settled = names().into_iter().filter(|name| action(name).spec().effect != EffectClass::Blind);
     each(settled, |name| async move {
         let (stage, case, mark) = ready(name).await;
         let mut step = stage.begin(case.call).await;
@@ -87,11 +87,11 @@ async fn a_prediction_touches_nothing_and_is_what_then_happens() {
 
 #[tokio::test]
 async fn no_trouble_of_the_api_makes_an_effect_happen_twice_or_not_at_all() {
-    let status = |code, retry_after| Trouble::Status { code, retry_after };
+    let status = |code, retry_after| RequestFault::Status { code, retry_after };
     let troubles = [
-        Trouble::LoseReply,
-        Trouble::Cut,
-        Trouble::Garbage,
+        RequestFault::LoseReply,
+        RequestFault::Cut,
+        RequestFault::Garbage,
         status(409, None),
         status(429, Some(3)),
         status(429, None),
@@ -118,7 +118,7 @@ async fn every_read_that_fails_for_a_while_is_only_a_delay() {
     each(kube.flat_map(|name| [429, 500, 503].map(|code| (name, code))), |(name, code)| async move {
         let (stage, case, mark) = ready(name).await;
         let mut step = stage.begin(case.call).await;
-        stage.trouble(2, "GET", "/", Trouble::Status { code, retry_after: None });
+        stage.trouble(2, "GET", "/", RequestFault::Status { code, retry_after: None });
         ok(stage.finish(&mut step).await.0);
         assert_eq!(stage.since(mark), case.changes, "{name} with {code}");
     })
@@ -135,7 +135,7 @@ async fn a_stale_read_costs_a_conflict_and_never_somebody_elses_change() {
         let theirs = json!({ "metadata": { "annotations": { "example.com/theirs": "kept" } } });
         stage.kube().patch_node(&node, theirs, None).await.unwrap();
         let mark = stage.mark();
-        stage.trouble(1, "GET", &format!("/nodes/{node}"), Trouble::Stale { versions: 1 });
+        stage.trouble(1, "GET", &format!("/nodes/{node}"), RequestFault::Stale { versions: 1 });
         ok(stage.finish(&mut step).await.0);
         assert_eq!(stage.since(mark), case.changes, "{name}");
         let after = stage.kube().node(&node).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_stale_read_costs_a_conflict_and_never_somebody_elses_change() {
     .await;
 }
 
-fn patches_nodes(right: &Permission) -> bool {
+fn patches_nodes(right: &KubePermission) -> bool {
     (right.verb, right.resource) == ("patch", "nodes")
 }
 

@@ -5,7 +5,7 @@
 use super::Stage;
 use super::kube_cases::{PATCH_NODE, kube_case};
 use nightshift::model::Outcome;
-use nightshift::world::sim::{Fault, MigBehaviour, SimSample};
+use nightshift::world::sim::{MigBehaviour, SimFault, SimSample};
 use serde_json::{Value, json};
 
 pub(super) use super::kube_cases::{Case, call, cordon, reads};
@@ -75,7 +75,10 @@ pub(super) fn case(stage: &Stage, name: &str) -> Option<Case> {
         }
         "mig::rebalance" => {
             // The last node has room for what leaves this one.
-            stage.fleet.fault(Fault::MigManager { node: "gpu-1".to_owned(), behaviour: MigBehaviour::Works }).unwrap();
+            stage
+                .fleet
+                .fault(SimFault::MigManager { node: "gpu-1".to_owned(), behaviour: MigBehaviour::Works })
+                .unwrap();
             Case {
                 before: vec![cordon("gpu-1"), call("k8s::drain", &[("node", json!("gpu-1"))])],
                 call: call(name, &[node, ("config", json!("all-1g.10gb"))]),

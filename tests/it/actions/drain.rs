@@ -7,7 +7,7 @@ use super::*;
 use nightshift::world::sim::SimWorkload;
 use serde_json::json;
 
-fn drain(options: &[(&'static str, Value)]) -> Call {
+fn drain(options: &[(&'static str, Value)]) -> ActionCall {
     let node = ("node", json!("gpu-1"));
     call("k8s::drain", &[&[node], options].concat())
 }
@@ -83,7 +83,7 @@ async fn a_drain_that_is_told_to_hold_goes_on_waiting_and_says_so() {
     let mut step = stage.begin(drain(&[("within", json!("5m")), ("then", json!("hold"))])).await;
     stage.clock.advance(minutes(60));
     match action("k8s::drain").perform(&stage.world, &step).await {
-        Performed::Again { why, carry, .. } => {
+        PerformResult::Again { why, carry, .. } => {
             assert!(why.starts_with("overdue: 5m were given"), "{why}");
             step.carry = carry;
         }
@@ -98,7 +98,7 @@ async fn a_drain_that_is_told_to_hold_goes_on_waiting_and_says_so() {
     ok(stage.run(cordon("gpu-1")).await);
     let again = action("k8s::drain").perform(&stage.world, &step).await;
     assert!(
-        matches!(&again, Performed::Again { carry, .. } if !carry["evicted"].as_array().unwrap().is_empty()),
+        matches!(&again, PerformResult::Again { carry, .. } if !carry["evicted"].as_array().unwrap().is_empty()),
         "{again:?}"
     );
 }
@@ -111,9 +111,9 @@ async fn an_open_node_is_not_drained_and_a_person_who_uncordons_it_stops_the_dra
 
     let stage = cornered().await;
     let step = stage.begin(drain(&[])).await;
-    assert!(matches!(action("k8s::drain").perform(&stage.world, &step).await, Performed::Again { .. }));
+    assert!(matches!(action("k8s::drain").perform(&stage.world, &step).await, PerformResult::Again { .. }));
     stage.kube().patch_node("gpu-1", json!({ "spec": { "unschedulable": null } }), None).await.unwrap();
-    let Performed::Done(outcome) = action("k8s::drain").perform(&stage.world, &step).await else { panic!() };
+    let PerformResult::Done(outcome) = action("k8s::drain").perform(&stage.world, &step).await else { panic!() };
     refused(outcome, FailureKind::Conflict, "no longer is");
 }
 
@@ -139,7 +139,7 @@ async fn a_pod_that_would_be_lost_is_refused_before_anything_is_evicted() {
 #[tokio::test]
 async fn a_silent_api_server_only_delays_a_drain_until_its_time_is_up() {
     let stage = cornered().await;
-    let silent = Trouble::Status { code: 503, retry_after: None };
+    let silent = RequestFault::Status { code: 503, retry_after: None };
     stage.trouble(10_000, "GET", "/pods", silent);
     let mut step = stage.begin(drain(&[("within", json!("5m"))])).await;
     let (outcome, waits) = stage.finish(&mut step).await;

@@ -51,7 +51,7 @@ async fn a_server_is_restarted_while_another_one_serves_and_the_last_one_is_not(
     assert_eq!(stage.fleet.changes().len(), before);
 }
 
-fn restart(stage: &Stage, options: &[(&'static str, serde_json::Value)]) -> nightshift::model::Call {
+fn restart(stage: &Stage, options: &[(&'static str, serde_json::Value)]) -> nightshift::model::ActionCall {
     let mut args = vec![("pod", json!(stage.pod_of("mistral-7b")))];
     args.extend(options.iter().cloned());
     call("inference::restart", &args)
@@ -132,7 +132,7 @@ fn traffic(stage: &Stage, pod: &str) -> (String, bool) {
     (label, metadata["annotations"].get("nightshift.dev/traffic-taken-by").is_some())
 }
 
-fn drain(pod: &str, options: &[(&'static str, serde_json::Value)]) -> nightshift::model::Call {
+fn drain(pod: &str, options: &[(&'static str, serde_json::Value)]) -> nightshift::model::ActionCall {
     let mut args = vec![("pod", json!(pod))];
     args.extend(options.iter().cloned());
     call("inference::drain_traffic", &args)
@@ -149,8 +149,8 @@ async fn traffic_goes_the_pod_stays_its_deployments_and_the_step_ends_when_its_r
     let mut waits = Vec::new();
     let outcome = loop {
         match action.perform(&stage.world, &step).await {
-            Performed::Done(outcome) => break outcome,
-            Performed::Again { after, why, carry } => {
+            PerformResult::Done(outcome) => break outcome,
+            PerformResult::Again { after, why, carry } => {
                 waits.push(why);
                 step.carry = carry;
                 stage.clock.advance(after);
@@ -206,7 +206,7 @@ async fn when_the_time_is_up_it_says_so_and_an_engine_that_falls_silent_is_not_t
 async fn what_would_orphan_a_pod_stop_a_model_or_only_look_drained_is_refused_before_anything_changes() {
     let stage = Stage::ready_for("inference::drain_traffic").await;
     let pod = stage.pod_of("mistral-7b");
-    let check = async |call: nightshift::model::Call, kind, words: &str| {
+    let check = async |call: nightshift::model::ActionCall, kind, words: &str| {
         refused(stage.run(call.clone()).await, kind, words);
         refused(action("inference::drain_traffic").predict(&stage.world, &call).await, kind, words);
     };
@@ -271,7 +271,7 @@ async fn traffic_that_somebody_else_took_or_a_label_that_a_person_has_set_since_
 async fn a_lost_answer_of_the_patch_neither_takes_twice_nor_forgets_that_it_took() {
     let stage = Stage::ready_for("inference::drain_traffic").await;
     let pod = stage.pod_of("mistral-7b");
-    for trouble in [Trouble::LoseReply, Trouble::Cut, Trouble::Status { code: 409, retry_after: None }] {
+    for trouble in [RequestFault::LoseReply, RequestFault::Cut, RequestFault::Status { code: 409, retry_after: None }] {
         let before = stage.mark();
         let mut step = stage.begin(drain(&pod, &[])).await;
         stage.trouble(1, "PATCH", "/pods/", trouble.clone());
@@ -310,7 +310,7 @@ async fn what_counts_as_trouble_is_what_the_source_says_that_watches_the_engine(
     let targets = vec![stage.engine().target(&[("pod", &stage.pod_of("mistral-7b"))])];
     let mut probe = ProbeConfig { targets, ..ProbeConfig::default() };
     probe.limits.cache = 0.5;
-    stage.world.engines = Engines::of([&probe]);
+    stage.world.engines = ProbedEngines::of([&probe]);
     let mut step = stage.begin(restart(&stage, &[])).await;
     let (outcome, waits) = stage.finish(&mut step).await;
     assert_eq!(ok(outcome)["changed"], true);
@@ -323,7 +323,7 @@ async fn how_long_a_request_of_one_token_may_take_is_configured() {
     stage.engine().freeze(1);
     let targets = vec![stage.engine().target(&[("pod", &stage.pod_of("mistral-7b"))])];
     let ask_within = nightshift::model::Span(Duration::from_millis(50));
-    stage.world.engines = Engines::of([&ProbeConfig { targets, ask_within, ..ProbeConfig::default() }]);
+    stage.world.engines = ProbedEngines::of([&ProbeConfig { targets, ask_within, ..ProbeConfig::default() }]);
     let mut step = stage.begin(restart(&stage, &[("ask", json!(true)), ("signals", json!(1))])).await;
     let (outcome, waits) = stage.finish(&mut step).await;
     assert_eq!(ok(outcome)["changed"], true);

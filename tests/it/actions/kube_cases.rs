@@ -3,26 +3,26 @@
 //! Invariant: a case names nodes and workloads as its stage does, so that many stages fit into one cluster.
 
 use super::Stage;
-use nightshift::model::Call;
+use nightshift::model::ActionCall;
 use nightshift::world::CacheJob;
 use serde_json::{Value, json};
 
 /// A call that makes sense on the stage, and what it should do there.
 pub(super) struct Case {
     /// Calls that make the world such that the call has something to do.
-    pub before: Vec<Call>,
-    pub call: Call,
+    pub before: Vec<ActionCall>,
+    pub call: ActionCall,
     /// What the target should count, as `Stage::since` prints it.
     pub changes: Vec<&'static str>,
     /// The method of the first request that changes something, and its path.
     pub write: Option<(&'static str, &'static str)>,
 }
 
-pub(super) fn call(action: &str, args: &[(&'static str, Value)]) -> Call {
-    Call::new(action, args.iter().cloned())
+pub(super) fn call(action: &str, args: &[(&'static str, Value)]) -> ActionCall {
+    ActionCall::new(action, args.iter().cloned())
 }
 
-pub(super) fn cordon(node: &str) -> Call {
+pub(super) fn cordon(node: &str) -> ActionCall {
     call("k8s::cordon", &[("node", json!(node)), ("why", json!("XID 79 on gpu 3"))])
 }
 
@@ -52,8 +52,12 @@ pub(super) fn kube_case(stage: &Stage, name: &str) -> Option<Case> {
         let args = [node.clone(), key.clone(), ("value", json!("xid")), ("effect", json!("NoSchedule"))];
         call("k8s::taint", &args)
     };
-    let patches =
-        |before: Vec<Call>, call: Call| Case { before, call, changes: vec!["patch nodes"], write: PATCH_NODE };
+    let patches = |before: Vec<ActionCall>, call: ActionCall| Case {
+        before,
+        call,
+        changes: vec!["patch nodes"],
+        write: PATCH_NODE,
+    };
     let pod = || ("pod", json!(stage.pod_of("mistral-7b")));
     let value = ("value", json!("yes"));
     Some(match name {

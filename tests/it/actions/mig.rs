@@ -42,7 +42,7 @@ pub(super) fn inventory() -> Value {
     json!({ "gpus": [gpu("GPU-a", &[("3g.40gb", 0, "")])], "pods": "read" })
 }
 
-fn rebalance(args: &[(&'static str, Value)]) -> Call {
+fn rebalance(args: &[(&'static str, Value)]) -> ActionCall {
     let mut all = vec![("node", json!("gpu-1"))];
     all.extend(args.iter().cloned());
     call("mig::rebalance", &all)
@@ -50,7 +50,7 @@ fn rebalance(args: &[(&'static str, Value)]) -> Call {
 
 async fn with_manager(behaviour: MigBehaviour) -> Stage {
     let stage = Stage::new().await;
-    stage.fleet.fault(Fault::MigManager { node: "gpu-1".to_owned(), behaviour }).unwrap();
+    stage.fleet.fault(SimFault::MigManager { node: "gpu-1".to_owned(), behaviour }).unwrap();
     ok(stage.run(cordon("gpu-1")).await);
     ok(stage.run(call("k8s::drain", &[("node", json!("gpu-1"))])).await);
     stage
@@ -107,7 +107,7 @@ async fn the_label_is_not_touched_while_pods_hold_gpus_or_the_node_is_not_ours()
     let stage = Stage::new().await;
     let config = rebalance(&[("config", json!("all-1g.10gb"))]);
     refused(stage.run(config.clone()).await, FailureKind::Refused, "no mig-manager manages it");
-    let node = stage.fleet.fault(Fault::MigManager { node: "gpu-1".to_owned(), behaviour: MigBehaviour::Works });
+    let node = stage.fleet.fault(SimFault::MigManager { node: "gpu-1".to_owned(), behaviour: MigBehaviour::Works });
     node.unwrap();
     refused(stage.run(config.clone()).await, FailureKind::Conflict, "is not cordoned");
     ok(stage.run(cordon("gpu-1")).await);
@@ -122,7 +122,7 @@ async fn the_label_is_not_touched_while_pods_hold_gpus_or_the_node_is_not_ours()
 }
 
 /// A node without a mig-manager, one movable pod of which has a slice in the way.
-async fn direct(answer: impl Fn(&nightshift::model::Command) -> Outcome + Send + 'static) -> (Stage, String) {
+async fn direct(answer: impl Fn(&nightshift::model::AgentCommand) -> Outcome + Send + 'static) -> (Stage, String) {
     let stage = Stage::new().await;
     let name = stage.pod_of("mistral-7b");
     let (space, pod) = name.split_once('/').unwrap();
@@ -168,7 +168,7 @@ async fn without_a_mig_manager_the_pod_in_the_way_is_evicted_and_the_agent_chang
 #[tokio::test]
 async fn what_has_no_place_changes_nothing_and_an_agents_failure_is_passed_on() {
     let (stage, node) = direct(|_| {
-        Outcome::Failed(nightshift::model::Failure::new(FailureKind::Conflict, "in use; the old layout is back"))
+        Outcome::Failed(nightshift::model::StepFailure::new(FailureKind::Conflict, "in use; the old layout is back"))
     })
     .await;
     let before = stage.fleet.changes().len();

@@ -9,7 +9,7 @@ use nightshift::world::WorldError;
 use nightshift::world::sim::SimSample;
 use serde_json::json;
 
-fn query(name: &str, promql: &str) -> Call {
+fn query(name: &str, promql: &str) -> ActionCall {
     call(name, &[("query", json!(promql))])
 }
 
@@ -41,10 +41,10 @@ async fn a_value_is_one_finite_number_or_a_failure() {
 #[tokio::test]
 async fn a_prometheus_that_is_silent_is_asked_again_and_never_read_as_zero() {
     let mut stage = Stage::new().await;
-    stage.trouble(100, "GET", "/api/v1/query", Trouble::Status { code: 503, retry_after: None });
+    stage.trouble(100, "GET", "/api/v1/query", RequestFault::Status { code: 503, retry_after: None });
     refused(stage.run(query("prom::value", "one")).await, FailureKind::Unavailable, "503");
     stage.fleet.calm();
-    stage.trouble(100, "GET", "/api/v1/query", Trouble::Garbage);
+    stage.trouble(100, "GET", "/api/v1/query", RequestFault::Garbage);
     refused(stage.run(query("prom::value", "one")).await, FailureKind::Unavailable, "not in its own words");
     stage.world.prometheus = None;
     refused(stage.run(query("prom::value", "one")).await, FailureKind::Invalid, "no Prometheus is configured");
@@ -68,7 +68,7 @@ async fn a_post_is_sent_once_whatever_becomes_of_its_answer() {
     let post =
         || call("http::post", &[("url", json!(format!("{}/hook", stage.fleet.url()))), ("body", json!({ "a": 1 }))]);
     let count = || stage.fleet.requests().iter().filter(|asked| asked.path == "/hook").count();
-    for trouble in [Trouble::LoseReply, Trouble::Cut] {
+    for trouble in [RequestFault::LoseReply, RequestFault::Cut] {
         let before = count();
         stage.trouble(5, "POST", "/hook", trouble);
         refused(stage.run(post()).await, FailureKind::Unavailable, "it may have happened");
@@ -76,7 +76,7 @@ async fn a_post_is_sent_once_whatever_becomes_of_its_answer() {
         stage.fleet.calm();
     }
     let before = count();
-    stage.trouble(5, "POST", "/hook", Trouble::Status { code: 503, retry_after: None });
+    stage.trouble(5, "POST", "/hook", RequestFault::Status { code: 503, retry_after: None });
     assert_eq!(ok(stage.run(post()).await)["status"], json!(503), "a refusal is an answer");
     assert_eq!(count(), before + 1);
 }
@@ -90,7 +90,7 @@ async fn a_post_that_never_connected_is_tried_again() {
     let Stage { fleet, world, .. } = stage;
     drop(fleet);
     let performed = action("http::post").perform(&world, &step).await;
-    assert!(matches!(performed, Performed::Retry { .. }), "{performed:?}");
+    assert!(matches!(performed, PerformResult::Retry { .. }), "{performed:?}");
 }
 
 #[tokio::test]
@@ -98,8 +98,8 @@ async fn sleep_ends_at_its_time_and_not_before_even_after_a_restart() {
     let stage = Stage::new().await;
     let step = stage.begin(call("sleep", &[("duration", json!("10m"))])).await;
     let sleep = action("sleep");
-    let left = |performed: Performed| match performed {
-        Performed::Again { after, .. } => after,
+    let left = |performed: PerformResult| match performed {
+        PerformResult::Again { after, .. } => after,
         other => panic!("{other:?}"),
     };
     assert_eq!(left(sleep.perform(&stage.world, &step).await), minutes(10));
@@ -108,7 +108,7 @@ async fn sleep_ends_at_its_time_and_not_before_even_after_a_restart() {
     stage.clock.set(step.begun_at - minutes(60));
     assert_eq!(left(sleep.perform(&stage.world, &step).await), minutes(10), "a clock that steps back does not wake it");
     stage.clock.set(step.begun_at + minutes(10));
-    assert_eq!(sleep.perform(&stage.world, &step).await, Performed::Done(Outcome::Ok(Value::Null)));
+    assert_eq!(sleep.perform(&stage.world, &step).await, PerformResult::Done(Outcome::Ok(Value::Null)));
     refused(stage.run(call("sleep", &[("duration", json!("8d"))])).await, FailureKind::Invalid, "7d at most");
 }
 
@@ -118,7 +118,7 @@ async fn tell_hands_its_words_to_the_engine_and_approve_never_says_yes_by_itself
     let step = stage.begin(call("tell", &[("channel", json!("hardware")), ("text", json!("<!channel> hi"))])).await;
     let told = action("tell").perform(&stage.world, &step).await;
     let words = vec![("hardware".to_owned(), "<!channel> hi".to_owned())];
-    assert_eq!(told, Performed::Tell(Outcome::Ok(Value::Null), words));
+    assert_eq!(told, PerformResult::Tell(Outcome::Ok(Value::Null), words));
     let question = call("approve", &[("question", json!("Reset?"))]);
     refused(stage.run(question).await, FailureKind::Invalid, "only the engine");
     assert_eq!(ok(stage.run(call("now", &[])).await), json!("2026-03-29T00:30:00Z"));
@@ -170,7 +170,7 @@ async fn facts_count_gpu_nodes_and_those_that_are_out_whoever_did_it() {
     assert_eq!((facts.protected, facts.foreign_cordon), (None, None));
 
     ok(stage.run(cordon("gpu-2")).await);
-    stage.fleet.fault(Fault::NodeNotReady { node: "gpu-3".to_owned() }).unwrap();
+    stage.fleet.fault(SimFault::NodeNotReady { node: "gpu-3".to_owned() }).unwrap();
     stage.kube().patch_node("gpu-1", json!({ "spec": { "unschedulable": true } }), None).await.unwrap();
     // The kubelet's silence is noticed after a while.
     stage.clock.advance(minutes(5));
@@ -192,7 +192,7 @@ async fn facts_say_what_is_protected_and_know_nothing_when_the_api_is_silent() {
     assert!(protected(Subject::node("gpu-4")).await.contains("opt-out"));
     assert!(protected(Subject::pod("research", "notebook-ada")).await.contains("opt-out"), "by the node it runs on");
 
-    stage.trouble(100, "GET", "/nodes", Trouble::Status { code: 503, retry_after: None });
+    stage.trouble(100, "GET", "/nodes", RequestFault::Status { code: 503, retry_after: None });
     let facts = stage.world.facts(&Subject::node("gpu-1")).await;
     assert_eq!(facts.nodes_total, None);
     assert!(facts.unread.is_some() && facts.protected.is_none(), "silence is waited for: {facts:?}");
@@ -204,15 +204,15 @@ async fn a_cluster_that_is_not_there_is_told_from_one_that_does_not_answer() {
     let stage = Stage::new().await;
     let kube = stage.kube().clone();
     assert!(kube.may("", "pods/eviction", "create").await.unwrap());
-    stage.fleet.fault(Fault::Deny { verb: "create".to_owned(), resource: "pods/eviction".to_owned() }).unwrap();
+    stage.fleet.fault(SimFault::Deny { verb: "create".to_owned(), resource: "pods/eviction".to_owned() }).unwrap();
     assert!(!kube.may("", "pods/eviction", "create").await.unwrap());
-    stage.trouble(1, "GET", "/nodes", Trouble::Cut);
+    stage.trouble(1, "GET", "/nodes", RequestFault::Cut);
     assert!(matches!(kube.node("gpu-1").await, Err(WorldError::Unavailable(_))));
-    stage.trouble(1, "GET", "/nodes", Trouble::Status { code: 429, retry_after: Some(7) });
+    stage.trouble(1, "GET", "/nodes", RequestFault::Status { code: 429, retry_after: Some(7) });
     let busy = kube.node("gpu-1").await;
     assert!(matches!(&busy, Err(WorldError::TooMany { after: Some(after), .. }) if after.as_secs() == 7), "{busy:?}");
     let asked = stage.fleet.requests().len();
-    stage.trouble(1, "GET", "/nodes", Trouble::Status { code: 503, retry_after: None });
+    stage.trouble(1, "GET", "/nodes", RequestFault::Status { code: 503, retry_after: None });
     assert!(matches!(kube.node("gpu-1").await, Err(WorldError::Unavailable(_))));
     assert_eq!(stage.fleet.requests().len(), asked + 1, "no silent retry");
     drop(stage);

@@ -7,13 +7,13 @@ use super::*;
 use nightshift::world::CacheJob;
 use serde_json::json;
 
-fn warm(more: &[(&'static str, Value)]) -> Call {
+fn warm(more: &[(&'static str, Value)]) -> ActionCall {
     let mut args = vec![("models", json!(["/models/llama", "/models/mistral"])), ("node", json!("gpu-1"))];
     args.extend(more.iter().cloned());
     call("cache::warm", &args)
 }
 
-fn by(way: &'static str) -> Call {
+fn by(way: &'static str) -> ActionCall {
     warm(&[("via", json!(way))])
 }
 
@@ -69,7 +69,7 @@ async fn how_far_a_job_is_stands_in_the_journal_and_in_the_sums_until_it_is_over
     let mut seen = None;
     for _ in 0..100 {
         let performed = action("cache::warm").perform(&stage.world, &step).await;
-        let Performed::Again { carry, why, after } = performed else { panic!("{performed:?}") };
+        let PerformResult::Again { carry, why, after } = performed else { panic!("{performed:?}") };
         step.carry = carry;
         if step.carry["progress"].is_object() {
             seen = Some(why);
@@ -84,8 +84,8 @@ async fn how_far_a_job_is_stands_in_the_journal_and_in_the_sums_until_it_is_over
     assert_eq!((node.as_str(), verb.as_str(), &progress["bytes"]), ("gpu-1", "cache::warm", &json!(1 << 30)));
 
     // A kubelet that does not say it, or a right that is missing, costs the figures alone.
-    stage.fleet.fault(Fault::Deny { verb: "get".to_owned(), resource: "pods/log".to_owned() }).unwrap();
-    let Performed::Again { why, carry, .. } = action("cache::warm").perform(&stage.world, &step).await else {
+    stage.fleet.fault(SimFault::Deny { verb: "get".to_owned(), resource: "pods/log".to_owned() }).unwrap();
+    let PerformResult::Again { why, carry, .. } = action("cache::warm").perform(&stage.world, &step).await else {
         panic!()
     };
     assert!(why.ends_with("is Running") && carry["progress"].is_null(), "{why} {carry}");
@@ -98,8 +98,8 @@ async fn how_far_a_job_is_stands_in_the_journal_and_in_the_sums_until_it_is_over
 async fn stopped(stage: &Stage, step: &Step) -> (Outcome, usize) {
     for looks in 1..100 {
         match action("cache::warm").stop(&stage.world, step).await {
-            Some(Performed::Done(outcome)) => return (outcome, looks),
-            Some(Performed::Again { after, .. }) => stage.clock.advance(after),
+            Some(PerformResult::Done(outcome)) => return (outcome, looks),
+            Some(PerformResult::Again { after, .. }) => stage.clock.advance(after),
             other => panic!("{other:?}"),
         }
     }
@@ -109,10 +109,10 @@ async fn stopped(stage: &Stage, step: &Step) -> (Outcome, usize) {
 #[tokio::test]
 async fn a_cancelled_run_deletes_its_job_however_often_it_is_asked() {
     let stage = Stage::new().await;
-    stage.fleet.fault(Fault::Jobs { exit: None, message: String::new() }).unwrap();
+    stage.fleet.fault(SimFault::Jobs { exit: None, message: String::new() }).unwrap();
     let mut step = stage.begin(by("job")).await;
     for _ in 0..3 {
-        let Performed::Again { carry, after, .. } = action("cache::warm").perform(&stage.world, &step).await else {
+        let PerformResult::Again { carry, after, .. } = action("cache::warm").perform(&stage.world, &step).await else {
             panic!()
         };
         step.carry = carry;
@@ -120,7 +120,7 @@ async fn a_cancelled_run_deletes_its_job_however_often_it_is_asked() {
     }
     let (job, pod) = made(&stage);
     // The answer to the first attempt is lost on the way.
-    stage.trouble(1, "DELETE", "/jobs/", Trouble::LoseReply);
+    stage.trouble(1, "DELETE", "/jobs/", RequestFault::LoseReply);
     let (outcome, looks) = stopped(&stage, &step).await;
     assert!(looks > 1, "the first answer was lost");
     refused(outcome, FailureKind::Refused, "the run was cancelled");
@@ -164,10 +164,10 @@ async fn an_agent_hears_of_the_cancelled_run_also_from_an_engine_that_was_starte
     let mut step = stage.begin(by("agent")).await;
     // Nobody is connected yet: it is asked again, and gives up when the warm itself would have.
     let waits = action("cache::warm").stop(&stage.world, &step).await;
-    assert!(matches!(&waits, Some(Performed::Again { .. })), "{waits:?}");
-    stage.world.agents.heard("gpu-1", Standing::default());
+    assert!(matches!(&waits, Some(PerformResult::Again { .. })), "{waits:?}");
+    stage.world.agents.heard("gpu-1", AgentStatus::default());
     refused(stopped(&stage, &step).await.0, FailureKind::Refused, "the agent of gpu-1 stops reading");
-    let working = Answer::Working { why: "reading".to_owned(), progress: Value::Null };
+    let working = CommandStatus::Working { why: "reading".to_owned(), progress: Value::Null };
     assert!(!stage.world.agents.answered("gpu-1", &step.command_key(), working.clone()), "nobody waits for it");
     step.no += 1;
     assert!(stage.world.agents.answered("gpu-1", &step.command_key(), working.clone()));
@@ -179,7 +179,7 @@ async fn an_agent_hears_of_the_cancelled_run_also_from_an_engine_that_was_starte
     };
     let hashing = Step { no: 5, ..stage.begin(verify(true)).await };
     let stopped = action("cache::verify").stop(&stage.world, &hashing).await;
-    assert!(matches!(&stopped, Some(Performed::Done(Outcome::Failed(_)))), "{stopped:?}");
+    assert!(matches!(&stopped, Some(PerformResult::Done(Outcome::Failed(_)))), "{stopped:?}");
     assert!(!stage.world.agents.answered("gpu-1", &hashing.command_key(), working));
     assert_eq!(action("cache::verify").stop(&stage.world, &stage.begin(verify(false)).await).await, None);
 }
@@ -188,12 +188,12 @@ async fn an_agent_hears_of_the_cancelled_run_also_from_an_engine_that_was_starte
 async fn the_way_is_chosen_before_anything_is_made_and_kept_over_a_crash() {
     let stage = Stage::new().await;
     let mut step = stage.begin(by("job")).await;
-    let Performed::Again { carry, .. } = action("cache::warm").perform(&stage.world, &step).await else { panic!() };
+    let PerformResult::Again { carry, .. } = action("cache::warm").perform(&stage.world, &step).await else { panic!() };
     assert_eq!((&carry["route"], stage.changes().len()), (&json!("job"), 0));
     step.carry = carry;
     // The Job is made, and the process ends before it can say so; then the node's agent comes.
     let made_and_lost = action("cache::warm").perform(&stage.world, &step).await;
-    assert!(matches!(made_and_lost, Performed::Again { .. }), "{made_and_lost:?}");
+    assert!(matches!(made_and_lost, PerformResult::Again { .. }), "{made_and_lost:?}");
     stage.agent("gpu-1", |command| panic!("{command:?}"));
     let mut again = Step { attempt: 2, call: warm(&[]), ..step };
     assert_eq!(ok(stage.finish(&mut again).await.0)["via"], "job");
@@ -210,7 +210,7 @@ async fn a_job_that_fails_is_told_in_its_own_words_and_one_that_hangs_is_ended_b
         (None, String::new(), FailureKind::Timeout, "DeadlineExceeded"),
     ] {
         let stage = Stage::new().await;
-        stage.fleet.fault(Fault::Jobs { exit, message }).unwrap();
+        stage.fleet.fault(SimFault::Jobs { exit, message }).unwrap();
         refused(stage.run(warm(&[("via", json!("job")), ("within", json!("10m"))])).await, kind, words);
         assert_eq!(stage.changes(), ["create jobs"]);
     }
@@ -243,7 +243,7 @@ async fn a_job_that_is_not_ours_is_left_alone_and_one_that_was_deleted_is_not_ma
 #[tokio::test]
 async fn a_node_that_takes_no_pod_is_waited_for_and_then_told() {
     let stage = Stage::new().await;
-    stage.fleet.fault(Fault::NodeNotReady { node: "gpu-1".to_owned() }).unwrap();
+    stage.fleet.fault(SimFault::NodeNotReady { node: "gpu-1".to_owned() }).unwrap();
     let mut step = stage.begin(warm(&[("via", json!("job")), ("within", json!("5m"))])).await;
     let (outcome, waits) = stage.finish(&mut step).await;
     assert!(waits.iter().any(|why| why.contains("is Pending: Unschedulable")), "{waits:?}");
@@ -304,7 +304,7 @@ async fn the_command_of_the_job_is_one_that_the_program_takes_and_its_last_words
     let message = std::fs::read_to_string(last).unwrap();
     assert!(message.len() <= limits::TERMINATION_BYTES, "{message}");
 
-    stage.fleet.fault(Fault::Jobs { exit: Some(0), message: message.clone() }).unwrap();
+    stage.fleet.fault(SimFault::Jobs { exit: Some(0), message: message.clone() }).unwrap();
     let value = ok(stage.run(asked("1h")).await);
     assert_eq!(value["models"].as_array().unwrap().len(), 2, "{value} of {message}");
     assert_eq!((&value["resident"], &value["via"]), (&json!(1.0), &json!("job")));

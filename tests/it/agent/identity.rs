@@ -166,7 +166,7 @@ fn aged(place: &Place, node: &str, age: std::time::Duration) {
     let request = rcgen::CertificateParams::new(Vec::new()).unwrap().serialize_request(&key).unwrap().pem().unwrap();
     let then = nightshift::model::Time::now() - age;
     let data = place.site.path().join("data");
-    let authority = nightshift::server::agents::Authority::open_or_create(&data, "x", then).unwrap();
+    let authority = nightshift::server::agents::AgentAuthority::open_or_create(&data, "x", then).unwrap();
     std::fs::write(certificate, authority.grant(&request, &node.into(), family, then).unwrap().certificate).unwrap();
 }
 

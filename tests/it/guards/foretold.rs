@@ -10,8 +10,8 @@ use crate::tokens::{beside, nightshift};
 use axum::body::Body;
 use axum::http::Request;
 use nightshift::config::Role;
-use nightshift::model::{Foretold, Mode, ReasonCode, RunState, Verdict};
-use nightshift::server::{App, Tokens, router};
+use nightshift::model::{GuardDecision, Mode, PreflightDecision, ReasonCode, RunState};
+use nightshift::server::{App, ConfiguredTokens, router};
 use nightshift::world::sim::{SimFleet, SimOptions};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -30,23 +30,24 @@ k8s::drain(second, #{ within: "30m" });
 "#;
 
 /// What `simulate` answers, and each acting call with what the guards would say to it.
-async fn simulate(night: &Night, runbook: &str, params: Value) -> Vec<(String, Verdict)> {
-    let tokens = Tokens::new(vec![token("ann", Role::Author, None)]).unwrap();
+async fn simulate(night: &Night, runbook: &str, params: Value) -> Vec<(String, GuardDecision)> {
+    let tokens = ConfiguredTokens::new(vec![token("ann", Role::Author, None)]).unwrap();
     let app = router(App::new(night.parts.clone(), tokens));
     let request = Request::post("/api/v1/simulate").header("authorization", format!("Bearer {}", secret("ann")));
     let body = json!({ "runbook": runbook, "params": params }).to_string();
     let answer = app.oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
     let bytes = axum::body::to_bytes(answer.into_body(), 1 << 22).await.unwrap();
     let said: Value = serde_json::from_slice(&bytes).unwrap();
-    let guards: Vec<Foretold> = serde_json::from_value(said["guards"].clone()).unwrap_or_else(|_| panic!("{said:#}"));
+    let guards: Vec<PreflightDecision> =
+        serde_json::from_value(said["guards"].clone()).unwrap_or_else(|_| panic!("{said:#}"));
     let action = |at: usize| said["plan"]["calls"][at]["call"]["action"].as_str().unwrap().to_owned();
     guards.into_iter().map(|guard| (action(guard.call), guard.verdict)).collect()
 }
 
-fn reason(verdict: &Verdict) -> (ReasonCode, String) {
+fn reason(verdict: &GuardDecision) -> (ReasonCode, String) {
     match verdict {
-        Verdict::Hold { reason, .. } | Verdict::Deny { reason } => (reason.code, reason.text.clone()),
-        Verdict::Allow => panic!("nothing stands in its way"),
+        GuardDecision::Hold { reason, .. } | GuardDecision::Deny { reason } => (reason.code, reason.text.clone()),
+        GuardDecision::Allow => panic!("nothing stands in its way"),
     }
 }
 
@@ -57,13 +58,13 @@ async fn a_hold_by_the_floor_is_foretold_with_the_numbers_that_the_run_then_hear
     let (nodes, path) = nodes_of(&night, "llama-70b").await;
     night.patch(&path, floor("0")).await;
     let foretold = simulate(&night, "drain", json!({ "node": nodes[0] })).await;
-    assert!(foretold.iter().all(|(_, verdict)| *verdict == Verdict::Allow), "{foretold:#?}");
+    assert!(foretold.iter().all(|(_, verdict)| *verdict == GuardDecision::Allow), "{foretold:#?}");
     night.patch(&path, floor("2")).await;
     let before = night.entries().await.len();
     let foretold = simulate(&night, "drain", json!({ "node": nodes[0] })).await;
     let actions: Vec<&str> = foretold.iter().map(|(action, _)| action.as_str()).collect();
     assert_eq!(actions, ["k8s::cordon", "k8s::drain"]);
-    assert_eq!(foretold[0].1, Verdict::Allow);
+    assert_eq!(foretold[0].1, GuardDecision::Allow);
     let (code, words) = reason(&foretold[1].1);
     assert_eq!(code, ReasonCode::ServingFloor);
     assert!(words.contains("draining it leaves") && words.contains("the floor is 2"), "{words}");
@@ -85,7 +86,7 @@ async fn the_second_node_of_a_plan_meets_the_first_one() {
     });
     let foretold = simulate(&night, "two", json!({ "first": "gpu-1", "second": "gpu-2" })).await;
     assert_eq!(foretold.len(), 4);
-    assert!(foretold[..2].iter().all(|(_, verdict)| *verdict == Verdict::Allow), "{foretold:#?}");
+    assert!(foretold[..2].iter().all(|(_, verdict)| *verdict == GuardDecision::Allow), "{foretold:#?}");
     let (code, words) = reason(&foretold[3].1);
     assert_eq!(code, ReasonCode::BlastRadius);
     assert!(
@@ -97,7 +98,7 @@ async fn the_second_node_of_a_plan_meets_the_first_one() {
 #[tokio::test]
 async fn what_people_and_labels_forbid_is_foretold_and_so_is_a_mode_that_only_looks() {
     let mut night = night().await;
-    let guard = |code: ReasonCode, foretold: Vec<(String, Verdict)>| {
+    let guard = |code: ReasonCode, foretold: Vec<(String, GuardDecision)>| {
         assert!(foretold.iter().all(|(_, verdict)| reason(verdict).0 == code), "{code:?}: {foretold:#?}");
     };
     let label = json!({ "metadata": { "labels": { "nightshift.dev/opt-out": "true" } } });
@@ -120,7 +121,7 @@ async fn what_people_and_labels_forbid_is_foretold_and_so_is_a_mode_that_only_lo
         until: None,
         release_by: None,
     };
-    let frozen = nightshift::store::Control::Freeze(freeze, Vec::new());
+    let frozen = nightshift::store::ControlChange::Freeze(freeze, Vec::new());
     night.parts.store.control(frozen, night.now()).await.unwrap();
     guard(ReasonCode::Frozen, simulate(&night, "drain", json!({ "node": "gpu-4" })).await);
     night.configure(|config| config.mode_ceiling = Mode::Observe);

@@ -4,10 +4,15 @@
 
 use crate::store::fixtures::{TEXT, all, at, pin, start};
 use nightshift::model::{
-    Call, Effect, EntryKind, Freeze, Input, Mode, Outcome, Reach, Reason, ReasonCode, RunId, RunState, Subject, Time,
+    ActionCall, EffectClass, EntryKind, Freeze, ImpactScope, Mode, Outcome, Reason, ReasonCode, RunId, RunInput,
+    RunState, Subject, Time,
 };
-use nightshift::policy::{Closed, Facts, Group, GuardLimits, Proposal, Replica, Serving};
-use nightshift::store::{Begun, Claimed, Control, Filter, NewRun, SqliteOptions, SqliteStore, Store, StoreError};
+use nightshift::policy::{
+    AffectedReplicas, ClosedWindow, GuardLimits, NodeGroup, ReadyReplica, StepProposal, WorldFacts,
+};
+use nightshift::store::{
+    BeginOutcome, ClaimedRun, ControlChange, Filter, NewRun, SqliteOptions, SqliteStore, Store, StoreError,
+};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,13 +76,13 @@ fn commands() -> impl Strategy<Value = Vec<Do>> {
 /// One of our runs, as the oracle sees it.
 #[derive(Default)]
 struct Ours {
-    claimed: Option<Claimed>,
+    claimed: Option<ClaimedRun>,
     open: bool,
     steps: u32,
     acted: bool,
     nodes: BTreeSet<usize>,
     sets: BTreeSet<usize>,
-    look: Option<(usize, Facts)>,
+    look: Option<(usize, WorldFacts)>,
 }
 
 struct Play {
@@ -180,11 +185,11 @@ impl Play {
         others.chain(self.stuck.keys()).copied().collect::<Vec<_>>().into_iter()
     }
 
-    fn facts(&self, node: usize, takes: impl Fn(&(String, usize)) -> bool) -> Facts {
+    fn facts(&self, node: usize, takes: impl Fn(&(String, usize)) -> bool) -> WorldFacts {
         let out = self.out();
         let group = |label: &str, size: usize| {
             let members: Vec<usize> = (0..NODES).filter(|other| other / size == node / size).collect();
-            Group {
+            NodeGroup {
                 label: label.to_owned(),
                 value: format!("{label}-{}", node / size),
                 out: members.iter().filter(|member| out.contains(member)).map(|member| name(*member)).collect(),
@@ -193,8 +198,8 @@ impl Play {
         };
         let serving = |(set, pods): (usize, &Vec<(String, usize)>)| {
             let going: Vec<String> = pods.iter().filter(|pod| takes(pod)).map(|(pod, _)| pod.clone()).collect();
-            let ready = pods.iter().map(|(pod, node)| Replica { pod: pod.clone(), node: name(*node) }).collect();
-            (!going.is_empty()).then(|| Serving {
+            let ready = pods.iter().map(|(pod, node)| ReadyReplica { pod: pod.clone(), node: name(*node) }).collect();
+            (!going.is_empty()).then(|| AffectedReplicas {
                 set: format!("llm/m{set}"),
                 floor: 1,
                 floor_from: "guards.serving_floor".to_owned(),
@@ -203,23 +208,23 @@ impl Play {
                 takes_any: 0,
             })
         };
-        Facts {
+        WorldFacts {
             nodes_total: Some(NODES as u32),
             nodes_out: out.iter().copied().map(name).collect(),
             groups: vec![group(RACK, 2), group(POOL, 4)],
             serving: self.pods.iter().enumerate().filter_map(serving).collect(),
             read_at: Some(self.now()),
-            ..Facts::default()
+            ..WorldFacts::default()
         }
     }
 
-    async fn claimed(&mut self, which: usize) -> Claimed {
+    async fn claimed(&mut self, which: usize) -> ClaimedRun {
         if let Some(claimed) = &self.runs[which].claimed {
             return claimed.clone();
         }
         let new = NewRun {
             pin: pin(),
-            input: Input::default(),
+            input: RunInput::default(),
             subject: Subject::node(name(which)),
             mode: Mode::Auto,
             rule: Some("xid".to_owned()),
@@ -259,7 +264,8 @@ impl Play {
             Do::Forbidden(run, which) => self.forbidden(run, which).await,
             Do::Reset => {
                 for breaker in self.store().breakers().await.unwrap() {
-                    let reset = Control::ResetBreaker { scope: breaker.scope, by: "kim".into(), why: "found".into() };
+                    let reset =
+                        ControlChange::ResetBreaker { scope: breaker.scope, by: "kim".into(), why: "found".into() };
                     self.store().control(reset, self.now()).await.unwrap();
                 }
                 self.failed.clear();
@@ -277,19 +283,19 @@ impl Play {
         }
     }
 
-    fn proposal(&self, claimed: &Claimed, action: &str, node: Option<usize>, facts: Facts) -> Proposal {
+    fn proposal(&self, claimed: &ClaimedRun, action: &str, node: Option<usize>, facts: WorldFacts) -> StepProposal {
         let target = match node {
             Some(node) => Subject::node(name(node)),
             None => Subject::pod("llm", "some"),
         };
-        let call = Call::new(action, [("node", json!(target.node.clone().unwrap_or_default()))]);
+        let call = ActionCall::new(action, [("node", json!(target.node.clone().unwrap_or_default()))]);
         let spec = nightshift::actions::find(action).unwrap().spec();
-        Proposal {
-            effect: Effect::Converge,
-            reach: if node.is_some() { Reach::Node } else { Reach::Pod },
+        StepProposal {
+            effect: EffectClass::Converge,
+            reach: if node.is_some() { ImpactScope::Node } else { ImpactScope::Pod },
             disruptive: true,
             facts,
-            ..Proposal::new(spec, (claimed.run.id, claimed.run.epoch), call, target, self.now())
+            ..StepProposal::new(spec, (claimed.run.id, claimed.run.epoch), call, target, self.now())
         }
     }
 
@@ -305,7 +311,7 @@ impl Play {
             }
             None => match self.runs[which].look.clone() {
                 // A cordon ends no pod.
-                Some((node, facts)) if action == "k8s::cordon" => (Some(node), Facts { serving: vec![], ..facts }),
+                Some((node, facts)) if action == "k8s::cordon" => (Some(node), WorldFacts { serving: vec![], ..facts }),
                 Some((node, facts)) => (Some(node), facts),
                 // As the engine does it: it looks just before.
                 None => (Some(which), self.facts(which, |(_, on)| action == "k8s::drain" && *on == which)),
@@ -315,7 +321,7 @@ impl Play {
             facts.serving.iter().map(|s| (s.set[5..].parse().unwrap(), s.takes.clone())).collect();
         let proposal = self.proposal(&claimed, action, node, facts);
         match self.store().begin(proposal, self.limits.clone(), self.now()).await.unwrap() {
-            Begun::Step(_) => {
+            BeginOutcome::Step(_) => {
                 self.begun += 1;
                 self.judge(which, node, &going);
                 // What it did itself it sees: the engine reads anew before each step.
@@ -337,8 +343,8 @@ impl Play {
                     }
                 }
             }
-            Begun::Held { reason, .. } => self.explained(&claimed, &reason).await,
-            Begun::Denied { reason } => self.explained(&claimed, &reason).await,
+            BeginOutcome::Held { reason, .. } => self.explained(&claimed, &reason).await,
+            BeginOutcome::Denied { reason } => self.explained(&claimed, &reason).await,
         }
     }
 
@@ -374,7 +380,7 @@ impl Play {
     }
 
     /// A refusal says in words why, in the answer, in the ledger and, for a hold, in the run.
-    async fn explained(&mut self, claimed: &Claimed, reason: &Reason) {
+    async fn explained(&mut self, claimed: &ClaimedRun, reason: &Reason) {
         self.refusals += 1;
         assert!(reason.text.len() > 20 && reason.text.contains(' '), "{reason}");
         let run = claimed.run.id;
@@ -437,9 +443,9 @@ impl Play {
                 until: None,
                 release_by: None,
             };
-            self.store().control(Control::Freeze(freeze, Vec::new()), self.now()).await.unwrap();
+            self.store().control(ControlChange::Freeze(freeze, Vec::new()), self.now()).await.unwrap();
         } else if self.frozen {
-            let thaw = Control::Unfreeze { scope, by: "kim".into(), why: "over".into(), persons: 1 };
+            let thaw = ControlChange::Unfreeze { scope, by: "kim".into(), why: "over".into(), persons: 1 };
             self.store().control(thaw, self.now()).await.unwrap();
         }
         self.frozen = on;
@@ -453,7 +459,7 @@ impl Play {
         let mut facts = self.facts(which, |_| false);
         let words = || Some("for a reason that is said".to_owned());
         match fact {
-            0 => facts.closed = Some(Closed { why: "window night".into(), until: at(self.second + 60) }),
+            0 => facts.closed = Some(ClosedWindow { why: "window night".into(), until: at(self.second + 60) }),
             1 => facts.silenced = words(),
             2 => facts.unconfirmed = words(),
             3 => facts.protected = words(),
@@ -462,8 +468,10 @@ impl Play {
         }
         let proposal = self.proposal(&claimed, "k8s::cordon", Some(which), facts);
         match self.store().begin(proposal, self.limits.clone(), self.now()).await.unwrap() {
-            Begun::Step(step) => panic!("fact {fact} forbids it, and it has begun: {step:?}"),
-            Begun::Held { reason, .. } | Begun::Denied { reason } => self.explained(&claimed, &reason).await,
+            BeginOutcome::Step(step) => panic!("fact {fact} forbids it, and it has begun: {step:?}"),
+            BeginOutcome::Held { reason, .. } | BeginOutcome::Denied { reason } => {
+                self.explained(&claimed, &reason).await
+            }
         }
     }
 
@@ -485,7 +493,7 @@ fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut play = Play::new();
-            play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
+            play.store().pin(&pin(), TEXT, ImpactScope::Node, start()).await.unwrap();
             for command in commands {
                 play.perform(command).await;
                 play.check().await;
@@ -504,7 +512,7 @@ fn no_interleaving_of_eight_runs_and_crashes_exceeds_a_guard() {
 #[tokio::test]
 async fn two_runs_never_count_on_the_same_replica_to_stay() {
     let mut play = Play::new();
-    play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
+    play.store().pin(&pin(), TEXT, ImpactScope::Node, start()).await.unwrap();
     let other = play.pods[0][1].0.clone();
     let seen = play.facts(0, |(pod, _)| *pod == other);
     let claimed = play.claimed(1).await;
@@ -513,7 +521,7 @@ async fn two_runs_never_count_on_the_same_replica_to_stay() {
     let refused = async |play: &Play| {
         let proposal = play.proposal(&claimed, "k8s::evict", None, seen.clone());
         match play.store().begin(proposal, play.limits.clone(), play.now()).await.unwrap() {
-            Begun::Held { reason, .. } => reason.code,
+            BeginOutcome::Held { reason, .. } => reason.code,
             begun => panic!("the last replica would go: {begun:?}"),
         }
     };
@@ -528,15 +536,15 @@ async fn two_runs_never_count_on_the_same_replica_to_stay() {
 #[tokio::test]
 async fn two_runs_never_take_the_same_node() {
     let mut play = Play::new();
-    play.store().pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
+    play.store().pin(&pin(), TEXT, ImpactScope::Node, start()).await.unwrap();
     for run in 0..2 {
         play.perform(Do::Look(run, 5)).await;
     }
     play.perform(Do::Cordon(0)).await;
     let claimed = play.claimed(1).await;
     let (node, facts) = play.runs[1].look.clone().unwrap();
-    let proposal = play.proposal(&claimed, "k8s::cordon", Some(node), Facts { serving: vec![], ..facts });
+    let proposal = play.proposal(&claimed, "k8s::cordon", Some(node), WorldFacts { serving: vec![], ..facts });
     let begun = play.store().begin(proposal, play.limits.clone(), play.now()).await;
-    let Ok(Begun::Held { reason, .. }) = begun else { panic!("not held by a guard: {begun:?}") };
+    let Ok(BeginOutcome::Held { reason, .. }) = begun else { panic!("not held by a guard: {begun:?}") };
     assert_eq!(reason.code, ReasonCode::NodeBusy);
 }

@@ -3,8 +3,8 @@
 //! Invariant: nothing is half-stored.
 
 use super::rig::*;
-use nightshift::catalog::Loaded;
-use nightshift::server::Pace;
+use nightshift::catalog::CatalogSnapshot;
+use nightshift::server::ListenerTimeouts;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::time::Duration;
@@ -126,8 +126,12 @@ async fn bytes_under_way_are_bounded_and_the_answer_is_503() {
 
 #[tokio::test]
 async fn a_slow_loris_is_cut_at_the_headers_and_at_the_body() {
-    let pace = Pace { headers: Duration::from_millis(60), body: Duration::from_millis(60), ..Pace::default() };
-    let rig = rig_with(pace, Loaded::default()).await;
+    let pace = ListenerTimeouts {
+        headers: Duration::from_millis(60),
+        body: Duration::from_millis(60),
+        ..ListenerTimeouts::default()
+    };
+    let rig = rig_with(pace, CatalogSnapshot::default()).await;
     let mut stream = TcpStream::connect(rig.address).await.unwrap();
     stream.write_all(b"POST /in/alertmanager/prod HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
     let answer = read_answer(stream).await;

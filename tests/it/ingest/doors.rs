@@ -3,10 +3,10 @@
 //! Invariant: no door but `/healthz` and `/readyz` opens without a token.
 
 use super::rig::*;
-use nightshift::catalog::Loaded;
+use nightshift::catalog::CatalogSnapshot;
 use nightshift::limits;
-use nightshift::model::{About, Actor, EntryKind};
-use nightshift::server::Pace;
+use nightshift::model::{Actor, EntryKind, EntryLinks};
+use nightshift::server::ListenerTimeouts;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -85,8 +85,8 @@ async fn the_question_of_cloud_events_names_no_source_to_a_stranger() {
 
 #[tokio::test]
 async fn health_needs_no_token_and_readiness_tells_what_is_wrong() {
-    let loaded = Loaded { hash: "h".to_owned(), ..Loaded::default() };
-    let rig = rig_with(Pace::default(), loaded).await;
+    let loaded = CatalogSnapshot { hash: "h".to_owned(), ..CatalogSnapshot::default() };
+    let rig = rig_with(ListenerTimeouts::default(), loaded).await;
     assert_eq!(rig.get("/healthz", "").await.status, 200);
     let ready = rig.get("/readyz", "").await;
     assert_eq!((ready.status, &ready.body["ready"]), (200, &serde_json::json!(true)));
@@ -109,7 +109,7 @@ async fn metrics_show_levels_of_the_store_to_tokens_that_may_scrape() {
     rig.durable.checkpoint(rig.key.clone(), now()).await.unwrap();
     for at in 1..=6 {
         let kind = EntryKind::Trouble { text: format!("unsigned entry {at}") };
-        rig.durable.note(Actor::engine(), About::default(), kind, now()).await.unwrap();
+        rig.durable.note(Actor::engine(), EntryLinks::default(), kind, now()).await.unwrap();
     }
     let page = rig.get("/metrics", VIEWER_TOKEN).await;
     assert_eq!(page.status, 200);

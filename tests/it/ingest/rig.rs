@@ -2,18 +2,20 @@
 //!
 //! Invariant: nothing here waits for the wall clock but with a deadline.
 
-use nightshift::catalog::{Catalog, Folders, Loaded};
+use nightshift::catalog::{Catalog, CatalogFolders, CatalogSnapshot};
 use nightshift::clock::{Clock, SimClock};
-use nightshift::config::{Config, Role, Source};
-use nightshift::engine::{Nudge, Parts};
+use nightshift::config::{Config, Role, SourceConfig};
+use nightshift::engine::{EngineParts, WakeSender};
 use nightshift::model::*;
-use nightshift::policy::{Change, Prior, hear};
+use nightshift::policy::{EpisodeChange, PriorEpisode, hear};
 use nightshift::script::HostApi;
-use nightshift::server::{App, GivenToken, Pace, Tokens, serve};
+use nightshift::server::{App, ConfiguredTokens, GivenToken, ListenerTimeouts, serve};
 use nightshift::store::ledger::SigningKey;
-use nightshift::store::{Batch, Heard, Intake, Numbered, SqliteOptions, SqliteStore, Store, StoreError};
+use nightshift::store::{
+    EventBatch, Intake, IntakeResult, NumberedBatch, SqliteOptions, SqliteStore, Store, StoreError,
+};
 use nightshift::telemetry::Metrics;
-use nightshift::world::{Agents, Engines, Http, World};
+use nightshift::world::{AgentMailbox, HttpClient, ProbedEngines, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -35,8 +37,8 @@ pub fn now() -> Time {
 /// The intake: what it answers, and what it was given. Everything else of the server reads a real store.
 #[derive(Default)]
 pub struct FakeIntake {
-    pub batches: Mutex<Vec<Batch>>,
-    episodes: Mutex<HashMap<(String, String), Prior>>,
+    pub batches: Mutex<Vec<EventBatch>>,
+    episodes: Mutex<HashMap<(String, String), PriorEpisode>>,
     pub error: Mutex<Option<fn() -> StoreError>>,
     /// Set: an intake waits for a permit before it commits.
     pub gate: Mutex<Option<Arc<Semaphore>>>,
@@ -79,10 +81,10 @@ impl Answer {
 }
 
 pub async fn rig() -> Rig {
-    rig_with(Pace::default(), Loaded::default()).await
+    rig_with(ListenerTimeouts::default(), CatalogSnapshot::default()).await
 }
 
-pub async fn rig_with(pace: Pace, loaded: Loaded) -> Rig {
+pub async fn rig_with(pace: ListenerTimeouts, loaded: CatalogSnapshot) -> Rig {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(FakeIntake::default());
     let database = SqliteStore::open(SqliteOptions::new(folder.path().join("store.db")), now()).unwrap();
@@ -99,11 +101,11 @@ pub async fn rig_with(pace: Pace, loaded: Loaded) -> Rig {
         ("nr", "newrelic"),
         ("ce", "cloudevents"),
     ] {
-        let source: Source = serde_json::from_value(json!({ "kind": kind })).unwrap();
+        let source: SourceConfig = serde_json::from_value(json!({ "kind": kind })).unwrap();
         config.sources.insert(name.to_owned(), source);
     }
     config.sources.get_mut("lab").unwrap().add_labels = BTreeMap::from([("cluster".to_owned(), "lab-1".to_owned())]);
-    let parts = Parts {
+    let parts = EngineParts {
         config: Arc::new(config),
         store: Arc::clone(&durable),
         catalog: Arc::new(catalog(folder.path())),
@@ -111,7 +113,7 @@ pub async fn rig_with(pace: Pace, loaded: Loaded) -> Rig {
         notifiers: Arc::default(),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         metrics: Arc::clone(&metrics),
-        nudge: Nudge::default(),
+        nudge: WakeSender::default(),
         key: Arc::clone(&key),
     };
     let loaded = Arc::new(loaded);
@@ -135,7 +137,7 @@ fn catalog(folder: &std::path::Path) -> Catalog {
         std::fs::create_dir_all(folder.join(name)).unwrap();
         folder.join(name)
     };
-    let folders = Folders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
+    let folders = CatalogFolders { runbooks: at("runbooks"), rules: at("rules"), integrations: at("integrations") };
     let loaded = Catalog::load_with(folders, HostApi { specs: Vec::new() });
     loaded.unwrap_or_else(|problems| panic!("{problems:?}")).0
 }
@@ -145,17 +147,17 @@ fn world(clock: Arc<dyn Clock>) -> World {
         clusters: BTreeMap::new(),
         default_cluster: "sim".to_owned(),
         prometheus: None,
-        http: Http::new("nightshift/test", &[]).unwrap(),
+        http: HttpClient::new("nightshift/test", &[]).unwrap(),
         docker: None,
-        agents: Agents::default(),
-        engines: Engines::default(),
+        agents: AgentMailbox::default(),
+        engines: ProbedEngines::default(),
         clock,
         kill: Arc::default(),
         identity: "nightshift/test".to_owned(),
     }
 }
 
-fn tokens() -> Tokens {
+fn tokens() -> ConfiguredTokens {
     let token = |name: &str, role, sources: &[&str], text: &str| GivenToken {
         name: name.to_owned(),
         role,
@@ -163,7 +165,7 @@ fn tokens() -> Tokens {
         clusters: None,
         text: text.to_owned(),
     };
-    Tokens::new(vec![
+    ConfiguredTokens::new(vec![
         token("am", Role::Source, &["prod", "dash", "dd", "nr", "ce"], SOURCE_TOKEN),
         token("lab", Role::Source, &["lab"], LAB_TOKEN),
         token("eve", Role::Viewer, &[], VIEWER_TOKEN),
@@ -273,7 +275,7 @@ pub fn bytes(value: &Value) -> Vec<u8> {
 
 #[async_trait::async_trait]
 impl Intake for FakeIntake {
-    async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
+    async fn intake(&self, batch: EventBatch) -> Result<IntakeResult, StoreError> {
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error());
         }
@@ -282,28 +284,28 @@ impl Intake for FakeIntake {
             self.waiting.send_modify(|count| *count += 1);
             gate.acquire().await.unwrap().forget();
         }
-        let mut heard = Heard::default();
+        let mut heard = IntakeResult::default();
         let mut episodes = self.episodes.lock().unwrap();
         for event in &batch.events {
             let key = (event.source.clone(), event.fingerprint.clone());
             let change = hear(episodes.get(&key), event);
             let starts_at = episodes.get(&key).map_or(event.starts_at, |prior| match change {
-                Change::Opened => event.starts_at,
+                EpisodeChange::Opened => event.starts_at,
                 _ => prior.starts_at.min(event.starts_at),
             });
             let state = match change {
-                Change::Opened | Change::Reopened | Change::Refreshed => EpisodeState::Open,
-                Change::Resolved | Change::Late => EpisodeState::Resolved,
+                EpisodeChange::Opened | EpisodeChange::Reopened | EpisodeChange::Refreshed => EpisodeState::Open,
+                EpisodeChange::Resolved | EpisodeChange::Late => EpisodeState::Resolved,
             };
             match change {
-                Change::Opened => heard.opened += 1,
-                Change::Reopened => heard.reopened += 1,
-                Change::Refreshed => heard.refreshed += 1,
-                Change::Resolved => heard.resolved += 1,
-                Change::Late => heard.late += 1,
+                EpisodeChange::Opened => heard.opened += 1,
+                EpisodeChange::Reopened => heard.reopened += 1,
+                EpisodeChange::Refreshed => heard.refreshed += 1,
+                EpisodeChange::Resolved => heard.resolved += 1,
+                EpisodeChange::Late => heard.late += 1,
             }
-            if change != Change::Late {
-                episodes.insert(key, Prior { state, starts_at });
+            if change != EpisodeChange::Late {
+                episodes.insert(key, PriorEpisode { state, starts_at });
             }
         }
         drop(episodes);
@@ -311,7 +313,7 @@ impl Intake for FakeIntake {
         Ok(heard)
     }
 
-    async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
+    async fn intake_reports(&self, numbered: NumberedBatch) -> Result<(u64, IntakeResult), StoreError> {
         let upto = numbered.numbers.last().copied().unwrap_or_default();
         Ok((upto, self.intake(numbered.batch).await?))
     }

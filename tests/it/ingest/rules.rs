@@ -3,7 +3,7 @@
 //! Invariant: none of them is only read in the code; each is seen at the store or in the answer.
 
 use super::rig::*;
-use nightshift::model::{Severity, Status, Time};
+use nightshift::model::{EventStatus, Severity, Time};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -24,7 +24,7 @@ async fn rule_01_unknown_fields_are_ignored_and_a_body_without_version_or_alerts
     let least = json!({ "version": "4", "alerts": [{ "labels": { "alertname": "Least" } }] });
     assert_eq!(rig.post(AM, &bytes(&least)).await.status, 200);
     let least = rig.store.events().pop().unwrap();
-    assert_eq!((least.status, least.starts_at, least.ends_at), (Status::Firing, now(), None));
+    assert_eq!((least.status, least.starts_at, least.ends_at), (EventStatus::Firing, now(), None));
 
     let good = body(&[alert("A", "firing")]);
     let without = |field: &str| {
@@ -163,7 +163,7 @@ async fn rule_09_the_zero_time_is_no_end_and_times_keep_what_the_store_keeps() {
 
 #[tokio::test]
 async fn rule_10_without_resolved_messages_an_episode_outlives_two_repeats_before_it_is_stale() {
-    let source: nightshift::config::Source = serde_json::from_value(json!({ "kind": "alertmanager" })).unwrap();
+    let source: nightshift::config::SourceConfig = serde_json::from_value(json!({ "kind": "alertmanager" })).unwrap();
     assert!(source.stale_after.0.as_secs() > 2 * 4 * 3600, "Alertmanager repeats each 4 h by default");
     let rig = rig().await;
     // A resolve of what was never told to us as firing opens nothing.
@@ -297,7 +297,7 @@ async fn rule_19_prometheus_itself_may_post_and_the_good_of_a_mixed_batch_is_kep
     let answer = rig.post(&path, &post(json!([firing]))).await;
     assert_eq!((answer.status, &answer.body["opened"]), (200, &json!(1)));
     let event = rig.store.events().pop().unwrap();
-    assert_eq!((event.status, event.ends_at, event.labels.len()), (Status::Firing, None, 1));
+    assert_eq!((event.status, event.ends_at, event.labels.len()), (EventStatus::Firing, None, 1));
 
     // Said again within the window it does not reach the disk, but is acknowledged; after it, it does.
     let again = set(firing.clone(), "endsAt", json!("2026-11-02T03:05:00Z"));

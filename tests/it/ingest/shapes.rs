@@ -3,11 +3,11 @@
 //! Invariant: every folder in `integrations/` with a `decode.rhai` has samples, and every sample its expected events.
 
 use super::rig::*;
-use nightshift::catalog::Loaded;
-use nightshift::config::Source;
-use nightshift::script::Shape;
-use nightshift::server::Pace;
-use nightshift::sources::{self, Decoded};
+use nightshift::catalog::CatalogSnapshot;
+use nightshift::config::SourceConfig;
+use nightshift::script::ShapeScript;
+use nightshift::server::ListenerTimeouts;
+use nightshift::sources::{self, DecodedBody};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,16 +30,16 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-fn shape(vendor: &str) -> Shape {
+fn shape(vendor: &str) -> ShapeScript {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations").join(vendor).join("decode.rhai");
-    Shape::compile(&format!("{vendor}/decode.rhai"), &fs::read_to_string(path).unwrap(), "decode").unwrap()
+    ShapeScript::compile(&format!("{vendor}/decode.rhai"), &fs::read_to_string(path).unwrap(), "decode").unwrap()
 }
 
-fn source(kind: &str) -> Source {
+fn source(kind: &str) -> SourceConfig {
     serde_json::from_value(json!({ "kind": kind })).unwrap()
 }
 
-fn decode(vendor: &str, body: &[u8]) -> Decoded {
+fn decode(vendor: &str, body: &[u8]) -> DecodedBody {
     let cfg = source(vendor);
     match vendor {
         "alertmanager" => sources::alertmanager::decode(body, vendor, &cfg, now()),
@@ -96,18 +96,18 @@ fn what_is_not_the_vendors_is_refused_in_words() {
     }
 }
 
-fn loaded() -> Loaded {
+fn loaded() -> CatalogSnapshot {
     let decoders = ["grafana", "datadog", "newrelic", "cloudevents"];
-    Loaded {
+    CatalogSnapshot {
         decoders: decoders.into_iter().map(|vendor| (vendor.to_owned(), Arc::new(shape(vendor)))).collect(),
         hash: "h".to_owned(),
-        ..Loaded::default()
+        ..CatalogSnapshot::default()
     }
 }
 
 #[tokio::test]
 async fn a_vendor_posts_and_its_dedup_key_joins_trigger_and_recovery() {
-    let rig = rig_with(Pace::default(), loaded()).await;
+    let rig = rig_with(ListenerTimeouts::default(), loaded()).await;
     let sample = |path: &str| fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations").join(path)).unwrap();
     for (path, first, last) in [
         ("/in/datadog/dd", "datadog/samples/triggered.json", "datadog/samples/recovered-unset.json"),
@@ -121,7 +121,7 @@ async fn a_vendor_posts_and_its_dedup_key_joins_trigger_and_recovery() {
 
 #[tokio::test]
 async fn cloudevents_come_in_binary_mode_and_ask_before_they_come() {
-    let rig = rig_with(Pace::default(), loaded()).await;
+    let rig = rig_with(ListenerTimeouts::default(), loaded()).await;
     let headers = [
         ("Content-Type", "application/json"),
         ("ce-specversion", "1.0"),

@@ -4,7 +4,7 @@
 
 use super::{CORDON, House, MINUTE, SLOW, rule};
 use nightshift::model::{EntryKind, Mode, Run, RunState};
-use nightshift::store::Control;
+use nightshift::store::ControlChange;
 use serde_json::json;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn a_source_that_fell_silent_has_not_said_that_it_held() {
     let house = House::open(&rule("auto", "    bake: 30m\n"), CORDON).await;
     let run = house.fires("gpu-1", "a").await;
     let episodes = vec![run.episode.unwrap()];
-    let silent = Control::EndEpisodes { episodes, stale: true, why: "not heard of".into() };
+    let silent = ControlChange::EndEpisodes { episodes, stale: true, why: "not heard of".into() };
     house.night.parts.store.control(silent, house.night.now()).await.unwrap();
     house.night.pass(MINUTE * 31).await;
     house.night.settle().await;

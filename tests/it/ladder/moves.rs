@@ -5,7 +5,7 @@
 use super::{CORDON, FAILS, House, MINUTE, rule};
 use crate::night::Night;
 use crate::recording::Recording;
-use nightshift::engine::Courier;
+use nightshift::engine::NotificationDispatcher;
 use nightshift::model::{Incident, Mode};
 use nightshift::notifiers::Notifier;
 use nightshift::store::Filter;
@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A courier that tells these channels of what the house does.
-fn courier(house: &House, channels: Vec<(&str, Box<dyn Notifier>)>) -> Courier {
+fn courier(house: &House, channels: Vec<(&str, Box<dyn Notifier>)>) -> NotificationDispatcher {
     let parts = &house.night.parts;
     let told = channels.into_iter().map(|(name, notifier)| (name.to_owned(), notifier)).collect::<BTreeMap<_, _>>();
-    Courier::with(
+    NotificationDispatcher::with(
         parts.store.clone(),
         parts.store.clone(),
         Arc::new(told),

@@ -3,9 +3,11 @@
 //! Invariant: what is checked is what runs are started with, and what the ledger says.
 
 use crate::store::fixtures::*;
-use nightshift::model::{Demote, EntryKind, Mode, Outcome, Promote, Reach, RunState, Span, Terms};
+use nightshift::model::{
+    DemotionLimits, EntryKind, ImpactScope, Mode, Outcome, PromotionCriteria, RuleSnapshot, RunState, Span,
+};
 use nightshift::policy::{GuardLimits, effective};
-use nightshift::store::{Claimed, Climb, Control, Filter, SqliteOptions, SqliteStore, Store};
+use nightshift::store::{ClaimedRun, ControlChange, Filter, PromotionRequest, SqliteOptions, SqliteStore, Store};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
@@ -48,7 +50,7 @@ struct Play {
     file: Mode,
     content: u32,
     second: u64,
-    runs: Vec<Claimed>,
+    runs: Vec<ClaimedRun>,
     /// What the rule may go to by everything that was said in the open so far.
     last: Mode,
     seen: i64,
@@ -60,21 +62,22 @@ fn open(dir: &std::path::Path, ceiling: Mode) -> Arc<dyn Store> {
 }
 
 impl Play {
-    fn terms(&self) -> Terms {
+    fn terms(&self) -> RuleSnapshot {
         let content = self.content.to_string();
-        Terms {
+        RuleSnapshot {
             content,
             file: self.file,
             bake: Span::minutes(1),
-            demote: Demote { auto: 1, approve: 2 },
+            demote: DemotionLimits { auto: 1, approve: 2 },
             tell: Vec::new(),
         }
     }
 
-    fn climb(&self, who: u8) -> Climb {
-        let promote = Promote { to: Mode::Auto, matches: 1, judged_right: 1, wrong: 1, held: 0, over: Span::default() };
+    fn climb(&self, who: u8) -> PromotionRequest {
+        let promote =
+            PromotionCriteria { to: Mode::Auto, matches: 1, judged_right: 1, wrong: 1, held: 0, over: Span::default() };
         let (by, why) = (format!("p{who}"), "x".to_owned());
-        Climb { rule: "xid".to_owned(), terms: self.terms(), promote, to: None, by, why }
+        PromotionRequest { rule: "xid".to_owned(), terms: self.terms(), promote, to: None, by, why }
     }
 
     async fn mode(&self) -> Mode {
@@ -109,7 +112,7 @@ impl Play {
             Do::Finish(which, well) => self.finish(which, well).await,
             Do::Judge(which, who, right) => {
                 if let Some(claimed) = self.runs.get(usize::from(which)) {
-                    let word = Control::Judge {
+                    let word = ControlChange::Judge {
                         run: claimed.run.id,
                         right,
                         by: format!("p{who}"),
@@ -121,8 +124,8 @@ impl Play {
                     let _ = self.store.control(word, now).await;
                 }
             }
-            Do::Promote(who) => drop(self.store.control(Control::Promote(self.climb(who)), now).await),
-            Do::Demote(who) => drop(self.store.control(Control::Demote(self.climb(who)), now).await),
+            Do::Promote(who) => drop(self.store.control(ControlChange::Promote(self.climb(who)), now).await),
+            Do::Demote(who) => drop(self.store.control(ControlChange::Demote(self.climb(who)), now).await),
             Do::Write(rung) => (self.file, author) = (RUNGS[usize::from(rung)], true),
             Do::Edit => (self.content, author) = (self.content + 1, true),
             Do::Restart(rung) => {
@@ -152,7 +155,7 @@ impl Play {
         let wide = GuardLimits { nodes_at_once: 50, share_at_once: 1.0, share_per_hour: 1.0, ..GuardLimits::default() };
         let goes = self.store.claim(run, now).await.unwrap().unwrap().run.mode;
         let begun = self.store.begin(cordon(&claimed, &node), Arc::new(wide), now).await.unwrap();
-        let acted = matches!(begun, nightshift::store::Begun::Step(_));
+        let acted = matches!(begun, nightshift::store::BeginOutcome::Step(_));
         assert!(!acted || goes == Mode::Auto, "it acted in {goes} without anybody's leave");
         if acted {
             let done = Outcome::Ok(json!({ "changed": true }));
@@ -199,7 +202,7 @@ proptest! {
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let store = open(dir.path(), Mode::Auto);
-            store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
+            store.pin(&pin(), TEXT, ImpactScope::Node, start()).await.unwrap();
             let (file, seen) = (RUNGS[file], -1);
             let mut play =
                 Play { dir, store, ceiling: Mode::Auto, file, content: 1, second: 0, runs: Vec::new(), last: file, seen };

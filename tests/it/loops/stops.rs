@@ -4,7 +4,7 @@ use super::bed::{Bed, at_a_moment, entries};
 use super::{Tally, draw, rounds};
 use crate::harness::{Draw, Engine, client, eventually};
 use nightshift::model::Time;
-use nightshift::world::sim::{ApiFault, Fault, Trouble};
+use nightshift::world::sim::{ApiFault, RequestFault, SimFault};
 use rustix::process::Signal;
 use serde_json::json;
 use std::path::PathBuf;
@@ -84,8 +84,8 @@ impl World {
 
 /// Reads of these paths are answered so much later.
 fn slow(bed: &Bed, path: &str, millis: u64) {
-    let (method, path, trouble) = (Some("GET".to_owned()), path.to_owned(), Trouble::Delay { millis });
-    bed.fleet.fault(Fault::Api(ApiFault { method, path, times: None, probability: 1.0, trouble })).unwrap();
+    let (method, path, trouble) = (Some("GET".to_owned()), path.to_owned(), RequestFault::Delay { millis });
+    bed.fleet.fault(SimFault::Api(ApiFault { method, path, times: None, probability: 1.0, trouble })).unwrap();
 }
 
 async fn live(by_file: bool, stops: usize, mut draw: Draw, most: u64) -> Tally {
@@ -163,7 +163,7 @@ async fn an_engine_that_was_stopped_for_longer_than_its_lease_looks_again_before
     let bed = Bed::new("").await;
     let kube = nightshift::world::KubeConfig { url: bed.fleet.url(), ..Default::default() };
     nightshift::world::install_tls();
-    let kube = nightshift::world::Kube::connect(&kube, "nightshift/test").await.unwrap();
+    let kube = nightshift::world::KubeClient::connect(&kube, "nightshift/test").await.unwrap();
     let now = std::time::Instant::now();
     kube.act_until(now + Duration::from_millis(200));
     assert_eq!(kube.only_watched(), None);

@@ -1,7 +1,9 @@
 //! Random arrivals and departures on eight GPUs: how often a request is refused although some GPU has the capacity.
 
 use nightshift::model::MigPlace;
-use nightshift::policy::{Geometry, Held, MigBoard, MigBounds, MigDemand, MigSeat, plan_mig, profiles_of_product};
+use nightshift::policy::{
+    MigBoard, MigBounds, MigDemand, MigGeometry, MigOccupancy, MigSeat, plan_mig, profiles_of_product,
+};
 use std::sync::Arc;
 
 /// SplitMix64.
@@ -42,10 +44,10 @@ pub struct Tally {
     pub refused_with_capacity: u32,
 }
 
-pub fn geometry() -> Arc<Geometry> {
+pub fn geometry() -> Arc<MigGeometry> {
     let mut profiles = profiles_of_product("NVIDIA-H100-80GB-HBM3").expect("the table has it");
     profiles.retain(|profile| !profile.name.contains('+'));
-    Arc::new(Geometry::new(profiles).expect("the table makes sense"))
+    Arc::new(MigGeometry::new(profiles).expect("the table makes sense"))
 }
 
 /// The reference's mix: 1g 6 : 1g with double memory 2 : 2g 4 : 3g 3 : 4g 1 : 7g 0.3.
@@ -63,7 +65,7 @@ pub fn draw(dice: &mut Dice) -> &'static str {
 }
 
 /// So many requests, each leaving after a time of its own. The load keeps eight GPUs about as full as people run them.
-pub fn simulate(geometry: &Arc<Geometry>, policy: Policy, seed: u64, requests: u32) -> Tally {
+pub fn simulate(geometry: &Arc<MigGeometry>, policy: Policy, seed: u64, requests: u32) -> Tally {
     let mut dice = Dice::new(seed);
     let mut boards: Vec<Vec<(MigPlace, f64)>> = vec![Vec::new(); 8];
     let mut tally = Tally { requests, ..Tally::default() };
@@ -87,12 +89,12 @@ pub fn simulate(geometry: &Arc<Geometry>, policy: Policy, seed: u64, requests: u
 /// Requests come one a unit of time. At this length of stay the naive placement refuses as often as the reference says.
 const MEAN_STAY: f64 = 20.0;
 
-fn size(geometry: &Geometry, profile: &str) -> (u32, u32) {
+fn size(geometry: &MigGeometry, profile: &str) -> (u32, u32) {
     let found = geometry.profiles().iter().find(|known| known.name == profile);
     found.map_or((0, 0), |found| (found.width, found.slices))
 }
 
-fn has_capacity(geometry: &Geometry, board: &[(MigPlace, f64)], profile: &str) -> bool {
+fn has_capacity(geometry: &MigGeometry, board: &[(MigPlace, f64)], profile: &str) -> bool {
     let sum = |(w, s): (u32, u32), (place, _): &(MigPlace, f64)| {
         let (width, slices) = size(geometry, &place.profile);
         (w + width, s + slices)
@@ -104,7 +106,7 @@ fn has_capacity(geometry: &Geometry, board: &[(MigPlace, f64)], profile: &str) -
 
 /// Puts one where the policy says; `false`: it is refused.
 pub fn place(
-    geometry: &Arc<Geometry>,
+    geometry: &Arc<MigGeometry>,
     policy: Policy,
     boards: &mut [Vec<(MigPlace, f64)>],
     profile: &str,
@@ -141,7 +143,7 @@ pub fn place(
 }
 
 fn plan(
-    geometry: &Arc<Geometry>,
+    geometry: &Arc<MigGeometry>,
     policy: Policy,
     boards: &mut [Vec<(MigPlace, f64)>],
     profile: &str,
@@ -153,7 +155,7 @@ fn plan(
         .map(|(at, board)| {
             let seat = |(index, (place, _)): (usize, &(MigPlace, f64))| MigSeat {
                 place: place.clone(),
-                held: Held::Movable { pod: format!("{at}/{index}"), cost: 60 },
+                held: MigOccupancy::Movable { pod: format!("{at}/{index}"), cost: 60 },
             };
             let seats = board.iter().enumerate().map(seat).collect();
             MigBoard { name: at.to_string(), geometry: geometry.clone(), seats, shut: None }

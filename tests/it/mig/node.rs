@@ -4,9 +4,9 @@
 
 use crate::gpus::Gpus;
 use nightshift::config::{AgentConfig, NvmlConfig};
-use nightshift::model::{Answer, FailureKind, Finding, Outcome, Time};
+use nightshift::model::{CommandStatus, FailureKind, Finding, Outcome, Time};
 use nightshift::node::{Machine, find, watchers};
-use nightshift::world::Agents;
+use nightshift::world::AgentMailbox;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -32,10 +32,10 @@ impl Node {
 
     async fn ask(&self, verb: &str, args: Value) -> Outcome {
         let args = args.as_object().cloned().unwrap_or_default();
-        let command = Agents::default().question(verb, args, Time::MAX);
+        let command = AgentMailbox::default().question(verb, args, Time::MAX);
         match find(verb).unwrap().perform(&self.machine, &command, &|_| {}).await {
-            Answer::Ended { outcome } => outcome,
-            Answer::Working { why, .. } => panic!("still working: {why}"),
+            CommandStatus::Ended { outcome } => outcome,
+            CommandStatus::Working { why, .. } => panic!("still working: {why}"),
         }
     }
 
@@ -227,7 +227,7 @@ async fn a_library_that_is_missing_or_a_gpu_that_is_lost_is_an_answer_in_words()
 #[tokio::test]
 async fn a_gpu_with_a_fault_that_is_not_over_is_shut_for_plans_and_for_changes() {
     use nightshift::model::GpuName;
-    use nightshift::node::{Sight, xid_finding};
+    use nightshift::node::{FaultObservation, xid_finding};
     let node = Node::new(
         "machine h100 gpus 4\ngpu 0 mig on\ngpu 1 mig on\ngpu 2 mig on\ngpu 3 mig on\ngpu 1 rows pending\ngpu 2 rows failed",
     );
@@ -235,8 +235,9 @@ async fn a_gpu_with_a_fault_that_is_not_over_is_shut_for_plans_and_for_changes()
     assert_eq!(node.gpu(0).await["ill"], Value::Null);
     // An application's own fault shuts nothing.
     let now = Time::now();
-    let hear =
-        |code: u32| node.machine.faults.hear(Sight::nvml(xid_finding(code, name.clone(), [].into(), "", now)), now);
+    let hear = |code: u32| {
+        node.machine.faults.hear(FaultObservation::nvml(xid_finding(code, name.clone(), [].into(), "", now)), now)
+    };
     hear(43);
     assert_eq!(node.gpu(0).await["ill"], Value::Null);
     hear(95);

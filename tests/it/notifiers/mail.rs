@@ -3,7 +3,7 @@
 //! Invariant: where aiosmtpd is missing these tests fail and say how to get it.
 
 use super::{ask, build, delivered, notice, open, unsent};
-use nightshift::config::{Channel, Secret};
+use nightshift::config::{ChannelConfig, SecretSource};
 use nightshift::model::*;
 use nightshift::notifiers::Notifier;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ pub(crate) fn server(tls: bool) -> Server {
 
 impl Server {
     fn channel(&self, scheme: &str, host: &str, ca: bool) -> Box<dyn Notifier> {
-        let email = |_: Secret| Channel::Email {
+        let email = |_: SecretSource| ChannelConfig::Email {
             server: format!("{scheme}://{host}:{}", self.port),
             from: "Nightshift <night@ns.example>".into(),
             to: vec!["ana@ns.example".into(), "bo@ns.example".into()],
@@ -138,7 +138,7 @@ async fn mail_goes_over_starttls_to_a_server_whose_certificate_is_trusted_and_no
     delivered(server.channel("smtp", "localhost", true).deliver(&open(&[(1, "opened")]), None).await);
     assert_eq!(server.messages().len(), 1);
     match server.channel("smtp", "localhost", false).deliver(&open(&[(1, "opened")]), None).await {
-        Delivery::Retry { why, .. } => assert!(why.contains("ca_file"), "{why}"),
+        DeliveryResult::Retry { why, .. } => assert!(why.contains("ca_file"), "{why}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(server.messages().len(), 1, "nothing was sent to a stranger");
@@ -148,7 +148,7 @@ async fn mail_goes_over_starttls_to_a_server_whose_certificate_is_trusted_and_no
 async fn a_server_without_starttls_gets_no_mail() {
     let server = server(false);
     let delivery = server.channel("smtp", "localhost", false).deliver(&open(&[(1, "opened")]), None).await;
-    assert!(!matches!(delivery, Delivery::Delivered(_)), "{delivery:?}");
+    assert!(!matches!(delivery, DeliveryResult::Delivered(_)), "{delivery:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use super::vendor::{Manner, Posted};
 use super::{Scene, most_in_a_minute};
-use nightshift::config::Channel;
+use nightshift::config::ChannelConfig;
 use nightshift::model::{IncidentState, Time};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ fn does(board: &mut Vec<Posted>, _: &str, body: &Value, _: &str) -> (u16, Value)
 async fn scene() -> Scene {
     let channel = |routing_key, url: &str| {
         let api = format!("{url}/{ENQUEUE}");
-        Channel::PagerDuty { routing_key, api, patience: None }
+        ChannelConfig::PagerDuty { routing_key, api, patience: None }
     };
     Scene::begin(does, channel).await
 }

@@ -6,11 +6,11 @@ use super::Scene;
 use super::slack::{does, messages};
 use super::vendor::Posted;
 use crate::night::Night;
-use nightshift::config::{Channel, Secret};
+use nightshift::config::{ChannelConfig, SecretSource};
 use nightshift::engine::Runner;
 use nightshift::store::Filter;
 use nightshift::world::sim::{SimFleet, SimOptions};
-use nightshift::world::{Kube, KubeConfig};
+use nightshift::world::{KubeClient, KubeConfig};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -54,8 +54,8 @@ fn shown(body: &Value) -> String {
     text
 }
 
-pub(super) fn channel(token: Secret, url: &str) -> Channel {
-    Channel::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true }
+pub(super) fn channel(token: SecretSource, url: &str) -> ChannelConfig {
+    ChannelConfig::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true }
 }
 
 pub(super) struct Reader {
@@ -131,7 +131,8 @@ async fn the_message_says_what_is_ill_since_when_what_was_done_and_what_comes_ne
 async fn what_may_still_be_taken_is_said_of_the_cluster_that_it_is_about() {
     let mut night = Night::fall_on_shipped(RULE).await;
     let far = SimFleet::start(SimOptions { nodes: 9, clock: night.clock.clone(), ..SimOptions::default() }).unwrap();
-    let kube = Kube::connect(&KubeConfig { url: far.url(), ..KubeConfig::default() }, "nightshift/test").await.unwrap();
+    let kube =
+        KubeClient::connect(&KubeConfig { url: far.url(), ..KubeConfig::default() }, "nightshift/test").await.unwrap();
     kube.keep_labels(night.parts.config.guards.labels());
     night.parts.world.clusters.insert("far".to_owned(), kube);
     // The engine has its clients from its parts.

@@ -7,11 +7,11 @@
 use super::vendor::{Manner, Posted, Vendor};
 use crate::harness::{Draw, alertmanager_body};
 use crate::night::{Night, seal};
-use nightshift::config::{Channel, Config, Secret};
-use nightshift::engine::{Courier, EventLines};
+use nightshift::config::{ChannelConfig, Config, SecretSource};
+use nightshift::engine::{EventLines, NotificationDispatcher};
 use nightshift::model::{EntryKind, Incident, Time};
 use nightshift::store::Filter;
-use nightshift::world::Http;
+use nightshift::world::HttpClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -186,7 +186,7 @@ fn rules(folder: &Path) {
 
 struct Shift {
     night: Night,
-    courier: Courier,
+    courier: NotificationDispatcher,
     slack: Vendor,
     pager: Vendor,
     began: Time,
@@ -216,19 +216,19 @@ impl Shift {
         let pager = Vendor::start(night.clock.clone(), pagerduty).await;
         let file = night.path().join("secret");
         std::fs::write(&file, SECRET).unwrap();
-        let secret = Secret::File(file);
+        let secret = SecretSource::File(file);
         let api = format!("{}/v2/enqueue", pager.url());
         let channels = BTreeMap::from([
             (
                 "oncall".to_owned(),
-                Channel::Slack { channel: "C1".into(), token: secret.clone(), api: slack.url(), buttons: true },
+                ChannelConfig::Slack { channel: "C1".into(), token: secret.clone(), api: slack.url(), buttons: true },
             ),
-            ("pager".to_owned(), Channel::PagerDuty { routing_key: secret, api, patience: None }),
+            ("pager".to_owned(), ChannelConfig::PagerDuty { routing_key: secret, api, patience: None }),
         ]);
-        let http = Http::new("nightshift/test", &[]).unwrap();
+        let http = HttpClient::new("nightshift/test", &[]).unwrap();
         let built = nightshift::notifiers::build(&channels, &HashMap::new(), &http, "test", &seal()).unwrap();
         let (parts, url) = (&night.parts, Some("https://ns.example"));
-        let courier = Courier::with(
+        let courier = NotificationDispatcher::with(
             parts.store.clone(),
             parts.store.clone(),
             Arc::new(built),

@@ -4,7 +4,7 @@
 
 use super::vendor::{Manner, Posted};
 use super::{Scene, most_in_a_minute};
-use nightshift::config::Channel;
+use nightshift::config::ChannelConfig;
 use nightshift::model::{IncidentState, Time};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -50,7 +50,8 @@ pub fn does(board: &mut Vec<Posted>, method: &str, body: &Value, query: &str) ->
 }
 
 pub async fn scene() -> Scene {
-    let channel = |token, url: &str| Channel::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true };
+    let channel =
+        |token, url: &str| ChannelConfig::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true };
     Scene::begin(does, channel).await
 }
 
@@ -220,7 +221,8 @@ async fn a_message_that_slack_never_takes_keeps_nobody_else_waiting() {
             false => does(board, method, body, query),
         }
     }
-    let channel = |token, url: &str| Channel::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true };
+    let channel =
+        |token, url: &str| ChannelConfig::Slack { channel: "C1".into(), token, api: url.to_owned(), buttons: true };
     let scene = Scene::begin(one_is_poison, channel).await;
     scene.hear("firing", "GpuXid", 0..10).await;
     scene.pass(10).await;

@@ -7,8 +7,8 @@ use super::Scene;
 use super::reads::{Reader, channel};
 use super::slack::does;
 use crate::night::{NIGHT, Night};
-use nightshift::model::{Event, Freeze, LabelMap, Labels, Severity, Status, Subject};
-use nightshift::store::Control;
+use nightshift::model::{Event, EventStatus, Freeze, LabelMap, Labels, Severity, Subject};
+use nightshift::store::ControlChange;
 
 const XID_79: &[(&str, &str)] = &[("alertname", "GpuXid"), ("xid", "79"), ("node", "gpu-2"), ("gpu", "3")];
 
@@ -31,7 +31,7 @@ fn event(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Event {
     Event {
         source: "test".to_owned(),
         fingerprint: format!("{:016x}", labels.fingerprint()),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         starts_at: NIGHT.parse().unwrap(),
         ends_at: None,
         subject: Subject::from_labels(&labels, &LabelMap::default()),
@@ -107,7 +107,7 @@ async fn a_question_under_a_freeze_says_that_approving_will_not_start_it() {
         release_by: None,
         until: None,
     };
-    night.parts.store.control(Control::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
+    night.parts.store.control(ControlChange::Freeze(freeze, Vec::new()), night.now()).await.unwrap();
     night.hear("firing", XID_79).await;
     reader.pass(5).await;
     let read = reader.message();

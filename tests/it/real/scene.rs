@@ -5,7 +5,7 @@
 use crate::harness::{Engine, Site, client, eventually, free_port, tool};
 use crate::notifiers::mail;
 use crate::recording::{Recording, Seen};
-use nightshift::world::sim::{Fault, SimFleet, SimOptions, SimWorkload};
+use nightshift::world::sim::{SimFault, SimFleet, SimOptions, SimWorkload};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -167,7 +167,7 @@ impl Scene {
     }
 
     pub fn xid(&self, node: &str, gpu: u32, code: u32) {
-        self.fleet.fault(Fault::Xid { node: node.to_owned(), gpu, code }).unwrap();
+        self.fleet.fault(SimFault::Xid { node: node.to_owned(), gpu, code }).unwrap();
     }
 
     /// What the fleet counted of our real changes, by verb, resource and name.

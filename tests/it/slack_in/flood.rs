@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode};
 use nightshift::config::Role;
 use nightshift::limits;
-use nightshift::server::Tokens;
+use nightshift::server::ConfiguredTokens;
 use std::sync::{Arc, Mutex};
 use tower::ServiceExt;
 
@@ -32,7 +32,7 @@ fn forged(chat: &Chat, path: &str) -> axum::http::request::Builder {
 
 #[tokio::test]
 async fn a_flood_of_unsigned_bodies_is_refused_and_events_go_on_getting_in() {
-    let chat = Chat::begin_with(Tokens::new(vec![token("am", Role::Operator, None)]).unwrap(), |_| {}).await;
+    let chat = Chat::begin_with(ConfiguredTokens::new(vec![token("am", Role::Operator, None)]).unwrap(), |_| {}).await;
     let room = limits::UNPROVED_BYTES / 4 / limits::SLACK_BODY_BYTES;
     let paths = ["/slack/command", "/slack/interact", "/slack/events"];
     let answers: Arc<Mutex<Vec<StatusCode>>> = Arc::default();

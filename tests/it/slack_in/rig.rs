@@ -12,10 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use futures::{SinkExt, StreamExt};
-use nightshift::config::{Config, Person, Role, Secret, SlackApp};
+use nightshift::config::{Config, PersonConfig, Role, SecretSource, SlackApp};
 use nightshift::model::{RunId, RunState};
-use nightshift::notifiers::slack::Web;
-use nightshift::server::{App, Caller, Door, PagerDutyDoor, Roster, Tokens, Way, listen_to_slack, router};
+use nightshift::notifiers::slack::SlackWebClient;
+use nightshift::server::{
+    App, AuthMethod, Caller, ConfiguredTokens, PagerDutyDoor, PrincipalSet, SlackEndpoint, listen_to_slack, router,
+};
 use nightshift::store::Filter;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -267,20 +269,20 @@ pub struct Chat {
 
 impl Chat {
     pub async fn begin() -> Chat {
-        Chat::begin_with(Tokens::default(), |_| {}).await
+        Chat::begin_with(ConfiguredTokens::default(), |_| {}).await
     }
 
     /// With tokens besides, and the configuration as a test wants it.
-    pub async fn begin_with(tokens: Tokens, change: impl FnOnce(&mut Config)) -> Chat {
+    pub async fn begin_with(tokens: ConfiguredTokens, change: impl FnOnce(&mut Config)) -> Chat {
         let (slack, lines) = Slack::start().await;
         let mut night = Night::fall(RULE, &[("cordon", CORDON)]).await;
         let token = night.path().join("app-token");
         std::fs::write(&token, "xapp-first\n").unwrap();
         let config = Arc::make_mut(&mut night.parts.config);
-        let person = |name: &str, role, id: &str| Person {
+        let person = |name: &str, role, id: &str| PersonConfig {
             slack: Some(id.into()),
             pagerduty: Some(id.replace("U0", "P0")),
-            ..Person::new(name, role)
+            ..PersonConfig::new(name, role)
         };
         config.people = vec![
             person("ada", Role::Approver, "U0ADA"),
@@ -290,7 +292,7 @@ impl Chat {
         ];
         config.slack = Some(SlackApp {
             signing_secret: None,
-            app_token: Some(Secret::File(token)),
+            app_token: Some(SecretSource::File(token)),
             token: None,
             team: Some("T0".into()),
             app: Some("A0".into()),
@@ -303,10 +305,10 @@ impl Chat {
         Chat { router: router(app.clone()), app, night, slack, lines, stop, count }
     }
 
-    fn app(night: &Night, slack: &Slack, tokens: Tokens) -> App {
-        let web = Web::new(night.parts.world.http.clone(), &format!("{}api", slack.url), "xoxb-bot");
+    fn app(night: &Night, slack: &Slack, tokens: ConfiguredTokens) -> App {
+        let web = SlackWebClient::new(night.parts.world.http.clone(), &format!("{}api", slack.url), "xoxb-bot");
         let hooks = slack.url.parse().unwrap();
-        let door = Door { signing_secret: Some(SECRET.into()), hooks, web: Some(web), seal: seal() };
+        let door = SlackEndpoint { signing_secret: Some(SECRET.into()), hooks, web: Some(web), seal: seal() };
         App::new(night.parts.clone(), tokens).with_slack(door).with_pagerduty(PagerDutyDoor::new(&[SECRET.to_owned()]))
     }
 
@@ -314,7 +316,7 @@ impl Chat {
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
         self.night.configure(change);
         self.app.parts.config = self.night.parts.config.clone();
-        self.app.roster.replace(Roster::new(self.app.parts.config.people.clone(), Tokens::default()));
+        self.app.roster.replace(PrincipalSet::new(self.app.parts.config.people.clone(), ConfiguredTokens::default()));
         self.router = router(self.app.clone());
     }
 
@@ -333,8 +335,8 @@ impl Chat {
 
     /// How the status says that Slack stands.
     pub async fn standing(&self) -> Value {
-        let request =
-            Request::get("/api/v1/status").extension(Caller::of(&Person::new("ada", Role::Viewer), Way::Slack));
+        let request = Request::get("/api/v1/status")
+            .extension(Caller::of(&PersonConfig::new("ada", Role::Viewer), AuthMethod::Slack));
         let answer = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         serde_json::from_slice::<Value>(&bytes).unwrap()["slack"].clone()

@@ -3,11 +3,11 @@
 //! Invariant: nothing here is random and nothing reads a clock.
 
 use nightshift::model::{
-    Call, Event, Header, Labels, Mode, ParamType, Pin, Reach, Rule, RunId, Severity, Span, Status, Subject, Time,
-    UndoPolicy,
+    ActionCall, Event, EventStatus, ImpactScope, Labels, Mode, ParamType, Rule, RunId, RunbookHeader, RunbookPin,
+    Severity, Span, Subject, Time, UndoPolicy,
 };
-use nightshift::policy::{Facts, GuardLimits, Proposal, RuleSet};
-use nightshift::store::{Batch, Claimed, Filter, Heard, Origin, Store};
+use nightshift::policy::{GuardLimits, RuleSet, StepProposal, WorldFacts};
+use nightshift::store::{BatchOrigin, ClaimedRun, EventBatch, Filter, IntakeResult, Store};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub fn at(seconds: u64) -> Time {
     start() + Duration::from_secs(seconds)
 }
 
-pub fn pin() -> Pin {
-    Pin { name: "xid79".to_owned(), hash: "ab".repeat(32) }
+pub fn pin() -> RunbookPin {
+    RunbookPin { name: "xid79".to_owned(), hash: "ab".repeat(32) }
 }
 
 pub fn event(alert: &str, node: &str) -> Event {
@@ -32,7 +32,7 @@ pub fn event(alert: &str, node: &str) -> Event {
     Event {
         source: "am".to_owned(),
         fingerprint: format!("{:016x}", labels.fingerprint()),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         starts_at: start(),
         ends_at: None,
         labels,
@@ -45,7 +45,7 @@ pub fn event(alert: &str, node: &str) -> Event {
 }
 
 pub fn resolved(mut event: Event) -> Event {
-    event.status = Status::Resolved;
+    event.status = EventStatus::Resolved;
     event.ends_at = Some(at(60));
     event
 }
@@ -53,17 +53,17 @@ pub fn resolved(mut event: Event) -> Event {
 /// Rules from JSON, over the one runbook `xid79` with the parameter `node`.
 pub fn rules(list: Value) -> Arc<RuleSet> {
     let rules: Vec<Rule> = serde_json::from_value(list).unwrap();
-    let node = nightshift::model::Param {
+    let node = nightshift::model::RunbookParam {
         name: "node".to_owned(),
         ty: ParamType::Node,
         default: None,
         pattern: None,
         doc: String::new(),
     };
-    let header = Header {
+    let header = RunbookHeader {
         title: "Empty the node.".to_owned(),
         params: vec![node],
-        reach: Reach::Node,
+        reach: ImpactScope::Node,
         undo: UndoPolicy::Never,
         approvers: Vec::new(),
     };
@@ -83,31 +83,38 @@ pub fn auto() -> Arc<RuleSet> {
     rules(json!([rule(Mode::Auto)]))
 }
 
-pub async fn hear(store: &Arc<dyn Store>, rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> Heard {
+pub async fn hear(store: &Arc<dyn Store>, rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> IntakeResult {
     store.intake(batch(rules, events, now)).await.unwrap()
 }
 
-pub fn batch(rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> Batch {
-    Batch { source: "am".to_owned(), events, gaps: Vec::new(), rules: rules.clone(), now, origin: Origin::default() }
+pub fn batch(rules: &Arc<RuleSet>, events: Vec<Event>, now: Time) -> EventBatch {
+    EventBatch {
+        source: "am".to_owned(),
+        events,
+        gaps: Vec::new(),
+        rules: rules.clone(),
+        now,
+        origin: BatchOrigin::default(),
+    }
 }
 
 /// A claimed run of rule `xid` for a node, its runbook pinned.
-pub async fn running(store: &Arc<dyn Store>, node: &str) -> Claimed {
-    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
+pub async fn running(store: &Arc<dyn Store>, node: &str) -> ClaimedRun {
+    store.pin(&pin(), TEXT, ImpactScope::Node, start()).await.unwrap();
     let heard = hear(store, &auto(), vec![event("Xid79", node)], start()).await;
     store.claim(heard.runs[0], start()).await.unwrap().unwrap()
 }
 
 /// A step of a run, as the action of that name declares it.
-pub fn proposal(claimed: &Claimed, action: &str, target: Subject) -> Proposal {
+pub fn proposal(claimed: &ClaimedRun, action: &str, target: Subject) -> StepProposal {
     let spec = nightshift::actions::find(action).unwrap().spec();
-    let call = Call::new(action, [("node", json!(target.node))]);
-    let facts = Facts { nodes_total: Some(100), ..Facts::default() };
+    let call = ActionCall::new(action, [("node", json!(target.node))]);
+    let facts = WorldFacts { nodes_total: Some(100), ..WorldFacts::default() };
     let by = (claimed.run.id, claimed.run.epoch);
-    Proposal { deadline: at(60), facts, ..Proposal::new(spec, by, call, target, start()) }
+    StepProposal { deadline: at(60), facts, ..StepProposal::new(spec, by, call, target, start()) }
 }
 
-pub fn cordon(claimed: &Claimed, node: &str) -> Proposal {
+pub fn cordon(claimed: &ClaimedRun, node: &str) -> StepProposal {
     proposal(claimed, "k8s::cordon", Subject::node(node))
 }
 

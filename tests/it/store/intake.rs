@@ -5,9 +5,9 @@
 use super::Open;
 use super::fixtures::*;
 use nightshift::model::{
-    Entry, EntryKind, EpisodeState, Grant, HeardEvent, IncidentState, Mode, ReasonCode, Role, RunState, Severity,
+    Entry, EntryKind, EpisodeState, EventOutcome, IncidentState, Mode, ReasonCode, Role, RoleGrant, RunState, Severity,
 };
-use nightshift::store::{Control, Filter, Heard, NewToken, Store, StoreError};
+use nightshift::store::{ControlChange, Filter, IntakeResult, NewToken, Store, StoreError};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub async fn a_new_event_opens_an_episode_an_incident_a_run_and_a_notice(open: O
     assert_eq!((said.incident, said.runs, said.change.as_str()), (Some(incident.id), heard.runs, "opened"));
 }
 
-async fn heard_entries(store: &Arc<dyn Store>) -> Vec<Vec<HeardEvent>> {
+async fn heard_entries(store: &Arc<dyn Store>) -> Vec<Vec<EventOutcome>> {
     let entries: Vec<Entry> = store.entries(Filter { kinds: vec!["heard"], ..all() }).await.unwrap();
     let events = entries.into_iter().map(|entry| match entry.kind {
         EntryKind::Heard { events, .. } => events,
@@ -42,7 +42,7 @@ async fn heard_entries(store: &Arc<dyn Store>) -> Vec<Vec<HeardEvent>> {
     events.collect()
 }
 
-async fn last_heard(store: &Arc<dyn Store>) -> HeardEvent {
+async fn last_heard(store: &Arc<dyn Store>) -> EventOutcome {
     heard_entries(store).await.remove(0).pop().unwrap()
 }
 
@@ -51,12 +51,12 @@ pub async fn the_same_event_again_changes_a_counter_and_nothing_else(open: Open<
     hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(1)).await;
     let before = (store.counts().await.unwrap(), story(&store).await);
     let again = hear(&store, &auto(), vec![event("Xid79", "gpu-3")], at(2)).await;
-    assert_eq!(again, Heard { refreshed: 1, ..Heard::default() });
+    assert_eq!(again, IntakeResult { refreshed: 1, ..IntakeResult::default() });
     assert_eq!((store.counts().await.unwrap(), story(&store).await), before);
     let episode = store.episodes(all()).await.unwrap().remove(0);
     assert_eq!((episode.seen, episode.last_seen), (2, at(2)));
     let late = hear(&store, &auto(), vec![resolved(event("Xid79", "gpu-9"))], at(3)).await;
-    assert_eq!(late, Heard { late: 1, ..Heard::default() });
+    assert_eq!(late, IntakeResult { late: 1, ..IntakeResult::default() });
     assert_eq!(story(&store).await, before.1);
 }
 
@@ -239,8 +239,11 @@ pub async fn episodes_that_fell_silent_are_found_and_ended(open: Open<'_>) {
     assert_eq!(unseen.len(), 1);
     assert_eq!(unseen[0].event.subject.node.as_deref(), Some("a"));
     assert!(store.unseen("other", at(100), None, 10).await.unwrap().is_empty());
-    let end =
-        Control::EndEpisodes { episodes: vec![unseen[0].id], stale: true, why: "the source fell silent".to_owned() };
+    let end = ControlChange::EndEpisodes {
+        episodes: vec![unseen[0].id],
+        stale: true,
+        why: "the source fell silent".to_owned(),
+    };
     store.control(end.clone(), at(501)).await.unwrap();
     store.control(end, at(502)).await.unwrap();
     assert!(store.unseen("am", at(100), None, 10).await.unwrap().is_empty());
@@ -272,7 +275,7 @@ pub async fn an_operation_that_was_undone_gives_no_number_away(open: Open<'_>) {
     let store = open();
     let token = NewToken {
         name: "ana".to_owned(),
-        grant: Grant { role: Role::Admin, clusters: None },
+        grant: RoleGrant { role: Role::Admin, clusters: None },
         sources: Vec::new(),
         hash: "a hash that is known already".to_owned(),
         by: "ana".to_owned(),

@@ -9,7 +9,7 @@ use nightshift::store::ledger::{
     Checkpoint, LeafHash, PublicKey, SigningKey, VerifyError, verify_consistency, verify_export, verify_inclusion,
     verify_note, write_export,
 };
-use nightshift::store::{Control, Store, StoreError};
+use nightshift::store::{ControlChange, Store, StoreError};
 use std::sync::Arc;
 
 fn key() -> Arc<SigningKey> {
@@ -111,7 +111,7 @@ pub async fn a_redacted_body_is_gone_everywhere_and_the_proof_holds(open: Open<'
     let key = key();
     hear(&store, &auto(), vec![event("Xid79", "secret-node")], at(1)).await;
     let (checkpoint, root) = signed(&store, &key).await;
-    let redact = |no| Control::Redact {
+    let redact = |no| ControlChange::Redact {
         entry: EntryNo(no),
         by: "kim".to_owned(),
         why: "a name".to_owned(),
@@ -120,7 +120,7 @@ pub async fn a_redacted_body_is_gone_everywhere_and_the_proof_holds(open: Open<'
     };
     let early = store.control(redact(1), at(2)).await;
     assert!(matches!(&early, Err(StoreError::Refused(why)) if why.contains("r1")), "its run still needs it: {early:?}");
-    let cancel = Control::Cancel { run: RunId(1), by: "kim".to_owned(), why: "a name".to_owned() };
+    let cancel = ControlChange::Cancel { run: RunId(1), by: "kim".to_owned(), why: "a name".to_owned() };
     store.control(cancel, at(2)).await.unwrap();
     store.control(redact(1), at(2)).await.unwrap();
     assert!(store.control(redact(1), at(3)).await.is_err(), "once");

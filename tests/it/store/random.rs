@@ -3,8 +3,8 @@
 //! Invariant: the checks after each sequence use nothing but reads of the trait.
 
 use super::fixtures::*;
-use nightshift::model::{EpisodeState, IncidentState, Outcome, Reach, Receipt, RunState, Span};
-use nightshift::store::{Claimed, Control, NewApproval, Receipted, SqliteOptions, SqliteStore, Store};
+use nightshift::model::{DeliveryReceipt, EpisodeState, ImpactScope, IncidentState, Outcome, RunState, Span};
+use nightshift::store::{ClaimedRun, ControlChange, DeliveryOutcome, NewApproval, SqliteOptions, SqliteStore, Store};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -56,7 +56,7 @@ struct Play {
     opens: fn(&Path) -> Arc<dyn Store>,
     store: Arc<dyn Store>,
     second: u64,
-    claimed: Vec<Claimed>,
+    claimed: Vec<ClaimedRun>,
 }
 
 impl Play {
@@ -91,15 +91,18 @@ impl Play {
             Do::Silence(which) => {
                 let open = self.store.unseen("am", now, None, 10).await.unwrap();
                 if let Some(episode) = open.get(usize::from(which) % open.len().max(1)) {
-                    let end =
-                        Control::EndEpisodes { episodes: vec![episode.id], stale: true, why: "silent".to_owned() };
+                    let end = ControlChange::EndEpisodes {
+                        episodes: vec![episode.id],
+                        stale: true,
+                        why: "silent".to_owned(),
+                    };
                     self.store.control(end, now).await.unwrap();
                 }
             }
             Do::Deliver(which) => {
                 let due = self.store.due(now, 10).await.unwrap().notices;
                 if let Some(notice) = due.get(usize::from(which) % due.len().max(1)) {
-                    let what = Receipted::Delivered { upto: notice.want, receipt: Receipt(Value::Null) };
+                    let what = DeliveryOutcome::Delivered { upto: notice.want, receipt: DeliveryReceipt(Value::Null) };
                     self.store.receipted(&notice.channel, notice.incident, what, now).await.unwrap();
                 }
             }
@@ -145,7 +148,9 @@ impl Play {
                 self.store.ask(run, epoch, question, now).await.map(drop)
             }
             Do::Finish(_) => self.store.finish(run, epoch, RunState::Done, now).await,
-            _ => self.store.control(Control::Cancel { run, by: "kim".to_owned(), why: "x".to_owned() }, now).await,
+            _ => {
+                self.store.control(ControlChange::Cancel { run, by: "kim".to_owned(), why: "x".to_owned() }, now).await
+            }
         };
         let after = self.store.runs(of_run(run)).await.unwrap();
         if before.first().is_some_and(|run| run.state.is_final()) {
@@ -217,7 +222,7 @@ fn play(opens: fn(&Path) -> Arc<dyn Store>, commands: Vec<Do>) {
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let store = opens(dir.path());
-        store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
+        store.pin(&pin(), TEXT, ImpactScope::Node, start()).await.unwrap();
         let mut play = Play { dir, opens, store, second: 0, claimed: Vec::new() };
         for command in commands {
             play.perform(command).await;

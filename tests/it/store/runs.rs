@@ -6,11 +6,11 @@ use super::Open;
 use super::fixtures::*;
 use nightshift::limits;
 use nightshift::model::{
-    Call, Effect, EntryKind, Failure, FailureKind, Freeze, Input, Mode, Outcome, Reach, Reason, ReasonCode, RunState,
-    Scheduling, Subject,
+    ActionCall, EffectClass, EntryKind, FailureKind, Freeze, ImpactScope, Mode, Outcome, Reason, ReasonCode, RunInput,
+    RunState, SchedulingEffect, StepFailure, Subject,
 };
-use nightshift::policy::{Facts, Proposal};
-use nightshift::store::{Begun, Control, Filter, NewRun, Store, StoreError};
+use nightshift::policy::{StepProposal, WorldFacts};
+use nightshift::store::{BeginOutcome, ControlChange, Filter, NewRun, Store, StoreError};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub async fn a_step_is_begun_ended_and_final(open: Open<'_>) {
     let store = open();
     let claimed = running(&store, "gpu-3").await;
     let (run, epoch) = (claimed.run.id, claimed.run.epoch);
-    let Begun::Step(step) = store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap() else {
+    let BeginOutcome::Step(step) = store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap() else {
         panic!("the guards let it pass");
     };
     assert_eq!((step.no, step.attempt, &step.outcome), (0, 1, &None));
@@ -29,7 +29,7 @@ pub async fn a_step_is_begun_ended_and_final(open: Open<'_>) {
 
     let done = Outcome::Ok(json!({ "changed": true }));
     store.end(run, epoch, 0, done.clone(), Vec::new(), at(2)).await.unwrap();
-    let other = Outcome::Failed(Failure::new(FailureKind::Timeout, "no"));
+    let other = Outcome::Failed(StepFailure::new(FailureKind::Timeout, "no"));
     assert!(matches!(store.end(run, epoch, 0, other, Vec::new(), at(3)).await, Err(StoreError::Refused(_))));
     let missing = store.end(run, epoch, 7, done.clone(), Vec::new(), at(3)).await;
     assert!(matches!(missing, Err(StoreError::NotFound { .. })));
@@ -74,7 +74,7 @@ pub async fn a_final_run_never_changes(open: Open<'_>) {
     assert!(store.finish(run, epoch, RunState::Done, at(2)).await.is_err());
     assert!(store.park(run, epoch, None, RunState::Ready, at(3), at(2)).await.is_err());
     assert_eq!(store.claim(run, at(2)).await.unwrap(), None);
-    let cancel = Control::Cancel { run, by: "kim".to_owned(), why: "late".to_owned() };
+    let cancel = ControlChange::Cancel { run, by: "kim".to_owned(), why: "late".to_owned() };
     assert!(matches!(store.control(cancel, at(2)).await, Err(StoreError::Refused(_))));
     assert_eq!(store.runs(of_run(run)).await.unwrap(), before);
     assert!(store.due(at(9_999), 10).await.unwrap().runs.is_empty());
@@ -85,7 +85,7 @@ pub async fn a_cancelled_run_still_learns_how_its_open_step_ended(open: Open<'_>
     let claimed = running(&store, "gpu-3").await;
     let (run, epoch) = (claimed.run.id, claimed.run.epoch);
     store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
-    let cancel = Control::Cancel { run, by: "kim".to_owned(), why: "wrong node".to_owned() };
+    let cancel = ControlChange::Cancel { run, by: "kim".to_owned(), why: "wrong node".to_owned() };
     store.control(cancel, at(2)).await.unwrap();
     assert_eq!(store.counts().await.unwrap().nodes_held, 1, "its effect may still be under way");
     store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(3)).await.unwrap();
@@ -101,7 +101,7 @@ pub async fn what_a_cancelled_run_left_open_is_due_until_somebody_has_stopped_it
     assert_eq!(store.abandoned(run).await.unwrap(), None, "nobody has cancelled it");
     store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
     store.park(run, epoch, None, RunState::Waiting { why: "a pod".to_owned() }, at(600), at(1)).await.unwrap();
-    let cancel = Control::Cancel { run, by: "kim".to_owned(), why: "wrong node".to_owned() };
+    let cancel = ControlChange::Cancel { run, by: "kim".to_owned(), why: "wrong node".to_owned() };
     store.control(cancel, at(2)).await.unwrap();
     // At once, though its step wanted to sleep; and for whoever comes after a crash, until it is settled.
     for _ in 0..2 {
@@ -124,7 +124,7 @@ pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'
     store.begin(cordon(&first, "gpu-3"), guards(), at(1)).await.unwrap();
     let by_hand = NewRun {
         pin: pin(),
-        input: Input::default(),
+        input: RunInput::default(),
         subject: Subject::node("gpu-3"),
         mode: Mode::Auto,
         rule: None,
@@ -136,25 +136,25 @@ pub async fn a_disruptive_step_reserves_its_node_until_the_run_ends(open: Open<'
     let second = store.start(by_hand).await.unwrap().unwrap();
     let second = store.claim(second, at(2)).await.unwrap().unwrap();
     let begun = store.begin(cordon(&second, "gpu-3"), guards(), at(3)).await.unwrap();
-    assert!(matches!(&begun, Begun::Held { reason, .. } if reason.code == ReasonCode::NodeBusy), "{begun:?}");
+    assert!(matches!(&begun, BeginOutcome::Held { reason, .. } if reason.code == ReasonCode::NodeBusy), "{begun:?}");
     let (run, epoch) = (first.run.id, first.run.epoch);
     store.end(run, epoch, 0, Outcome::Ok(Value::Null), Vec::new(), at(4)).await.unwrap();
     assert_eq!(store.counts().await.unwrap().nodes_held, 1, "held until the run ends");
     store.finish(run, epoch, RunState::Done, at(5)).await.unwrap();
     assert_eq!(store.counts().await.unwrap().nodes_held, 0);
     let begun = store.begin(cordon(&second, "gpu-3"), guards(), at(6)).await.unwrap();
-    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+    assert!(matches!(begun, BeginOutcome::Step(_)), "{begun:?}");
 }
 
 pub async fn no_step_reaches_further_than_what_was_pinned_with_the_text(open: Open<'_>) {
     let store = open();
     let claimed = running(&store, "gpu-3").await;
-    store.pin(&pin(), TEXT, Reach::Pod, at(1)).await.unwrap();
+    store.pin(&pin(), TEXT, ImpactScope::Pod, at(1)).await.unwrap();
     let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(2)).await.unwrap();
-    assert!(matches!(&begun, Begun::Denied { reason } if reason.code == ReasonCode::ReachExceeded), "{begun:?}");
-    store.pin(&pin(), TEXT, Reach::Node, at(3)).await.unwrap();
+    assert!(matches!(&begun, BeginOutcome::Denied { reason } if reason.code == ReasonCode::ReachExceeded), "{begun:?}");
+    store.pin(&pin(), TEXT, ImpactScope::Node, at(3)).await.unwrap();
     let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(4)).await.unwrap();
-    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+    assert!(matches!(begun, BeginOutcome::Step(_)), "{begun:?}");
 }
 
 /// What a step did to its node's schedule is kept with it, so no name of an action counts.
@@ -163,23 +163,23 @@ pub async fn a_cordon_by_any_name_is_remembered_until_it_is_taken_back(open: Ope
     let claimed = running(&store, "gpu-3").await;
     let (run, epoch) = (claimed.run.id, claimed.run.epoch);
     let close = |name: &str, scheduling| {
-        let call = Call { action: name.to_owned(), ..cordon(&claimed, "gpu-3").call };
-        Proposal { call, scheduling, ..cordon(&claimed, "gpu-3") }
+        let call = ActionCall { action: name.to_owned(), ..cordon(&claimed, "gpu-3").call };
+        StepProposal { call, scheduling, ..cordon(&claimed, "gpu-3") }
     };
     // The next step, on a node that bears no cordon of ours: somebody gave it back, if there was one.
     let next = |now| {
-        let facts = Facts { our_cordon: Some(false), ..cordon(&claimed, "gpu-3").facts };
-        store.begin(Proposal { facts, ..cordon(&claimed, "gpu-3") }, guards(), now)
+        let facts = WorldFacts { our_cordon: Some(false), ..cordon(&claimed, "gpu-3").facts };
+        store.begin(StepProposal { facts, ..cordon(&claimed, "gpu-3") }, guards(), now)
     };
     let changed = Outcome::Ok(json!({ "changed": true }));
-    store.begin(close("site::close", Scheduling::Cordon), guards(), at(1)).await.unwrap();
+    store.begin(close("site::close", SchedulingEffect::Cordon), guards(), at(1)).await.unwrap();
     store.end(run, epoch, 0, changed.clone(), Vec::new(), at(2)).await.unwrap();
     let begun = next(at(3)).await.unwrap();
-    assert!(matches!(&begun, Begun::Denied { reason } if reason.code == ReasonCode::GivenBack), "{begun:?}");
-    store.begin(close("site::open", Scheduling::Uncordon), guards(), at(4)).await.unwrap();
+    assert!(matches!(&begun, BeginOutcome::Denied { reason } if reason.code == ReasonCode::GivenBack), "{begun:?}");
+    store.begin(close("site::open", SchedulingEffect::Uncordon), guards(), at(4)).await.unwrap();
     store.end(run, epoch, 1, changed, Vec::new(), at(5)).await.unwrap();
     let begun = next(at(6)).await.unwrap();
-    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+    assert!(matches!(begun, BeginOutcome::Step(_)), "{begun:?}");
 }
 
 pub async fn a_frozen_rule_holds_the_step_and_says_so_once(open: Open<'_>) {
@@ -193,10 +193,10 @@ pub async fn a_frozen_rule_holds_the_step_and_says_so_once(open: Open<'_>) {
         until: None,
         release_by: None,
     };
-    store.control(Control::Freeze(freeze, Vec::new()), at(0)).await.unwrap();
+    store.control(ControlChange::Freeze(freeze, Vec::new()), at(0)).await.unwrap();
     for second in 1..4 {
         let begun = store.begin(cordon(&claimed, "gpu-3"), guards(), at(second)).await.unwrap();
-        assert!(matches!(&begun, Begun::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{begun:?}");
+        assert!(matches!(&begun, BeginOutcome::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{begun:?}");
     }
     let kinds = story(&store).await;
     assert_eq!(kinds.iter().filter(|kind| **kind == "step_held").count(), 1, "{kinds:?}");
@@ -221,7 +221,7 @@ pub async fn a_tick_of_a_schedule_starts_one_run(open: Open<'_>) {
     let store = open();
     let tick = NewRun {
         pin: pin(),
-        input: Input::default(),
+        input: RunInput::default(),
         subject: Subject::default(),
         mode: Mode::Auto,
         rule: Some("nightly".to_owned()),
@@ -272,10 +272,10 @@ pub async fn a_run_held_for_an_alert_that_ended_goes_on_at_once_if_it_fires_agai
 
 pub async fn what_a_runbook_says_reaches_the_channel(open: Open<'_>) {
     let store: Arc<dyn Store> = open();
-    store.pin(&pin(), TEXT, Reach::Node, start()).await.unwrap();
+    store.pin(&pin(), TEXT, ImpactScope::Node, start()).await.unwrap();
     let by_hand = NewRun {
         pin: pin(),
-        input: Input::default(),
+        input: RunInput::default(),
         subject: Subject::node("gpu-3"),
         mode: Mode::Auto,
         rule: None,
@@ -287,8 +287,8 @@ pub async fn what_a_runbook_says_reaches_the_channel(open: Open<'_>) {
     let run = store.start(by_hand).await.unwrap().unwrap();
     let claimed = store.claim(run, at(0)).await.unwrap().unwrap();
     let mut tell = cordon(&claimed, "gpu-3");
-    tell.call = Call::new("tell", [("channel", json!("hardware"))]);
-    (tell.effect, tell.reach, tell.disruptive) = (Effect::Converge, Reach::None, false);
+    tell.call = ActionCall::new("tell", [("channel", json!("hardware"))]);
+    (tell.effect, tell.reach, tell.disruptive) = (EffectClass::Converge, ImpactScope::None, false);
     store.begin(tell, guards(), at(1)).await.unwrap();
     let said = vec![("hardware".to_owned(), "needs hands".to_owned())];
     store.end(run, claimed.run.epoch, 0, Outcome::Ok(Value::Null), said, at(2)).await.unwrap();
@@ -310,7 +310,7 @@ pub async fn a_stuck_run_keeps_its_node_until_a_person_lets_go(open: Open<'_>) {
     store.finish(run, epoch, RunState::Stuck { reason }, at(2)).await.unwrap();
     store.tick(at(100_000)).await.unwrap();
     assert_eq!(store.counts().await.unwrap().nodes_held, 1, "time does not settle a doubt");
-    let cancel = || Control::Cancel { run, by: "kim".to_owned(), why: "looked at it".to_owned() };
+    let cancel = || ControlChange::Cancel { run, by: "kim".to_owned(), why: "looked at it".to_owned() };
     store.control(cancel(), at(100_001)).await.unwrap();
     assert_eq!(store.counts().await.unwrap().nodes_held, 0);
     let last = store.entries(Filter { limit: 1, ..Filter::default() }).await.unwrap().remove(0);
@@ -333,11 +333,11 @@ pub async fn a_node_that_a_run_has_just_left_counts_for_what_was_read_before(ope
     // Read while the first one was at work, and before its cordon was seen.
     read_before.facts.read_at = Some(at(3));
     let begun = store.begin(read_before, one(), at(6)).await.unwrap();
-    assert!(matches!(&begun, Begun::Held { reason, .. } if reason.code == ReasonCode::BlastRadius), "{begun:?}");
+    assert!(matches!(&begun, BeginOutcome::Held { reason, .. } if reason.code == ReasonCode::BlastRadius), "{begun:?}");
     let mut read_after = cordon(&second, "gpu-4");
     read_after.facts.read_at = Some(at(6));
     let begun = store.begin(read_after, one(), at(6)).await.unwrap();
-    assert!(matches!(begun, Begun::Step(_)), "{begun:?}");
+    assert!(matches!(begun, BeginOutcome::Step(_)), "{begun:?}");
 }
 
 pub async fn a_step_is_not_performed_again_while_all_is_frozen(open: Open<'_>) {
@@ -346,7 +346,9 @@ pub async fn a_step_is_not_performed_again_while_all_is_frozen(open: Open<'_>) {
     let run = claimed.run.id;
     store.begin(cordon(&claimed, "gpu-3"), guards(), at(1)).await.unwrap();
     let again = |at| store.again(cordon(&claimed, "gpu-3"), 0, guards(), at);
-    assert!(matches!(again(at(2)).await.unwrap(), Begun::Step(step) if step.attempt == 1 && step.deadline == at(60)));
+    assert!(
+        matches!(again(at(2)).await.unwrap(), BeginOutcome::Step(step) if step.attempt == 1 && step.deadline == at(60))
+    );
     let freeze = Freeze {
         scope: "all".to_owned(),
         by: "kim".to_owned(),
@@ -355,10 +357,10 @@ pub async fn a_step_is_not_performed_again_while_all_is_frozen(open: Open<'_>) {
         until: None,
         release_by: None,
     };
-    store.control(Control::Freeze(freeze, Vec::new()), at(3)).await.unwrap();
+    store.control(ControlChange::Freeze(freeze, Vec::new()), at(3)).await.unwrap();
     for second in 3..6 {
         let held = again(at(second)).await.unwrap();
-        assert!(matches!(&held, Begun::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{held:?}");
+        assert!(matches!(&held, BeginOutcome::Held { reason, .. } if reason.code == ReasonCode::Frozen), "{held:?}");
     }
     assert_eq!(story(&store).await.iter().filter(|kind| **kind == "step_held").count(), 1);
     let claimed = store.claim(run, at(30)).await.unwrap().unwrap();

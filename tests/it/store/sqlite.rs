@@ -3,7 +3,7 @@
 //! Invariant: a second connection looks at the file from outside, as an attacker or a curious admin would.
 
 use super::fixtures::*;
-use nightshift::model::{About, Actor, EntryKind, Mode, Outcome};
+use nightshift::model::{Actor, EntryKind, EntryLinks, Mode, Outcome};
 use nightshift::store::{Filter, NewRun, SqliteOptions, SqliteStore, Store, StoreError};
 use rusqlite::Connection;
 use serde_json::json;
@@ -166,7 +166,7 @@ async fn an_operation_that_fails_is_undone_alone() {
         tasks.push(tokio::spawn(async move {
             if no % 2 == 0 {
                 let note = EntryKind::Trouble { text: no.to_string() };
-                return store.note(Actor::engine(), About::default(), note, at(2)).await.map(drop);
+                return store.note(Actor::engine(), EntryLinks::default(), note, at(2)).await.map(drop);
             }
             let told = vec![("c".repeat(no), "x".to_owned())];
             store.end(claimed.run.id, claimed.run.epoch, 7, Outcome::Ok(json!(no)), told, at(2)).await
@@ -190,6 +190,6 @@ async fn a_run_that_names_no_cluster_counts_for_the_cluster_that_is_configured()
     assert_eq!(scopes, ["cluster:eu-1", "rule:xid"]);
     let next = running(&store, "gpu-4").await;
     let begun = store.begin(cordon(&next, "gpu-4"), guards(), at(1_500)).await.unwrap();
-    let nightshift::store::Begun::Held { reason, .. } = begun else { panic!("{begun:?}") };
+    let nightshift::store::BeginOutcome::Held { reason, .. } = begun else { panic!("{begun:?}") };
     assert!(reason.text.starts_with("breaker cluster:eu-1 has tripped"), "{reason}");
 }

@@ -6,9 +6,9 @@ use super::{MINUTE, asked_and_approved, make, wanted, with_an_admin};
 use crate::harness::secret;
 use crate::roles::{chat, token};
 use axum::http::StatusCode;
-use nightshift::config::{Person, Role};
-use nightshift::model::{Grant, Span};
-use nightshift::server::Roster;
+use nightshift::config::{PersonConfig, Role};
+use nightshift::model::{RoleGrant, Span};
+use nightshift::server::PrincipalSet;
 use nightshift::store::NewToken;
 use serde_json::json;
 
@@ -71,11 +71,13 @@ async fn a_persons_token_opens_nothing_once_they_are_gone() {
     let chat = with_an_admin().await;
     let people = chat.app.roster.now().people().to_vec();
     let given = ["root", "local"].map(|name| token(name, Role::Admin, None));
-    let with = |people: Vec<Person>| {
-        chat.app.roster.replace(Roster::new(people, nightshift::server::Tokens::new(given.to_vec()).unwrap()));
+    let with = |people: Vec<PersonConfig>| {
+        chat.app
+            .roster
+            .replace(PrincipalSet::new(people, nightshift::server::ConfiguredTokens::new(given.to_vec()).unwrap()));
     };
     let mut more = people.clone();
-    more.push(Person::new("eve", Role::Operator));
+    more.push(PersonConfig::new("eve", Role::Operator));
     with(more.clone());
     let (text, _) = make(&chat, &secret("local"), wanted("eve", "operator", "30d")).await;
     let ask = async || chat.posts(&text, "/api/v1/freezes", json!({ "scope": "rule:r", "why": "x" })).await;
@@ -97,7 +99,7 @@ async fn a_token_in_force_is_listed_and_revoked_however_many_have_ended_since() 
     for no in 0..nightshift::limits::TOKENS {
         let new = NewToken {
             name: "ci".to_owned(),
-            grant: Grant::everywhere(Role::Viewer),
+            grant: RoleGrant::everywhere(Role::Viewer),
             sources: Vec::new(),
             hash: format!("{no:064x}"),
             by: "root".to_owned(),

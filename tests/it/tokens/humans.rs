@@ -9,7 +9,7 @@ use crate::slack_in::Chat;
 use axum::http::StatusCode;
 use nightshift::config::Role;
 use nightshift::model::RunState;
-use nightshift::server::Tokens;
+use nightshift::server::ConfiguredTokens;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ async fn what_one_token_of_a_maker_asked_for_another_one_cannot_approve() {
 /// An engine that knows ada alone, and this machine's own token.
 async fn site_of_one() -> Chat {
     let tokens = vec![token("ada", Role::Admin, None), token("local", Role::Admin, None)];
-    Chat::begin_with(Tokens::new(tokens).unwrap(), |config| {
+    Chat::begin_with(ConfiguredTokens::new(tokens).unwrap(), |config| {
         config.people.truncate(1);
         config.people[0].role = Role::Admin;
     })
@@ -161,7 +161,9 @@ async fn the_machines_own_token_never_cures_a_self_approval_unless_people_say_wh
     let mut people = chat.app.roster.now().people().to_vec();
     people[0].tokens.push("local".into());
     let given = ["ada", "bob", "root", "local"].map(|name| token(name, Role::Admin, None));
-    chat.app.roster.replace(nightshift::server::Roster::new(people, Tokens::new(given.to_vec()).unwrap()));
+    chat.app
+        .roster
+        .replace(nightshift::server::PrincipalSet::new(people, ConfiguredTokens::new(given.to_vec()).unwrap()));
     let (status, said) = super::asked_and_approved(&chat, &secret("ada"), &secret("local")).await;
     assert!(status == 403 && said.contains("cannot approve it too"), "{status} {said}");
     let (status, said) = super::asked_and_approved(&chat, &secret("bob"), &secret("local")).await;

@@ -7,7 +7,7 @@ use crate::night::Night;
 use axum::Router;
 use nightshift::config::{Config, Role};
 use nightshift::model::{RunId, RunState};
-use nightshift::server::{App, GivenToken, Tokens, router};
+use nightshift::server::{App, ConfiguredTokens, GivenToken, router};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Desk {
             config.server.listen = address;
             change(config, &url);
         });
-        let app = App::new(night.parts.clone(), Tokens::new(tokens()).unwrap());
+        let app = App::new(night.parts.clone(), ConfiguredTokens::new(tokens()).unwrap());
         let current = Arc::new(Mutex::new(router(app.clone())));
         let (serving, heard) = (Arc::clone(&current), Arc::new(AtomicUsize::new(0)));
         let hears = Arc::clone(&heard);

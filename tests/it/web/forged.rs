@@ -13,8 +13,8 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use nightshift::clock::{Clock, SimClock};
-use nightshift::config::{Config, OidcConfig, Person, Role};
-use nightshift::server::{App, Provider, Tokens};
+use nightshift::config::{Config, OidcConfig, PersonConfig, Role};
+use nightshift::server::{App, ConfiguredTokens, OidcProvider};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -210,8 +210,8 @@ async fn info(State(forged): State<Forged>) -> Result<Json<Value>, StatusCode> {
     Ok(Json(forged.hear("info")?.info.clone()))
 }
 
-pub fn person(name: &str, role: Role, oidc: &str) -> Person {
-    Person { oidc: Some(oidc.into()), ..Person::new(name, role) }
+pub fn person(name: &str, role: Role, oidc: &str) -> PersonConfig {
+    PersonConfig { oidc: Some(oidc.into()), ..PersonConfig::new(name, role) }
 }
 
 /// The pages of an engine that believes this provider.
@@ -227,8 +227,8 @@ pub async fn believing(change: impl FnOnce(&mut Config)) -> (Desk, Forged) {
     });
     let oidc: OidcConfig = serde_json::from_value(oidc).unwrap();
     desk.night.configure(|config| config.server.oidc = Some(oidc.clone()));
-    let app = App::new(desk.night.parts.clone(), Tokens::default());
-    let provider = Provider::new(oidc, desk.url.as_str(), Some(SECRET.to_owned())).unwrap();
+    let app = App::new(desk.night.parts.clone(), ConfiguredTokens::default());
+    let provider = OidcProvider::new(oidc, desk.url.as_str(), Some(SECRET.to_owned())).unwrap();
     desk.app = app.with_provider(provider);
     desk.become_app(desk.app.clone());
     (desk, forged)

@@ -6,7 +6,7 @@ use super::browser::Page;
 use super::desk::{CORDON, Desk, MINUTE, XID, given, token, tokens};
 use nightshift::config::Role;
 use nightshift::model::{Mode, RunId, RunState};
-use nightshift::server::{Roster, Tokens};
+use nightshift::server::{ConfiguredTokens, PrincipalSet};
 use serde_json::json;
 
 /// A run that a person has approved, done.
@@ -116,7 +116,7 @@ async fn who_may_not_judge_sees_the_verdict_without_buttons_and_a_forged_form_is
     let far =
         nightshift::server::GivenToken { clusters: Some(vec!["elsewhere".into()]), ..given("far", Role::Operator) };
     let all = tokens().into_iter().chain([far]).collect();
-    desk.app.roster.replace(Roster::new(Vec::new(), Tokens::new(all).unwrap()));
+    desk.app.roster.replace(PrincipalSet::new(Vec::new(), ConfiguredTokens::new(all).unwrap()));
     ada.send(&form.with("why", "the fan")).await;
     let (mut far, _) = desk.signed_in_by(&token("far")).await;
     let page = far.open(&at).await;

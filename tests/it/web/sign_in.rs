@@ -8,7 +8,7 @@ use super::forged::{believing, person, sign_in};
 use crate::harness::eventually;
 use nightshift::config::Role;
 use nightshift::limits;
-use nightshift::server::{Roster, Tokens};
+use nightshift::server::{ConfiguredTokens, PrincipalSet};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -398,7 +398,7 @@ async fn a_silent_provider_keeps_a_few_waiting_and_the_others_are_told_at_once()
 #[tokio::test]
 async fn somebody_who_is_taken_off_the_list_is_out_at_the_next_click() {
     let (desk, _forged) = believing(|config| config.people = vec![person("ada", Role::Approver, "00u1")]).await;
-    let known = |people| Roster::new(people, Tokens::default());
+    let known = |people| PrincipalSet::new(people, ConfiguredTokens::default());
     let run = desk.asking().await;
     let (mut ada, page) = sign_in(&desk).await;
     let form = page.form("/web/approvals/a1").with("answer", "approve");

@@ -5,15 +5,15 @@
 use super::browser::Browser;
 use super::desk::{Desk, token, tokens};
 use super::forged::{believing, person, sign_in};
-use nightshift::config::{Config, Person, Role};
-use nightshift::server::{Roster, Tokens};
+use nightshift::config::{Config, PersonConfig, Role};
+use nightshift::server::{ConfiguredTokens, PrincipalSet};
 use serde_json::{Value, json};
 
-fn ann() -> Vec<Person> {
+fn ann() -> Vec<PersonConfig> {
     vec![person("ann", Role::Operator, "ann@example.com")]
 }
 
-async fn two_must_agree(people: Vec<Person>) -> (Desk, super::forged::Forged) {
+async fn two_must_agree(people: Vec<PersonConfig>) -> (Desk, super::forged::Forged) {
     believing(|config: &mut Config| {
         config.people = people;
         config.guards.release_persons = Some(2);
@@ -22,8 +22,8 @@ async fn two_must_agree(people: Vec<Person>) -> (Desk, super::forged::Forged) {
 }
 
 /// From now on these are known, with this machine's own token and the groups of the provider.
-fn known(desk: &Desk, people: Vec<Person>) {
-    let roster = Roster::new(people, Tokens::new(tokens()).unwrap());
+fn known(desk: &Desk, people: Vec<PersonConfig>) {
+    let roster = PrincipalSet::new(people, ConfiguredTokens::new(tokens()).unwrap());
     desk.app.roster.replace(roster.with_groups(&desk.night.parts.config.server));
 }
 
@@ -178,7 +178,7 @@ async fn a_person_or_a_group_is_put_out_at_once_and_sessions_are_listed_and_ende
     let (mut again, _) = signs_in(bob()).await;
     let mut server = oidc.clone();
     server.oidc.as_mut().unwrap().roles.insert("sre".to_owned(), Role::Blocked);
-    let roster = Roster::new(vec![person("ann", Role::Admin, "00u1")], Tokens::default());
+    let roster = PrincipalSet::new(vec![person("ann", Role::Admin, "00u1")], ConfiguredTokens::default());
     desk.app.roster.replace(roster.with_groups(&server));
     assert_eq!(again.open(&desk.at("/")).await.url.path(), "/login", "at the next click");
     let (browser, page) = signs_in(bob()).await;
@@ -192,6 +192,6 @@ async fn a_person_or_a_group_is_put_out_at_once_and_sessions_are_listed_and_ende
     known(&desk, Vec::new());
     let (mut last, _) = signs_in(bob()).await;
     server.oidc.as_mut().unwrap().roles.clear();
-    desk.app.roster.replace(Roster::new(Vec::new(), Tokens::default()).with_groups(&server));
+    desk.app.roster.replace(PrincipalSet::new(Vec::new(), ConfiguredTokens::default()).with_groups(&server));
     assert_eq!(last.open(&desk.at("/")).await.url.path(), "/login");
 }

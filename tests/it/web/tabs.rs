@@ -14,7 +14,7 @@ fn state_of(url: &Url) -> String {
     url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned()
 }
 
-fn ann() -> Vec<nightshift::config::Person> {
+fn ann() -> Vec<nightshift::config::PersonConfig> {
     vec![person("ann", Role::Operator, "00u1")]
 }
 

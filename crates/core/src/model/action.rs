@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase", const_into_str)]
-pub enum Effect {
+pub enum EffectClass {
     /// No effect: perform again.
     Read,
     /// Declarative: perform again, the world converges.
@@ -36,13 +36,13 @@ pub enum Effect {
     Blind,
 }
 
-impl Effect {
+impl EffectClass {
     pub const fn name(self) -> &'static str {
         self.into_str()
     }
 }
 
-/// How much a call can hurt, from nothing to the whole cluster.
+/// The widest object that a call may affect, from nothing to the whole cluster.
 #[derive(
     Debug,
     Clone,
@@ -60,7 +60,7 @@ impl Effect {
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
-pub enum Reach {
+pub enum ImpactScope {
     /// Changes nothing, or only messages to users.
     #[default]
     None,
@@ -76,7 +76,7 @@ pub enum Reach {
 
 /// The capacity that a call takes away from serving, computed from its arguments alone; the serving floor counts it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Takes {
+pub enum CapacityLoss {
     #[default]
     Nothing,
     /// The pods of a node: all that could serve, or only those that hold GPUs.
@@ -119,7 +119,7 @@ pub enum TargetKind {
 
 /// What a call may take from those who serve, with the words for it in a sentence: `draining it` leaves 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capacity {
+pub enum CapacityKind {
     /// Ends no pod; a disruptive action may still keep new ones away.
     Nothing,
     /// A GPU that no process holds, so no replica with it.
@@ -134,16 +134,16 @@ pub enum Capacity {
     Container(&'static str),
 }
 
-impl Capacity {
+impl CapacityKind {
     /// The words for taking it; empty where no replica goes.
     pub fn doing(self) -> &'static str {
         match self {
-            Capacity::Nothing | Capacity::Gpu => "",
-            Capacity::Node(doing)
-            | Capacity::Pod(doing)
-            | Capacity::Replicas(doing)
-            | Capacity::Rollout(doing)
-            | Capacity::Container(doing) => doing,
+            CapacityKind::Nothing | CapacityKind::Gpu => "",
+            CapacityKind::Node(doing)
+            | CapacityKind::Pod(doing)
+            | CapacityKind::Replicas(doing)
+            | CapacityKind::Rollout(doing)
+            | CapacityKind::Container(doing) => doing,
         }
     }
 }
@@ -152,7 +152,7 @@ impl Capacity {
 /// has cordoned a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Scheduling {
+pub enum SchedulingEffect {
     Unchanged,
     /// Marks the node unschedulable.
     Cordon,
@@ -164,10 +164,10 @@ pub enum Scheduling {
     Return,
 }
 
-impl Scheduling {
+impl SchedulingEffect {
     /// Whether it only gives the node back.
     pub fn gives_back(self) -> bool {
-        matches!(self, Scheduling::Uncordon | Scheduling::Return)
+        matches!(self, SchedulingEffect::Uncordon | SchedulingEffect::Return)
     }
 }
 
@@ -185,7 +185,7 @@ pub enum ApprovalNeed {
 /// An action in words. `{target}` is the thing that the call is about, `{details}` its other arguments in brackets, `{call}`
 /// the call as a runbook writes it, and any other name in braces the argument of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Phrases {
+pub struct ActionPhrases {
     /// `drain {target}{details}`.
     pub todo: &'static str,
     /// `drained {target}{details}`, for the timeline of an incident; none where the timeline has no line for it: a read, or
@@ -259,17 +259,17 @@ pub struct ParamSpec {
 
 /// A right on the Kubernetes API that an action needs; the source of the generated RBAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Permission {
+pub struct KubePermission {
     /// The API group; empty for core.
     pub group: &'static str,
     pub resource: &'static str,
     pub verb: &'static str,
 }
 
-impl Permission {
+impl KubePermission {
     /// One right in Kubernetes' RBAC: `verb` on `resource` of the API group.
-    pub const fn new(group: &'static str, resource: &'static str, verb: &'static str) -> Permission {
-        Permission { group, resource, verb }
+    pub const fn new(group: &'static str, resource: &'static str, verb: &'static str) -> KubePermission {
+        KubePermission { group, resource, verb }
     }
 
     /// Whether it changes something. A watch is a read that goes on, and a review is a question that is sent by `create`.
@@ -302,16 +302,16 @@ pub struct ActionSpec {
     pub options: &'static [ParamSpec],
     /// The value that the script receives, in words.
     pub returns: &'static str,
-    pub effect: Effect,
-    pub reach: Reach,
+    pub effect: EffectClass,
+    pub reach: ImpactScope,
     /// Takes serving capacity away: counted by the blast radius and serialised per node.
     pub disruptive: bool,
     pub target: TargetKind,
-    pub takes: Capacity,
-    pub scheduling: Scheduling,
+    pub takes: CapacityKind,
+    pub scheduling: SchedulingEffect,
     pub approval: ApprovalNeed,
-    pub phrases: Phrases,
-    pub permissions: &'static [Permission],
+    pub phrases: ActionPhrases,
+    pub permissions: &'static [KubePermission],
     /// The action that reverses it, where one does.
     pub undo: Option<&'static str>,
     /// After this long a begun effect is surely over; a successor settles the step only then.
@@ -321,6 +321,6 @@ pub struct ActionSpec {
 impl ActionSpec {
     /// Whether it leaves a trace in the world.
     pub fn mutates(&self) -> bool {
-        self.effect != Effect::Read
+        self.effect != EffectClass::Read
     }
 }

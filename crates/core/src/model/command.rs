@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// One verb for one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Command {
+pub struct AgentCommand {
     pub run: RunId,
     pub step: u32,
     /// The engine's epoch; an agent refuses one that is older than the newest it has seen.
@@ -25,7 +25,7 @@ pub struct Command {
     pub incarnation: String,
 }
 
-impl Command {
+impl AgentCommand {
     /// The key under which the agent stores the command on disk.
     pub fn key(&self) -> String {
         key(self.run, self.step, &self.incarnation)
@@ -39,10 +39,10 @@ pub(super) fn key(run: RunId, step: u32, incarnation: &str) -> String {
     }
 }
 
-/// What became of a command so far.
+/// The status of a command: ended, or still at work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "is", rename_all = "lowercase")]
-pub enum Answer {
+pub enum CommandStatus {
     /// Done or failed; never changes again.
     Ended { outcome: Outcome },
     /// Under way, with its progress as users may see it.

@@ -3,8 +3,8 @@
 //! Invariant: entries are never changed or reordered; their order is their number, never their time.
 
 use super::{
-    Aftermath, ApprovalId, Call, Card, Effect, EntryNo, EpisodeId, Event, Grant, IncidentId, Mode, Outcome, Pin, Plan,
-    Reason, RunId, RunState, Severity, Span, Subject, Time, TokenId,
+    ActionCall, ApprovalId, EffectClass, EntryNo, EpisodeId, Event, IncidentId, Mode, Outcome, Plan, Reason, RoleGrant,
+    RuleStats, RunId, RunState, RunbookPin, Severity, Span, Subject, Time, TokenId, VerificationResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ impl Actor {
 
 /// What an entry belongs to, for look-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct About {
+pub struct EntryLinks {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub incident: Option<IncidentId>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -84,7 +84,7 @@ pub struct Breaker {
 
 /// Who posted the events of a request, and by which token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Poster {
+pub struct EventSender {
     pub by: String,
     /// The token or the certificate, in words: `token t3`.
     pub with: String,
@@ -95,7 +95,7 @@ pub struct Poster {
 
 /// What one event of a batch led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct HeardEvent {
+pub struct EventOutcome {
     pub event: Event,
     pub episode: EpisodeId,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -123,8 +123,8 @@ pub enum EntryKind {
         source: String,
         /// Absent where the engine itself is the sender, and in entries of before.
         #[serde(skip_serializing_if = "Option::is_none", default)]
-        via: Option<Poster>,
-        events: Vec<HeardEvent>,
+        via: Option<EventSender>,
+        events: Vec<EventOutcome>,
     },
     /// A gap of a source: a truncated list, a missing part, a body that was refused.
     Gap { source: String, text: String },
@@ -172,7 +172,7 @@ pub enum EntryKind {
     SilenceMade { source: String, silence: String, until: Time, by: String },
     /// A run was created: by a rule, by a person or by a schedule.
     RunCreated {
-        runbook: Pin,
+        runbook: RunbookPin,
         rule: Option<String>,
         episode: Option<EpisodeId>,
         subject: Subject,
@@ -191,21 +191,21 @@ pub enum EntryKind {
     /// A request got no answer in time: it counts as denied.
     ApprovalExpired { approval: ApprovalId },
     /// Intent: durable before the effect is sent.
-    StepBegun { step: u32, call: Call, effect: Effect, target: Subject, undoes: Option<u32> },
+    StepBegun { step: u32, call: ActionCall, effect: EffectClass, target: Subject, undoes: Option<u32> },
     /// A step ended, with its outcome.
     StepEnded { step: u32, outcome: Outcome },
     /// A guard holds a step until a time.
-    StepHeld { call: Call, reason: Reason, until: Time },
+    StepHeld { call: ActionCall, reason: Reason, until: Time },
     /// A guard denied a step.
-    StepDenied { call: Call, reason: Reason },
+    StepDenied { call: ActionCall, reason: Reason },
     /// A run reached a final state.
     RunEnded { state: RunState },
     /// The state of the alert after a run had done its work.
-    RunProved { rule: String, aftermath: Aftermath, bake: Span },
+    RunProved { rule: String, aftermath: VerificationResult, bake: Span },
     /// A user's review of a run's actions, done or planned: right or wrong. Of one user the latest review counts.
     RunJudged { rule: String, right: bool, by: String, why: String },
     /// A rule's mode is raised, on this evidence.
-    RulePromoted { rule: String, from: Mode, to: Mode, by: String, why: String, content: String, card: Box<Card> },
+    RulePromoted { rule: String, from: Mode, to: Mode, by: String, why: String, content: String, card: Box<RuleStats> },
     /// A rule's mode is lowered from now on, until it is promoted or its content changes.
     RuleDemoted {
         rule: String,
@@ -214,7 +214,7 @@ pub enum EntryKind {
         by: String,
         why: String,
         content: String,
-        card: Box<Card>,
+        card: Box<RuleStats>,
         /// The rule does something else by now, and that stays where it is.
         #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         past: bool,
@@ -254,7 +254,7 @@ pub enum EntryKind {
     TokenMade {
         token: TokenId,
         name: String,
-        grant: Grant,
+        grant: RoleGrant,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sources: Vec<String>,
         expires_at: Time,
@@ -362,7 +362,7 @@ pub struct Entry {
     pub no: EntryNo,
     pub at: Time,
     pub actor: Actor,
-    pub about: About,
+    pub about: EntryLinks,
     #[serde(flatten)]
     pub kind: EntryKind,
 }

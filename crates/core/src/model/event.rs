@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Whether the complaint holds or has ended, in the source's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum EventStatus {
     Firing,
     Resolved,
 }
@@ -58,7 +58,7 @@ pub struct Event {
     pub source: String,
     /// The source's identity for the alert: for Alertmanager, 16 hex digits over the labels.
     pub fingerprint: String,
-    pub status: Status,
+    pub status: EventStatus,
     pub starts_at: Time,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ends_at: Option<Time>,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the same alert has the same `complaint` text for as long as it lasts, so that it is one episode.
 
-use super::{Severity, Status, Time};
+use super::{EventStatus, Severity, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -101,7 +101,7 @@ pub struct GpuName {
 pub struct Finding {
     /// Identity on this node: `xid-79 0000:65:00.0`, `row-remap-pending GPU-…`.
     pub complaint: String,
-    pub status: Status,
+    pub status: EventStatus,
     pub at: Time,
     pub severity: Severity,
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -6,10 +6,10 @@ use super::{Mode, RunId, Span, Time};
 use crate::limits;
 use serde::{Deserialize, Serialize};
 
-/// What a rule asks for before it goes further.
+/// The evidence that a rule needs before its promotion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Promote {
+pub struct PromotionCriteria {
     /// The highest mode that it can be promoted to.
     pub to: Mode,
     /// Matches with a whole plan or a run that acted: from `approve` on.
@@ -24,9 +24,9 @@ pub struct Promote {
     pub over: Span,
 }
 
-impl Default for Promote {
+impl Default for PromotionCriteria {
     fn default() -> Self {
-        Promote {
+        PromotionCriteria {
             to: Mode::Auto,
             matches: limits::PROMOTE_MATCHES,
             judged_right: limits::PROMOTE_RIGHT,
@@ -37,9 +37,9 @@ impl Default for Promote {
     }
 }
 
-/// A person's word on a run, as it counts: of each person the latest.
+/// A user's review of a run; of each user the latest counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Judgement {
+pub struct RunReview {
     pub by: String,
     pub right: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -47,31 +47,31 @@ pub struct Judgement {
     pub at: Time,
 }
 
-/// So many bad outcomes at a rung bring a rule one rung down; 0: none ever does.
+/// The number of bad outcomes at a level that lowers a rule by one level; 0: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Demote {
+pub struct DemotionLimits {
     /// Bad outcomes that take it from auto to approve.
     pub auto: u32,
     /// Bad outcomes that take it from approve to suggest.
     pub approve: u32,
 }
 
-impl Default for Demote {
+impl Default for DemotionLimits {
     fn default() -> Self {
-        Demote { auto: limits::DEMOTE_AUTO, approve: limits::DEMOTE_APPROVE }
+        DemotionLimits { auto: limits::DEMOTE_AUTO, approve: limits::DEMOTE_APPROVE }
     }
 }
 
-/// What a run needs to know of the rule that started it, frozen with it.
+/// The settings of the rule that started a run, frozen with the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Terms {
+pub struct RuleSnapshot {
     /// 32 hex digits over the rule's behavior and the runbook's hash.
     pub content: String,
     /// The mode in the rule's file.
     pub file: Mode,
     pub bake: Span,
-    pub demote: Demote,
+    pub demote: DemotionLimits,
     /// Channels of its moves; empty: every channel.
     pub tell: Vec<String>,
 }
@@ -89,15 +89,15 @@ pub struct Scorecard {
     /// Everything here is about this content: another runbook text or other matchers begin anew.
     pub content: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub level: Option<Level>,
-    pub card: Card,
+    pub level: Option<RuleLevel>,
+    pub card: RuleStats,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub next: Option<NextRung>,
+    pub next: Option<NextLevel>,
 }
 
 /// The rung above, and what is missing for it; nothing: it may be promoted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct NextRung {
+pub struct NextLevel {
     pub to: Mode,
     pub missing: Vec<String>,
 }
@@ -133,7 +133,7 @@ impl Scorecard {
     }
 }
 
-impl Card {
+impl RuleStats {
     /// The numbers that count, in one line.
     pub fn words(&self) -> String {
         format!(
@@ -143,10 +143,10 @@ impl Card {
     }
 }
 
-/// What became of a complaint after a run had done its work.
+/// The state of an alert after a run had ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Aftermath {
+pub enum VerificationResult {
     /// It went away and stayed away for the bake time.
     Held,
     /// It came back within the bake time.
@@ -157,9 +157,9 @@ pub enum Aftermath {
     Unknown,
 }
 
-/// How far a rule may go, as a move up or down left it.
+/// The highest mode of a rule, as a promotion or a demotion left it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Level {
+pub struct RuleLevel {
     pub rule: String,
     pub content: String,
     pub mode: Mode,
@@ -176,7 +176,7 @@ pub struct Level {
     /// Evidence counts from this run on: a way down begins it anew.
     pub evidence_from: RunId,
     /// The rule's statistics when it moved.
-    pub card: Card,
+    pub card: RuleStats,
 }
 
 /// The part of a content's hash that suffices to distinguish it.
@@ -184,10 +184,10 @@ pub fn short_content(content: &str) -> &str {
     content.get(..8).unwrap_or(content)
 }
 
-/// What a rule has on record for one content: counts of its runs.
+/// The statistics of a rule for one content: counts of its runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
-pub struct Card {
+pub struct RuleStats {
     /// The first match that counts.
     pub since: Option<Time>,
     /// Runs that the rule started.

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
-/// One line of an incident's story, made from one ledger entry.
+/// One line of an incident's timeline, made from one ledger entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct StoryLine {
+pub struct TimelineEntry {
     pub no: EntryNo,
     pub at: Time,
     pub text: String,
@@ -35,7 +35,7 @@ pub struct PlannedStep {
 
 /// A question that waits for an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Ask {
+pub struct PendingApproval {
     pub approval: ApprovalId,
     pub question: String,
     /// The hash of the plan that an answer is bound to.
@@ -59,7 +59,7 @@ pub struct Ask {
 
 /// A plan that was only shown: whether it would have been right, a person may say with one press.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Suggestion {
+pub struct PlanSuggestion {
     pub run: RunId,
     pub runbook: String,
     pub created_at: Time,
@@ -73,7 +73,7 @@ pub struct Suggestion {
 
 /// An address that a reader may open; http or https alone, without credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Link {
+pub struct NoticeLink {
     /// `Runbook`, `Dashboard`, `Alert source`: our own words, never a label.
     pub label: String,
     pub url: String,
@@ -96,7 +96,7 @@ pub struct AlertLine {
 /// Why automation cannot go on, or will not end an incident, without a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum NeedKind {
+pub enum AttentionKind {
     /// A question waits for an answer.
     Approval,
     /// A run is stuck: its effect is not known.
@@ -109,10 +109,10 @@ pub enum NeedKind {
     Held,
 }
 
-/// One reason why people are needed, while it holds.
+/// One reason why an operator is needed, while it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Need {
-    pub kind: NeedKind,
+pub struct AttentionReason {
+    pub kind: AttentionKind,
     /// Distinguishes it from every other one of the incident: `a2`, `r7 failed`.
     pub key: String,
     pub run: RunId,
@@ -125,16 +125,16 @@ pub struct Need {
 
 /// What one channel should show for one incident now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Notice {
+pub struct IncidentNotice {
     pub incident: Incident,
     /// Lines that this channel has not seen, oldest first.
-    pub fresh: Vec<StoryLine>,
+    pub fresh: Vec<TimelineEntry>,
     /// The headlines so far, oldest first, bounded.
-    pub headlines: Vec<StoryLine>,
-    pub asks: Vec<Ask>,
+    pub headlines: Vec<TimelineEntry>,
+    pub asks: Vec<PendingApproval>,
     /// Plans without a review yet.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub suggestions: Vec<Suggestion>,
+    pub suggestions: Vec<PlanSuggestion>,
     /// Stable over the incident's life: `nightshift/<install>/i3`.
     pub dedup_key: String,
     /// Where a user can look closer, if the engine has a public address.
@@ -154,7 +154,7 @@ pub struct Notice {
     pub alerts_left_out: u32,
     /// Runbook, dashboards and the source of the alerts, bounded.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub links: Vec<Link>,
+    pub links: Vec<NoticeLink>,
     /// A freeze that stops the runs that wait or run here: `Frozen by ana since 03:12 UTC: storage upgrade. Approving
     /// will not start it.`
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -167,7 +167,7 @@ pub struct Notice {
     pub hands: Option<String>,
     /// Why users are needed now, the most urgent first, bounded.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub needs: Vec<Need>,
+    pub needs: Vec<AttentionReason>,
     /// A user is needed since the last delivery: a question, or automation that gave up. An edit alone notifies no one.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub needs_people: bool,
@@ -185,7 +185,7 @@ pub struct DigestItem {
 
 /// One message for many incidents, when a storm would flood a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Digest {
+pub struct IncidentDigest {
     /// Incidents since the storm began, those with a message of their own included.
     pub total: usize,
     /// Of them with a message of their own on this channel.
@@ -210,15 +210,15 @@ pub struct Digest {
 
 /// What the channel gave back, kept so that the next notice edits instead of repeating (e.g. Slack's `ts`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Receipt(pub Value);
+pub struct DeliveryReceipt(pub Value);
 
-/// What became of one attempt to say it.
+/// The result of one attempt to deliver a notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
+pub enum DeliveryResult {
     /// The other side has answered that it took it.
-    Delivered(Receipt),
+    Delivered(DeliveryReceipt),
     /// There was nothing to send, and nothing was; a receipt, where there is one, replaces the one before.
-    Nothing(Option<Receipt>),
+    Nothing(Option<DeliveryReceipt>),
     /// Not now: the channel is slow, limited or down.
     Retry { after: Option<Duration>, why: String },
     /// Never with these settings: the configuration must be fixed.

@@ -2,15 +2,15 @@
 //!
 //! Invariant: the hash covers every mutating call and its target, and nothing that changes from one reading to the next.
 
-use super::{Call, Effect, Outcome, Reach, Reason, ReasonCode, Subject, Verdict};
+use super::{ActionCall, EffectClass, GuardDecision, ImpactScope, Outcome, Reason, ReasonCode, Subject};
 use serde::{Deserialize, Serialize};
 
 /// A mutating or reading call of a plan, with its effect and scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlannedCall {
-    pub call: Call,
-    pub effect: Effect,
-    pub reach: Reach,
+    pub call: ActionCall,
+    pub effect: EffectClass,
+    pub reach: ImpactScope,
     pub target: Subject,
     /// Read live for reads, predicted by the action's own model for the rest.
     pub predicted: Outcome,
@@ -38,41 +38,44 @@ pub struct Plan {
     pub hash: String,
 }
 
-/// What the guards would say now to one call of a plan; it is no part of it, for it changes from one moment to the next.
+/// The decision that the guards would make now on one call of a plan; no part of the plan, because it changes over
+/// time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Foretold {
+pub struct PreflightDecision {
     /// Its place among the plan's calls, from zero.
     pub call: usize,
-    pub verdict: Verdict,
+    pub verdict: GuardDecision,
 }
 
-impl Foretold {
+impl PreflightDecision {
     /// `would be held now: gpu-2 is already out of service and …`; none where nothing stands in its way.
     pub fn words(&self) -> Option<String> {
         match &self.verdict {
-            Verdict::Allow => None,
-            Verdict::Hold { reason, .. } => Some(format!("would be held now: {}", reason.text)),
-            Verdict::Deny { reason } => Some(format!("would be refused now: {}", reason.text)),
+            GuardDecision::Allow => None,
+            GuardDecision::Hold { reason, .. } => Some(format!("would be held now: {}", reason.text)),
+            GuardDecision::Deny { reason } => Some(format!("would be refused now: {}", reason.text)),
         }
     }
 
     /// It is held by a freeze.
     pub fn is_frozen(&self) -> bool {
-        matches!(&self.verdict, Verdict::Hold { reason, .. } if reason.code == ReasonCode::Frozen)
+        matches!(&self.verdict, GuardDecision::Hold { reason, .. } if reason.code == ReasonCode::Frozen)
     }
 
     /// Whether the guard of the serving floor has let it through: only the budget of nodes is checked after it.
     pub fn keeps_the_floor(&self) -> bool {
         match &self.verdict {
-            Verdict::Allow => true,
-            Verdict::Hold { reason, .. } | Verdict::Deny { reason } => reason.code == ReasonCode::BlastRadius,
+            GuardDecision::Allow => true,
+            GuardDecision::Hold { reason, .. } | GuardDecision::Deny { reason } => {
+                reason.code == ReasonCode::BlastRadius
+            }
         }
     }
 }
 
 impl Plan {
     /// Whether the plan names this call: same action, same arguments.
-    pub fn names(&self, call: &Call) -> bool {
+    pub fn names(&self, call: &ActionCall) -> bool {
         self.calls.iter().any(|planned| planned.call == *call)
     }
 }

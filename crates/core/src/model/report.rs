@@ -3,21 +3,21 @@
 //! Invariant: a report is identified by node, boot, spool and number; the node is never read from here, but from the
 //! sender.
 
-use super::{Answer, Command, Finding};
+use super::{AgentCommand, CommandStatus, Finding};
 use serde::{Deserialize, Serialize};
 
 /// One finding with its number. Numbers of one spool follow each other from 1; a missing one is a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct NumberedFinding {
     pub no: u64,
     pub finding: Finding,
 }
 
-/// How an agent stands; sent with everything it says.
+/// The state of an agent; sent with each of its requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
-pub struct Standing {
+pub struct AgentStatus {
     pub version: String,
     /// The kernel's boot id.
     pub boot: String,
@@ -36,28 +36,28 @@ pub struct Standing {
 /// The body of one delivery.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Reports {
-    pub standing: Standing,
-    pub reports: Vec<Report>,
+pub struct FindingBatch {
+    pub standing: AgentStatus,
+    pub reports: Vec<NumberedFinding>,
 }
 
 /// What the engine has made durable: everything up to this number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Taken {
+pub struct FindingAck {
     pub upto: u64,
 }
 
 /// The answer to a poll.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Commands {
-    pub commands: Vec<Command>,
+pub struct CommandBatch {
+    pub commands: Vec<AgentCommand>,
 }
 
-/// What an agent says of one command.
+/// The status of one command, as its agent reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Answered {
+pub struct CommandReport {
     /// `Command::key`.
     pub key: String,
-    pub answer: Answer,
+    pub answer: CommandStatus,
 }

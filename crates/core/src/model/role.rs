@@ -138,17 +138,17 @@ impl Right {
 
 /// A role, and where it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Grant {
+pub struct RoleGrant {
     pub role: Role,
     /// None: in every cluster. An empty list: in none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clusters: Option<Vec<String>>,
 }
 
-impl Grant {
+impl RoleGrant {
     /// The role in every cluster.
-    pub fn everywhere(role: Role) -> Grant {
-        Grant { role, clusters: None }
+    pub fn everywhere(role: Role) -> RoleGrant {
+        RoleGrant { role, clusters: None }
     }
 
     /// Whether it holds for something in that cluster; where that is not known, only if it holds everywhere.
@@ -160,7 +160,7 @@ impl Grant {
     }
 
     /// Whether it gives nothing that the other one does not.
-    pub fn within(&self, other: &Grant) -> bool {
+    pub fn within(&self, other: &RoleGrant) -> bool {
         let inside = match (&self.clusters, &other.clusters) {
             (_, None) => true,
             (None, Some(_)) => false,
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_grant_is_within_another_only_in_what_and_in_where() {
-        let grant = |role, clusters: Option<&[&str]>| Grant {
+        let grant = |role, clusters: Option<&[&str]>| RoleGrant {
             role,
             clusters: clusters.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         };
@@ -209,13 +209,13 @@ mod tests {
         for wider in [grant(Role::Viewer, None), grant(Role::Viewer, Some(&["eu-1", "us-1"]))] {
             assert!(!wider.within(&admin_eu), "{wider:?}");
         }
-        assert!(!Grant::everywhere(Role::Author).within(&Grant::everywhere(Role::Auditor)));
-        assert!(!Grant::everywhere(Role::Auditor).within(&Grant::everywhere(Role::Approver)));
+        assert!(!RoleGrant::everywhere(Role::Author).within(&RoleGrant::everywhere(Role::Auditor)));
+        assert!(!RoleGrant::everywhere(Role::Auditor).within(&RoleGrant::everywhere(Role::Approver)));
     }
 
     #[test]
     fn nowhere_and_who_knows_where_are_not_everywhere() {
-        let scoped = |names: &[&str]| Grant {
+        let scoped = |names: &[&str]| RoleGrant {
             role: Role::Admin,
             clusters: Some(names.iter().map(|name| (*name).to_owned()).collect()),
         };
@@ -223,6 +223,6 @@ mod tests {
         assert!(!scoped(&["eu-1"]).holds_in(Some("eu-11")));
         assert!(!scoped(&["eu-1"]).holds_in(None));
         assert!(!scoped(&[]).holds_in(Some("eu-1")));
-        assert!(Grant::everywhere(Role::Viewer).holds_in(None));
+        assert!(RoleGrant::everywhere(Role::Viewer).holds_in(None));
     }
 }

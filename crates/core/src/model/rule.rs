@@ -2,7 +2,7 @@
 //!
 //! Invariant: a rule is its file's content as pure data; matchers are text here and compiled by `policy`.
 
-use super::{Demote, Promote, Span};
+use super::{DemotionLimits, PromotionCriteria, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ impl Mode {
 /// Where a runbook's parameter comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
-pub enum Argument {
+pub enum ParamSource {
     /// `{ label: Hostname }`: the value of a label of the event.
     Label { label: String },
     /// Any other value, as it stands.
@@ -71,7 +71,7 @@ pub enum Argument {
 /// Act only when it happens again: `count` episodes within `within`, on the same `by` parts of the subject or labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Repeat {
+pub struct RepeatCondition {
     /// So many episodes.
     pub count: u32,
     /// Within this time.
@@ -118,7 +118,7 @@ pub struct Rule {
     pub run: Option<String>,
     /// The runbook's parameters. Those that are left out come from the subject, else from the runbook's header.
     #[serde(default)]
-    pub with: BTreeMap<String, Argument>,
+    pub with: BTreeMap<String, ParamSource>,
     /// How far it may go, if `mode_ceiling` of the configuration and its own level allow that.
     #[serde(default)]
     pub mode: Mode,
@@ -136,7 +136,7 @@ pub struct Rule {
     pub group_by: Vec<String>,
     /// Act only when it happens again.
     #[serde(default)]
-    pub repeat: Option<Repeat>,
+    pub repeat: Option<RepeatCondition>,
     /// After a run on a subject, the next one waits this long; doubled each time.
     #[serde(default = "Rule::default_cooldown")]
     pub cooldown: Span,
@@ -158,10 +158,10 @@ pub struct Rule {
     pub approvers: Vec<String>,
     /// The evidence that `nightshift promote` requires before the rule's mode goes beyond `mode`.
     #[serde(default)]
-    pub promote: Promote,
+    pub promote: PromotionCriteria,
     /// The number of bad outcomes that lower its mode.
     #[serde(default)]
-    pub demote: Demote,
+    pub demote: DemotionLimits,
     /// How long the alert must stay gone after a run before that counts as held.
     #[serde(default = "Rule::default_bake")]
     pub bake: Span,

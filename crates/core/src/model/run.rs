@@ -4,14 +4,17 @@
 
 use crate::planted::planted;
 
-use super::{ApprovalId, EpisodeId, Foretold, IncidentId, Mode, Pin, Plan, Reason, ReasonCode, RunId, Subject, Time};
+use super::{
+    ApprovalId, EpisodeId, IncidentId, Mode, Plan, PreflightDecision, Reason, ReasonCode, RunId, RunbookPin, Subject,
+    Time,
+};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// What a run was started with; frozen.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Input {
+pub struct RunInput {
     /// The header's parameters, by name.
     pub params: Map<String, Value>,
     /// The event that started it, as the script sees it (`event.labels.alertname`); null when started by hand.
@@ -198,8 +201,8 @@ pub struct Run {
     pub incident: Option<IncidentId>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub episode: Option<EpisodeId>,
-    pub runbook: Pin,
-    pub input: Input,
+    pub runbook: RunbookPin,
+    pub input: RunInput,
     /// Its subject, for locks, cooldowns and messages.
     pub subject: Subject,
     pub mode: Mode,
@@ -255,7 +258,7 @@ pub struct Approval {
     pub plan: Option<Plan>,
     /// The guards' predicted decisions on the plan's calls at the time of the request.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub foretold: Vec<Foretold>,
+    pub foretold: Vec<PreflightDecision>,
     /// The step of the request, for `approve(...)` in a runbook; none for the plan of a run in mode approve.
     pub step: Option<u32>,
     pub state: ApprovalState,

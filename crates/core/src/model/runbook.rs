@@ -2,12 +2,12 @@
 //!
 //! Invariant: a pin names the exact text, so a run sees the runbook it started with whatever happens to the file.
 
-use super::{ParamType, Reach};
+use super::{ImpactScope, ParamType};
 use serde::{Deserialize, Serialize};
 
 /// The exact runbook that a run executes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Pin {
+pub struct RunbookPin {
     pub name: String,
     /// SHA-256 of text and host API version, 64 hex digits.
     pub hash: String,
@@ -24,7 +24,7 @@ pub enum UndoPolicy {
 
 /// One declared parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Param {
+pub struct RunbookParam {
     pub name: String,
     pub ty: ParamType,
     /// A parameter with a default may be left out.
@@ -39,10 +39,10 @@ pub struct Param {
 
 /// What the `//!` block at the top of a runbook declares.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Header {
+pub struct RunbookHeader {
     pub title: String,
-    pub params: Vec<Param>,
-    pub reach: Reach,
+    pub params: Vec<RunbookParam>,
+    pub reach: ImpactScope,
     pub undo: UndoPolicy,
     /// Names of those who may approve; empty: everyone with the role.
     pub approvers: Vec<String>,

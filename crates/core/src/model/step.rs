@@ -2,22 +2,22 @@
 //!
 //! Invariant: an outcome, once recorded, is final; a step without one is settled by its effect, never guessed.
 
-use super::{Effect, RunId, Time};
+use super::{EffectClass, RunId, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
 
 /// A named action with checked arguments. Arguments are by name, so that a journal reads like a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Call {
+pub struct ActionCall {
     pub action: String,
     pub args: Map<String, Value>,
 }
 
-impl Call {
+impl ActionCall {
     /// A call of `action` with these arguments.
-    pub fn new(action: &str, args: impl IntoIterator<Item = (&'static str, Value)>) -> Call {
-        Call {
+    pub fn new(action: &str, args: impl IntoIterator<Item = (&'static str, Value)>) -> ActionCall {
+        ActionCall {
             action: action.to_owned(),
             args: args.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         }
@@ -29,7 +29,7 @@ impl Call {
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for ActionCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}(", self.action)?;
         for (at, (name, value)) in self.args.iter().enumerate() {
@@ -78,15 +78,15 @@ impl FailureKind {
 /// A step's failure: its kind for scripts, and a message for users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, thiserror::Error)]
 #[error("{message}")]
-pub struct Failure {
+pub struct StepFailure {
     pub kind: FailureKind,
     pub message: String,
 }
 
-impl Failure {
+impl StepFailure {
     /// A failure of this kind with this message.
-    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into() }
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> StepFailure {
+        StepFailure { kind, message: message.into() }
     }
 }
 
@@ -96,7 +96,7 @@ impl Failure {
 pub enum Outcome {
     Ok(Value),
     /// Thrown in the script where the call stands, so `try`/`catch` works and replays.
-    Failed(Failure),
+    Failed(StepFailure),
 }
 
 /// A call in a run's journal.
@@ -105,8 +105,8 @@ pub struct Step {
     pub run: RunId,
     /// From 0, in the order the script made the calls; undo calls follow after them.
     pub no: u32,
-    pub call: Call,
-    pub effect: Effect,
+    pub call: ActionCall,
+    pub effect: EffectClass,
     /// The number of the step that this one reverses.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub undoes: Option<u32>,

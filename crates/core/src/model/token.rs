@@ -2,7 +2,7 @@
 //!
 //! Invariant: it ends by itself.
 
-use super::{Grant, IncidentId, Time, TokenId};
+use super::{IncidentId, RoleGrant, Time, TokenId};
 use serde::{Deserialize, Serialize};
 
 /// The name of this machine's own token.
@@ -80,7 +80,7 @@ pub struct ApiToken {
     /// Who comes with it, or one of the `tokens:` of a user.
     pub name: String,
     #[serde(flatten)]
-    pub grant: Grant,
+    pub grant: RoleGrant,
     /// For role `source`: where it may post.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub sources: Vec<String>,

@@ -104,7 +104,7 @@ impl fmt::Display for Reason {
 /// The decision of one guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum GuardDecision {
     Allow,
     /// Not now; check again at `until`.
     Hold {

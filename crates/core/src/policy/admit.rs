@@ -4,12 +4,12 @@
 
 mod serving;
 
-pub use serving::{Group, Replica, Serving, TakenReplica};
+pub use serving::{AffectedReplicas, NodeGroup, ReadyReplica, TakenReplica};
 
 use super::guards;
 use crate::model::{
-    ActionSpec, ApprovalNeed, Breaker, Call, Effect, Freeze, Mode, Plan, Reach, Reason, ReasonCode, RunId, Scheduling,
-    Span, Subject, Time, Verdict,
+    ActionCall, ActionSpec, ApprovalNeed, Breaker, EffectClass, Freeze, GuardDecision, ImpactScope, Mode, Plan, Reason,
+    ReasonCode, RunId, SchedulingEffect, Span, Subject, Time,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ pub struct GuardLimits {
     /// A plan that touches so many nodes needs two users to approve it; 0: none does.
     pub two_person_nodes: u32,
     /// Objects that no runbook may touch.
-    pub protected: Protected,
+    pub protected: ProtectedObjects,
     /// Ready replicas that no step may go below, where the workload's annotation does not set another number.
     pub serving_floor: u32,
     /// A label of pods by which several workloads are one set: they serve the same model.
@@ -52,7 +52,7 @@ pub struct GuardLimits {
 /// Objects that no runbook may touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Protected {
+pub struct ProtectedObjects {
     /// Nodes by name.
     pub nodes: Vec<String>,
     /// Namespaces whose pods are never moved.
@@ -71,7 +71,7 @@ impl Default for GuardLimits {
             only_node: false,
             release_persons: None,
             two_person_nodes: 2,
-            protected: Protected::default(),
+            protected: ProtectedObjects::default(),
             serving_floor: 1,
             model_label: None,
             domains: DOMAINS.map(str::to_owned).to_vec(),
@@ -113,7 +113,7 @@ impl GuardLimits {
     }
 }
 
-impl Protected {
+impl ProtectedObjects {
     /// Refuses names that look like a pattern: they would protect nothing.
     ///
     /// # Errors
@@ -130,14 +130,14 @@ impl Protected {
 
 /// A time at which nothing may be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Closed {
+pub struct ClosedWindow {
     pub why: String,
     pub until: Time,
 }
 
 /// Facts that the engine read from the live world just before: `None` where the read failed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Facts {
+pub struct WorldFacts {
     /// The number of all GPU nodes, and names of those out of service (cordoned or not ready) for any reason.
     pub nodes_total: Option<u32>,
     pub nodes_out: Vec<String>,
@@ -150,7 +150,7 @@ pub struct Facts {
     /// Why the target could not be read just now: then nothing is known of it, and the step waits.
     pub unread: Option<String>,
     /// The window of the calendar that forbids acting now.
-    pub closed: Option<Closed>,
+    pub closed: Option<ClosedWindow>,
     /// Why the rule's second signal does not confirm the alert.
     pub unconfirmed: Option<String>,
     /// Why the kill switch outside the store is engaged (its file, its ConfigMap, or that one of them cannot be read).
@@ -158,25 +158,25 @@ pub struct Facts {
     /// The silence that covers the alert behind the run, or why that could not be read; in words.
     pub silenced: Option<String>,
     /// Sets of replicas that the step takes some from; empty where it takes none.
-    pub serving: Vec<Serving>,
+    pub serving: Vec<AffectedReplicas>,
     /// Why the remaining replicas could not be read.
     pub serving_unread: Option<String>,
     /// The groups that the target node shares with others, by the labels that the guards read.
-    pub groups: Vec<Group>,
+    pub groups: Vec<NodeGroup>,
     /// When reading began. Nodes whose runs ended since count as out: the names above may be older than that.
     pub read_at: Option<Time>,
 }
 
 /// The step to begin.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Proposal {
+pub struct StepProposal {
     pub run: RunId,
     pub epoch: i64,
-    pub call: Call,
-    pub effect: Effect,
-    pub reach: Reach,
+    pub call: ActionCall,
+    pub effect: EffectClass,
+    pub reach: ImpactScope,
     pub disruptive: bool,
-    pub scheduling: Scheduling,
+    pub scheduling: SchedulingEffect,
     pub approval: ApprovalNeed,
     /// The words for what it takes from those who serve; empty where it takes nothing.
     pub doing: &'static str,
@@ -186,14 +186,20 @@ pub struct Proposal {
     pub deadline: Time,
     /// The witness, read before.
     pub carry: serde_json::Value,
-    pub facts: Facts,
+    pub facts: WorldFacts,
 }
 
 /// Counts that the store read in the transaction that would begin the step.
-impl Proposal {
+impl StepProposal {
     /// The step as its action declares it, with nothing read yet.
-    pub fn new(spec: &ActionSpec, (run, epoch): (RunId, i64), call: Call, target: Subject, now: Time) -> Proposal {
-        Proposal {
+    pub fn new(
+        spec: &ActionSpec,
+        (run, epoch): (RunId, i64),
+        call: ActionCall,
+        target: Subject,
+        now: Time,
+    ) -> StepProposal {
+        StepProposal {
             run,
             epoch,
             call,
@@ -207,21 +213,21 @@ impl Proposal {
             undoes: None,
             deadline: now + spec.deadline.0,
             carry: serde_json::Value::Null,
-            facts: Facts::default(),
+            facts: WorldFacts::default(),
         }
     }
 }
 
 /// What the store read in the transaction that would begin the step.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Levels {
+pub struct GuardInputs {
     pub mode: Mode,
     pub rule: Option<String>,
     pub cooldown: Span,
     /// Zero means no cap, and is only so where no rule is behind the run (a user started it).
     pub attempts_max: u32,
     /// The reach that the runbook's header declares.
-    pub declared_reach: Reach,
+    pub declared_reach: ImpactScope,
     pub approved: Option<Plan>,
     pub freezes: Vec<Freeze>,
     /// The run that holds the target's node, if another one does.
@@ -259,35 +265,36 @@ pub struct Levels {
 }
 
 /// The verdict of all guards, first refusal wins: cheap and absolute ones first, budgets last.
-pub fn admit(limits: &GuardLimits, levels: &Levels, proposal: &Proposal, now: Time) -> Verdict {
-    let asked = Asked { limits, levels, proposal, now };
-    guards::ALL.iter().find_map(|guard| guard(&asked)).unwrap_or(Verdict::Allow)
+pub fn admit(limits: &GuardLimits, levels: &GuardInputs, proposal: &StepProposal, now: Time) -> GuardDecision {
+    let asked = GuardContext { limits, levels, proposal, now };
+    guards::ALL.iter().find_map(|guard| guard(&asked)).unwrap_or(GuardDecision::Allow)
 }
 
 /// Decides whether a begun step may be performed once more. Its reservation stands; only decisions of users since then
 /// count.
-pub fn admit_again(limits: &GuardLimits, levels: &Levels, proposal: &Proposal, now: Time) -> Verdict {
-    let asked = Asked { limits, levels, proposal, now };
-    guards::AGAIN.iter().find_map(|guard| guard(&asked)).unwrap_or(Verdict::Allow)
+pub fn admit_again(limits: &GuardLimits, levels: &GuardInputs, proposal: &StepProposal, now: Time) -> GuardDecision {
+    let asked = GuardContext { limits, levels, proposal, now };
+    guards::AGAIN.iter().find_map(|guard| guard(&asked)).unwrap_or(GuardDecision::Allow)
 }
 
 /// The input of every guard.
-pub(super) struct Asked<'a> {
+pub(super) struct GuardContext<'a> {
     pub limits: &'a GuardLimits,
-    pub levels: &'a Levels,
-    pub proposal: &'a Proposal,
+    pub levels: &'a GuardInputs,
+    pub proposal: &'a StepProposal,
     pub now: Time,
 }
 
-impl Asked<'_> {
+impl GuardContext<'_> {
     pub(super) fn reads(&self) -> bool {
-        self.proposal.effect == Effect::Read
+        self.proposal.effect == EffectClass::Read
     }
 
     /// Whether it changes more than messages to users. Messages fail open, acts fail closed.
     pub(super) fn acts(&self) -> bool {
         let proposal = self.proposal;
-        !self.reads() && (proposal.reach > Reach::None || proposal.disruptive || proposal.effect == Effect::Blind)
+        !self.reads()
+            && (proposal.reach > ImpactScope::None || proposal.disruptive || proposal.effect == EffectClass::Blind)
     }
 
     pub(super) fn undoes(&self) -> bool {
@@ -301,18 +308,18 @@ impl Asked<'_> {
 
     /// Whether it takes the node from the scheduler or gives it back.
     pub(super) fn schedules(&self) -> bool {
-        self.proposal.scheduling != Scheduling::Unchanged
+        self.proposal.scheduling != SchedulingEffect::Unchanged
     }
 
     /// Not now; check again after this long.
-    pub(super) fn hold(&self, code: ReasonCode, after: Span, text: String) -> Option<Verdict> {
+    pub(super) fn hold(&self, code: ReasonCode, after: Span, text: String) -> Option<GuardDecision> {
         // At the end of time there is no later moment; then it is held until now.
         let until = self.now.checked_add(after.0).unwrap_or(self.now);
-        Some(Verdict::Hold { reason: Reason::new(code, text), until })
+        Some(GuardDecision::Hold { reason: Reason::new(code, text), until })
     }
 
-    pub(super) fn deny(&self, code: ReasonCode, text: String) -> Option<Verdict> {
-        Some(Verdict::Deny { reason: Reason::new(code, text) })
+    pub(super) fn deny(&self, code: ReasonCode, text: String) -> Option<GuardDecision> {
+        Some(GuardDecision::Deny { reason: Reason::new(code, text) })
     }
 }
 

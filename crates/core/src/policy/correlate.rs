@@ -7,13 +7,13 @@ mod title;
 pub use title::{incident_title, title_of};
 
 use crate::limits;
-use crate::model::{EpisodeState, Event, Status, Subject, Time};
+use crate::model::{EpisodeState, Event, EventStatus, Subject, Time};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
 /// The latest episode of a (source, fingerprint), as the store holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prior {
+pub struct PriorEpisode {
     pub state: EpisodeState,
     /// The earliest start that was reported for it.
     pub starts_at: Time,
@@ -22,7 +22,7 @@ pub struct Prior {
 /// The change that an event makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase", const_into_str)]
-pub enum Change {
+pub enum EpisodeChange {
     /// A new episode.
     Opened,
     /// The same start after an end: the old episode again, same incident, cooldown and attempts.
@@ -35,7 +35,7 @@ pub enum Change {
     Late,
 }
 
-impl Change {
+impl EpisodeChange {
     /// The change's name in the ledger.
     pub fn name(self) -> &'static str {
         self.into_str()
@@ -43,24 +43,24 @@ impl Change {
 }
 
 /// Returns the change that the event makes to the latest episode of its alert.
-pub fn hear(prior: Option<&Prior>, event: &Event) -> Change {
+pub fn hear(prior: Option<&PriorEpisode>, event: &Event) -> EpisodeChange {
     let Some(prior) = prior else {
         return match event.status {
-            Status::Firing => Change::Opened,
-            Status::Resolved => Change::Late,
+            EventStatus::Firing => EpisodeChange::Opened,
+            EventStatus::Resolved => EpisodeChange::Late,
         };
     };
     match (event.status, prior.state) {
         // Starts move between replicas, so any start refreshes an open episode; the earliest is kept.
-        (Status::Firing, EpisodeState::Open) => Change::Refreshed,
-        (Status::Firing, EpisodeState::Resolved | EpisodeState::Stale) => {
+        (EventStatus::Firing, EpisodeState::Open) => EpisodeChange::Refreshed,
+        (EventStatus::Firing, EpisodeState::Resolved | EpisodeState::Stale) => {
             // A late duplicate of a replica, or an alert that had only timed out: both look the same, so it is the old
             // one.
-            if event.starts_at <= prior.starts_at { Change::Reopened } else { Change::Opened }
+            if event.starts_at <= prior.starts_at { EpisodeChange::Reopened } else { EpisodeChange::Opened }
         }
-        (Status::Resolved, EpisodeState::Open) if is_of_an_earlier_span(event, prior) => Change::Late,
-        (Status::Resolved, EpisodeState::Open) => Change::Resolved,
-        (Status::Resolved, EpisodeState::Resolved | EpisodeState::Stale) => Change::Late,
+        (EventStatus::Resolved, EpisodeState::Open) if is_of_an_earlier_span(event, prior) => EpisodeChange::Late,
+        (EventStatus::Resolved, EpisodeState::Open) => EpisodeChange::Resolved,
+        (EventStatus::Resolved, EpisodeState::Resolved | EpisodeState::Stale) => EpisodeChange::Late,
     }
 }
 
@@ -146,7 +146,7 @@ pub fn alert_place(event: &Event) -> String {
 }
 
 /// Whether a resolve is about a span that was over before the open one began: a peer that lags behind.
-fn is_of_an_earlier_span(event: &Event, prior: &Prior) -> bool {
+fn is_of_an_earlier_span(event: &Event, prior: &PriorEpisode) -> bool {
     event.starts_at < prior.starts_at && event.ends_at.is_some_and(|end| end <= prior.starts_at)
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// The action for a channel that waits for automation, about an incident without a message on it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Page {
+pub enum PageDecision {
     Now {
         why: String,
     },
@@ -24,41 +24,44 @@ pub enum Page {
 
 /// `runs`: all of the incident's, in any order. `unknown`: a source fell silent, so that it is over is a guess.
 /// `patience`: how long automation may work before the on-call is paged.
-pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, now: Time) -> Page {
+pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, now: Time) -> PageDecision {
     let latest = runs.iter().max_by_key(|run| run.id);
     match incident.state {
         IncidentState::Open => {}
-        IncidentState::Acknowledged => return Page::Spared { why: "it is acknowledged".to_owned() },
+        IncidentState::Acknowledged => return PageDecision::Spared { why: "it is acknowledged".to_owned() },
         IncidentState::Resolved => {
             if let Some(why) = runs.iter().filter(|run| matches!(run.state, RunState::Stuck { .. })).find_map(hands) {
-                return Page::Now { why };
+                return PageDecision::Now { why };
             }
             if unknown {
-                return Page::Now { why: "its source stopped reporting, so its state is unknown".to_owned() };
+                return PageDecision::Now { why: "its source stopped reporting, so its state is unknown".to_owned() };
             }
             let why = match latest {
                 Some(run) if run.state == RunState::Done => format!("{} fixed it", name(run)),
                 _ => "it resolved by itself before anyone was needed".to_owned(),
             };
-            return Page::Spared { why };
+            return PageDecision::Spared { why };
         }
     }
     if let Some(until) = incident.resolves_at {
         if let Some(why) = runs.iter().filter(|run| matches!(run.state, RunState::Stuck { .. })).find_map(hands) {
-            return Page::Now { why };
+            return PageDecision::Now { why };
         }
         // Maintenance closes it within a second of that time.
         let until = until.max(now.checked_add(crate::limits::JANITOR_EVERY).unwrap_or(Time::MAX));
-        return Page::NotYet { why: "its alerts have ended; it closes unless one fires again".to_owned(), until };
+        return PageDecision::NotYet {
+            why: "its alerts have ended; it closes unless one fires again".to_owned(),
+            until,
+        };
     }
     let acting = acting(runs);
     let Some(latest) = acting.first() else {
-        return Page::Now { why: "no runbook works on it".to_owned() };
+        return PageDecision::Now { why: "no runbook works on it".to_owned() };
     };
     // A question, or nodes that no other run may touch, need a user whatever came after.
     let in_need = runs.iter().rev().find(|run| matches!(run.state, RunState::Asking { .. } | RunState::Stuck { .. }));
     if let Some(why) = in_need.into_iter().chain(acting.iter().copied()).find_map(hands) {
-        return Page::Now { why };
+        return PageDecision::Now { why };
     }
     let until = incident.opened_at.checked_add(patience.0).unwrap_or(Time::MAX);
     let name = name(latest);
@@ -69,9 +72,9 @@ pub fn page(incident: &Incident, runs: &[Run], unknown: bool, patience: Span, no
         _ => format!("{name} is at work"),
     };
     if now < until {
-        return Page::NotYet { why: how, until };
+        return PageDecision::NotYet { why: how, until };
     }
-    Page::Now { why: format!("it is still open after {patience}: {how}") }
+    PageDecision::Now { why: format!("it is still open after {patience}: {how}") }
 }
 
 /// The latest run on each subject of each rule, or of each runbook that was started by hand, the newest first: a run

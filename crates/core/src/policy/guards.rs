@@ -25,12 +25,12 @@ mod silenced;
 
 pub use blast_radius::{nodes_at_once, share_of};
 
-use super::admit::Asked;
+use super::admit::GuardContext;
 use crate::limits;
-use crate::model::Verdict;
+use crate::model::GuardDecision;
 
 /// A guard: `None` where it passes.
-pub(super) type Guard = fn(&Asked<'_>) -> Option<Verdict>;
+pub(super) type Guard = fn(&GuardContext<'_>) -> Option<GuardDecision>;
 
 /// Cheap and absolute ones first, budgets last: a step that is denied for ever must not wait.
 pub(super) const ALL: [Guard; 19] = [

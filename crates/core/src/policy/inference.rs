@@ -125,14 +125,14 @@ impl EngineLimits {
 
 /// One queue of an engine: an engine core of vLLM, a model of Triton.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Lane {
+pub struct EngineQueue {
     pub running: f64,
     pub waiting: f64,
     /// The sum of counters that only grow while it works: steps and tokens. None where the page has no such counter.
     pub steps: Option<f64>,
 }
 
-impl Lane {
+impl EngineQueue {
     /// Whether requests run or wait.
     pub fn has_work(&self) -> bool {
         self.running + self.waiting > 0.0
@@ -149,7 +149,7 @@ pub struct FirstTokens {
 /// The values of a metrics page.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineReading {
-    pub lanes: BTreeMap<String, Lane>,
+    pub lanes: BTreeMap<String, EngineQueue>,
     /// The share of the KV cache in use, of the fullest.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cache: Option<f64>,
@@ -173,7 +173,7 @@ impl EngineReading {
 
     /// Whether it has begun anew since that reading: a counter fell, or the process is another one.
     pub fn is_anew(&self, before: &EngineReading) -> bool {
-        let fell = |(name, lane): (&String, &Lane)| {
+        let fell = |(name, lane): (&String, &EngineQueue)| {
             let was = before.lanes.get(name).and_then(|was| was.steps);
             was.zip(lane.steps).is_some_and(|(was, is)| is < was)
         };
@@ -186,7 +186,7 @@ impl EngineReading {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-pub enum Unread {
+pub enum EngineReadError {
     /// The connection is refused.
     Unreached,
     /// No answer in time, or one that broke off.
@@ -198,7 +198,7 @@ pub enum Unread {
     Garbage,
 }
 
-impl Unread {
+impl EngineReadError {
     /// The reason's name in findings.
     pub const fn word(self) -> &'static str {
         self.into_str()
@@ -212,7 +212,7 @@ pub struct EngineLook {
     /// Why it is not ready; none: it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unready: Option<String>,
-    pub page: Result<EngineReading, (Unread, String)>,
+    pub page: Result<EngineReading, (EngineReadError, String)>,
 }
 
 impl EngineLook {

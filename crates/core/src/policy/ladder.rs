@@ -2,12 +2,12 @@
 //!
 //! Invariant: nothing here goes above the ceiling, and nothing but a level that a user has set goes above the file.
 
-use crate::model::{Card, Level, Mode, Promote, Rule, Span, Time};
+use crate::model::{Mode, PromotionCriteria, Rule, RuleLevel, RuleStats, Span, Time};
 use crate::planted::planted;
 use sha2::{Digest, Sha256};
 
 /// The mode in force: the file's, unless a level of the same content sets another one.
-pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
+pub fn effective(file: Mode, level: Option<&RuleLevel>, ceiling: Mode) -> Mode {
     let mode = match level {
         None => file,
         Some(level) if level.file == file => level.mode,
@@ -20,7 +20,14 @@ pub fn effective(file: Mode, level: Option<&Level>, ceiling: Mode) -> Mode {
 
 /// The missing evidence for `to`, a sentence each; empty: it may be promoted. `others`: whether one of the card's
 /// reviewers is certainly another user than `by`.
-pub fn missing(asked: &Promote, card: &Card, to: Mode, by: &str, others: bool, now: Time) -> Vec<String> {
+pub fn missing(
+    asked: &PromotionCriteria,
+    card: &RuleStats,
+    to: Mode,
+    by: &str,
+    others: bool,
+    now: Time,
+) -> Vec<String> {
     let mut missing = Vec::new();
     if to > asked.to {
         missing.push(format!("the rule's file lets it be promoted to {} at most", asked.to));
@@ -83,8 +90,8 @@ mod tests {
     use super::*;
     use crate::model::RunId;
 
-    fn level(mode: Mode, file: Mode, down: bool) -> Level {
-        Level {
+    fn level(mode: Mode, file: Mode, down: bool) -> RuleLevel {
+        RuleLevel {
             rule: "r".into(),
             content: "c".into(),
             mode,
@@ -95,14 +102,14 @@ mod tests {
             at: Time::UNIX_EPOCH,
             from_run: RunId(1),
             evidence_from: RunId(1),
-            card: Card::default(),
+            card: RuleStats::default(),
         }
     }
 
     #[test]
     fn the_file_counts_until_a_level_of_the_same_content_says_otherwise() {
         use Mode::{Approve, Auto, Observe, Suggest};
-        let check = |file, level: Option<Level>, ceiling, expect| {
+        let check = |file, level: Option<RuleLevel>, ceiling, expect| {
             assert_eq!(effective(file, level.as_ref(), ceiling), expect, "{file} {level:?} {ceiling}");
         };
         check(Auto, None, Auto, Auto);
@@ -120,9 +127,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_listed_with_its_numbers() {
         let now: Time = "2026-03-08T03:00:00Z".parse().unwrap();
-        let asked = Promote::default();
-        let card = Card { since: Some(now), started: 9, matches: 7, right: 2, held: 1, ..Card::default() };
-        let check = |card: &Card, to, expect: &[&str]| {
+        let asked = PromotionCriteria::default();
+        let card = RuleStats { since: Some(now), started: 9, matches: 7, right: 2, held: 1, ..RuleStats::default() };
+        let check = |card: &RuleStats, to, expect: &[&str]| {
             let others = card.judges.iter().any(|judge| judge != "ada");
             assert_eq!(missing(&asked, card, to, "ada", others, now), expect);
         };
@@ -130,12 +137,12 @@ mod tests {
         check(&card, Mode::Approve, &["requires 20 matches, has 7", "requires 10 reviewed as right, has 2"]);
         let week = "2026-03-01T03:00:00Z".parse().unwrap();
         let judges = vec!["ada".to_owned()];
-        let full = Card { since: Some(week), matches: 20, right: 10, held: 5, judges, ..Card::default() };
+        let full = RuleStats { since: Some(week), matches: 20, right: 10, held: 5, judges, ..RuleStats::default() };
         check(&full, Mode::Auto, &["requires a review or approval by a user other than ada, has none"]);
-        check(&Card { judges: vec!["bob".into()], ..full.clone() }, Mode::Auto, &[]);
-        let bad = Card { wrong: 1, bad: 3, ..full };
+        check(&RuleStats { judges: vec!["bob".into()], ..full.clone() }, Mode::Auto, &[]);
+        let bad = RuleStats { wrong: 1, bad: 3, ..full };
         check(&bad, Mode::Suggest, &["allows 0 wrong, has 1 reviewed as wrong and 2 that ended badly"]);
-        let least = Promote { to: Mode::Suggest, matches: 0, wrong: 3, judged_right: 0, ..asked };
+        let least = PromotionCriteria { to: Mode::Suggest, matches: 0, wrong: 3, judged_right: 0, ..asked };
         let told = missing(&least, &bad, Mode::Approve, "ada", false, now);
         assert_eq!(told, ["the rule's file lets it be promoted to suggest at most"]);
     }

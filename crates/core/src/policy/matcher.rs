@@ -12,21 +12,21 @@ use std::fmt;
 
 /// A matcher's operator, as in Alertmanager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
+pub enum MatchOperator {
     Equal,
     NotEqual,
     Like,
     Unlike,
 }
 
-impl Op {
+impl MatchOperator {
     /// The operator as it is written.
     pub fn sign(self) -> &'static str {
         match self {
-            Op::Equal => "=",
-            Op::NotEqual => "!=",
-            Op::Like => "=~",
-            Op::Unlike => "!~",
+            MatchOperator::Equal => "=",
+            MatchOperator::NotEqual => "!=",
+            MatchOperator::Like => "=~",
+            MatchOperator::Unlike => "!~",
         }
     }
 }
@@ -35,7 +35,7 @@ impl Op {
 #[derive(Debug, Clone)]
 pub struct Matcher {
     pub name: String,
-    pub op: Op,
+    pub op: MatchOperator,
     pub value: String,
     pub(super) regex: Option<regex::Regex>,
 }
@@ -59,12 +59,12 @@ impl Matcher {
     /// Whether a label of this name with this value (empty: no such label) passes.
     pub fn accepts(&self, value: &str) -> bool {
         match (self.op, &self.regex) {
-            (Op::Equal, _) => self.value == value,
-            (Op::NotEqual, _) => self.value != value,
-            (Op::Like, Some(regex)) => regex.is_match(value),
-            (Op::Unlike, Some(regex)) => !regex.is_match(value),
+            (MatchOperator::Equal, _) => self.value == value,
+            (MatchOperator::NotEqual, _) => self.value != value,
+            (MatchOperator::Like, Some(regex)) => regex.is_match(value),
+            (MatchOperator::Unlike, Some(regex)) => !regex.is_match(value),
             // The parser compiles every expression; without one nothing may pass, whatever the sign.
-            (Op::Like | Op::Unlike, None) => false,
+            (MatchOperator::Like | MatchOperator::Unlike, None) => false,
         }
     }
 }

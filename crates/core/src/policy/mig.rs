@@ -19,9 +19,9 @@ mod tests;
 mod waiting;
 
 pub use cost::move_cost;
-pub use geometry::Geometry;
+pub use geometry::MigGeometry;
 pub use tables::profiles_of_product;
-pub use waiting::{MigNode, Seating};
+pub use waiting::{MigNode, NodeConstraints};
 
 use crate::limits;
 use crate::model::{MigPlace, MigStep};
@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 /// Who has an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Held {
+pub enum MigOccupancy {
     /// No one: free to be used or destroyed.
     Idle,
     /// A pod that may be moved, at this price (see `move_cost`).
@@ -43,14 +43,14 @@ pub enum Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigSeat {
     pub place: MigPlace,
-    pub held: Held,
+    pub held: MigOccupancy,
 }
 
 /// A GPU as the planner sees it.
 #[derive(Debug, Clone)]
 pub struct MigBoard {
     pub name: String,
-    pub geometry: Arc<Geometry>,
+    pub geometry: Arc<MigGeometry>,
     pub seats: Vec<MigSeat>,
     /// Why it must not be touched: it is unhealthy, its mode is pending, or it is another user's.
     pub shut: Option<String>,
@@ -143,11 +143,11 @@ pub enum MigPlanError {
 ///
 /// Fails when the demand names too many profiles or instances, or when a GPU's description is contradictory.
 pub fn plan_mig(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> Result<MigPlan, MigPlanError> {
-    let question = options::Question::new(boards, demand, bounds)?;
-    let options: Vec<Vec<options::Choice>> =
+    let question = options::CombinedDemand::new(boards, demand, bounds)?;
+    let options: Vec<Vec<options::GpuChoice>> =
         boards.iter().map(|board| options::choices(board, &question)).collect::<Result<_, _>>()?;
     let (picked, exact) = combine::combine(&options, &question);
-    let chosen: Vec<&options::Choice> = options.iter().zip(&picked.choices).map(|(list, at)| &list[*at]).collect();
+    let chosen: Vec<&options::GpuChoice> = options.iter().zip(&picked.choices).map(|(list, at)| &list[*at]).collect();
     let diffs = steps::diffs(boards, &chosen);
     Ok(MigPlan {
         steps: steps::steps(boards, &chosen, &question),

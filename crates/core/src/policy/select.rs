@@ -8,9 +8,11 @@ mod syntax;
 
 pub use bind::subject_of;
 
-use super::{Matcher, MatcherError, Op, XidTable, ladder};
-use crate::model::{Argument, Event, Header, Input, Pin, Reason, ReasonCode, Rule, Schedule, Subject, Terms};
-use bind::Binder;
+use super::{MatchOperator, Matcher, MatcherError, XidTable, ladder};
+use crate::model::{
+    Event, ParamSource, Reason, ReasonCode, Rule, RuleSnapshot, RunInput, RunbookHeader, RunbookPin, Schedule, Subject,
+};
+use bind::ParamBinder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -18,40 +20,40 @@ use std::sync::Arc;
 
 /// The run that a rule would start for an event.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Start {
-    pub pin: Pin,
-    pub input: Input,
+pub struct RunSpec {
+    pub pin: RunbookPin,
+    pub input: RunInput,
     pub subject: Subject,
     /// Two starts of one rule with the same bucket in one incident are one run: hash of rule and parameters.
     pub bucket: String,
-    pub terms: Terms,
+    pub terms: RuleSnapshot,
 }
 
 /// A rule's decision on an event that it matches.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Chosen {
+pub enum RuleDecision {
     /// A run (in the rule's mode), unless the store finds that it runs already.
-    Run(Box<Start>),
+    Run(Box<RunSpec>),
     /// Only notify: the rule names no runbook.
     Tell,
     /// Nothing, and why: muted or ignored, a parameter missing, runbook unknown.
     Nothing(Reason),
 }
 
-impl Selected<'_> {
+impl RuleSelection<'_> {
     /// Whether the rule decides: it is neither muted nor there to ignore the event.
     pub fn speaks(&self) -> bool {
-        !matches!(&self.chosen, Chosen::Nothing(reason) if reason.code == ReasonCode::Muted)
+        !matches!(&self.chosen, RuleDecision::Nothing(reason) if reason.code == ReasonCode::Muted)
     }
 }
 
 /// One rule's decision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Selected<'a> {
+pub struct RuleSelection<'a> {
     pub rule: &'a Rule,
-    pub chosen: Chosen,
+    pub chosen: RuleDecision,
     /// None where it names no runbook: then there is nothing to go far with.
-    pub terms: Option<&'a Terms>,
+    pub terms: Option<&'a RuleSnapshot>,
 }
 
 /// An error in a rule file; it names the rule, and the field where there is one.
@@ -80,8 +82,8 @@ impl RuleError {
 /// Every rule, compiled, with the runbooks that they name.
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
-    pub(super) rules: Vec<Compiled>,
-    pub(super) runbooks: HashMap<String, (Pin, Header)>,
+    pub(super) rules: Vec<CompiledRule>,
+    pub(super) runbooks: HashMap<String, (RunbookPin, RunbookHeader)>,
     /// Rules that match exactly this `alertname`, by position, in file order.
     by_name: HashMap<String, Vec<usize>>,
     /// Rules that any event may meet, in file order.
@@ -91,22 +93,22 @@ pub struct RuleSet {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Compiled {
+pub(super) struct CompiledRule {
     pub rule: Rule,
     pub when: Vec<Matcher>,
     pub unless: Vec<Vec<Matcher>>,
-    binder: Option<Binder>,
-    terms: Option<Terms>,
+    binder: Option<ParamBinder>,
+    terms: Option<RuleSnapshot>,
 }
 
 /// An event with the kind of its source, as matchers see it.
 #[derive(Clone, Copy)]
-struct From<'e> {
+struct EventView<'e> {
     event: &'e Event,
     kind: &'e str,
 }
 
-impl<'e> From<'e> {
+impl<'e> EventView<'e> {
     /// The pseudo-labels are the engine's own, whatever labels of these names a sender writes.
     fn label(self, name: &str) -> &'e str {
         match name {
@@ -127,14 +129,17 @@ impl RuleSet {
     /// # Errors
     ///
     /// Fails with every error of every rule: matchers, parameters, and runbooks that do not exist.
-    pub fn compile(rules: Vec<Rule>, runbooks: HashMap<String, (Pin, Header)>) -> Result<RuleSet, Vec<RuleError>> {
+    pub fn compile(
+        rules: Vec<Rule>,
+        runbooks: HashMap<String, (RunbookPin, RunbookHeader)>,
+    ) -> Result<RuleSet, Vec<RuleError>> {
         let mut compiled = compile::compile(rules, &runbooks)?;
         for one in &mut compiled {
             one.terms = terms(&one.rule, &runbooks);
         }
         let mut set = RuleSet { rules: compiled, runbooks, ..RuleSet::default() };
         for (at, compiled) in set.rules.iter().enumerate().filter(|(_, compiled)| compiled.rule.at.is_none()) {
-            let wanted = compiled.when.iter().find(|m| m.op == Op::Equal && m.name == "alertname");
+            let wanted = compiled.when.iter().find(|m| m.op == MatchOperator::Equal && m.name == "alertname");
             match wanted {
                 Some(matcher) => set.by_name.entry(matcher.value.clone()).or_default().push(at),
                 None => set.others.push(at),
@@ -166,12 +171,12 @@ impl RuleSet {
     }
 
     /// The terms that decide a rule's mode; none where there is no such rule, or it names no runbook.
-    pub fn terms(&self, name: &str) -> Option<&Terms> {
+    pub fn terms(&self, name: &str) -> Option<&RuleSnapshot> {
         self.rules.iter().find(|compiled| compiled.rule.name == name)?.terms.as_ref()
     }
 
     /// The rules that run something, each with the terms that decide its mode, in file order.
-    pub fn climbers(&self) -> impl Iterator<Item = (&Rule, &Terms)> {
+    pub fn climbers(&self) -> impl Iterator<Item = (&Rule, &RuleSnapshot)> {
         self.rules.iter().filter_map(|compiled| Some((&compiled.rule, compiled.terms.as_ref()?)))
     }
 
@@ -185,7 +190,7 @@ impl RuleSet {
     /// # Errors
     ///
     /// Fails with a reason when no rule of this name has a schedule, or its parameters cannot be bound.
-    pub fn start_scheduled(&self, rule: &str) -> Result<Start, Reason> {
+    pub fn start_scheduled(&self, rule: &str) -> Result<RunSpec, Reason> {
         let compiled = self.rules.iter().find(|compiled| compiled.rule.name == rule && compiled.rule.at.is_some());
         let Some(compiled) = compiled else {
             return Err(Reason::new(ReasonCode::NoRuleMatched, format!("no rule `{rule}` has a schedule")));
@@ -195,17 +200,17 @@ impl RuleSet {
 
     /// The rules that match, in file order, each with its decision. Empty: no rule matched. The kind of the event's
     /// source is not known.
-    pub fn select<'a>(&'a self, event: &Event) -> Vec<Selected<'a>> {
+    pub fn select<'a>(&'a self, event: &Event) -> Vec<RuleSelection<'a>> {
         self.select_from(event, "")
     }
 
     /// The same for an event from a source of this kind.
-    pub fn select_from<'a>(&'a self, event: &Event, kind: &str) -> Vec<Selected<'a>> {
-        let from = From { event, kind };
+    pub fn select_from<'a>(&'a self, event: &Event, kind: &str) -> Vec<RuleSelection<'a>> {
+        let from = EventView { event, kind };
         self.candidates(event.labels.get("alertname"))
             .map(|at| &self.rules[at])
             .filter(|compiled| from.meets(&compiled.when))
-            .map(|compiled| Selected {
+            .map(|compiled| RuleSelection {
                 rule: &compiled.rule,
                 chosen: self.choose(compiled, from),
                 terms: compiled.terms.as_ref(),
@@ -215,7 +220,7 @@ impl RuleSet {
 
     /// For `why`: each rule that does not match, with the first matcher that failed, in words.
     pub fn near_misses(&self, event: &Event, kind: &str) -> Vec<(String, String)> {
-        let from = From { event, kind };
+        let from = EventView { event, kind };
         let event_rules = self.rules.iter().filter(|compiled| compiled.rule.at.is_none());
         event_rules
             .filter_map(|compiled| {
@@ -235,11 +240,12 @@ impl RuleSet {
     /// # Errors
     ///
     /// Fails when a parameter is unknown, missing or of another type; the message names each.
-    pub fn bind(header: &Header, given: &Map<String, Value>, event: Option<&Event>) -> Result<Input, String> {
-        let with = given.iter().map(|(name, value)| (name.clone(), Argument::Value(value.clone()))).collect();
-        let params =
-            Binder::new(header, &with).and_then(|binder| binder.bind(event)).map_err(|problems| problems.join("; "))?;
-        Ok(Input { params, event: event.map_or(Value::Null, as_seen_by_scripts) })
+    pub fn bind(header: &RunbookHeader, given: &Map<String, Value>, event: Option<&Event>) -> Result<RunInput, String> {
+        let with = given.iter().map(|(name, value)| (name.clone(), ParamSource::Value(value.clone()))).collect();
+        let params = ParamBinder::new(header, &with)
+            .and_then(|binder| binder.bind(event))
+            .map_err(|problems| problems.join("; "))?;
+        Ok(RunInput { params, event: event.map_or(Value::Null, as_seen_by_scripts) })
     }
 
     /// Positions of the rules that may match, merged back into file order. Allocates nothing.
@@ -253,25 +259,25 @@ impl RuleSet {
         })
     }
 
-    fn choose(&self, compiled: &Compiled, from: From<'_>) -> Chosen {
+    fn choose(&self, compiled: &CompiledRule, from: EventView<'_>) -> RuleDecision {
         if let Some(why) = &compiled.rule.ignore {
             let text = format!("rule `{}` ignores it: {why}", compiled.rule.name);
-            return Chosen::Nothing(Reason::new(ReasonCode::Muted, text));
+            return RuleDecision::Nothing(Reason::new(ReasonCode::Muted, text));
         }
         if let Some(at) = compiled.unless.iter().position(|set| from.meets(set)) {
             let text = format!("rule `{}` is muted by its `unless: {}`", compiled.rule.name, compiled.rule.unless[at]);
-            return Chosen::Nothing(Reason::new(ReasonCode::Muted, text));
+            return RuleDecision::Nothing(Reason::new(ReasonCode::Muted, text));
         }
         if compiled.rule.run.is_none() {
-            return Chosen::Tell;
+            return RuleDecision::Tell;
         }
         match self.start(compiled, Some(from.event)) {
-            Ok(start) => Chosen::Run(Box::new(start)),
-            Err(reason) => Chosen::Nothing(reason),
+            Ok(start) => RuleDecision::Run(Box::new(start)),
+            Err(reason) => RuleDecision::Nothing(reason),
         }
     }
 
-    fn start(&self, compiled: &Compiled, event: Option<&Event>) -> Result<Start, Reason> {
+    fn start(&self, compiled: &CompiledRule, event: Option<&Event>) -> Result<RunSpec, Reason> {
         let rule = &compiled.rule;
         let runbook = rule.run.as_deref().unwrap_or_default();
         let found = (self.runbooks.get(runbook), &compiled.binder, &compiled.terms);
@@ -285,15 +291,15 @@ impl RuleSet {
         })?;
         let subject = subject_of(header, &params, event.map(|event| &event.subject));
         let bucket = bucket(&rule.name, &params);
-        let input = Input { params, event: event.map_or(Value::Null, as_seen_by_scripts) };
-        Ok(Start { pin: pin.clone(), input, subject, bucket, terms: terms.clone() })
+        let input = RunInput { params, event: event.map_or(Value::Null, as_seen_by_scripts) };
+        Ok(RunSpec { pin: pin.clone(), input, subject, bucket, terms: terms.clone() })
     }
 }
 
-fn terms(rule: &Rule, runbooks: &HashMap<String, (Pin, Header)>) -> Option<Terms> {
+fn terms(rule: &Rule, runbooks: &HashMap<String, (RunbookPin, RunbookHeader)>) -> Option<RuleSnapshot> {
     let (pin, _) = runbooks.get(rule.run.as_deref()?)?;
     let content = ladder::content(rule, &pin.hash);
-    Some(Terms { content, file: rule.mode, bake: rule.bake, demote: rule.demote, tell: rule.tell.clone() })
+    Some(RuleSnapshot { content, file: rule.mode, bake: rule.bake, demote: rule.demote, tell: rule.tell.clone() })
 }
 
 /// The event as a script sees it.

@@ -10,7 +10,7 @@
 mod bits;
 mod table;
 
-pub use table::{Blame, Remedy, XidEntry, XidTable, XidTableError};
+pub use table::{XidCause, XidEntry, XidRemedy, XidTable, XidTableError};
 
 use crate::model::{Event, Labels, Severity};
 
@@ -19,9 +19,9 @@ const OURS: [&str; 3] = ["GpuXid", "NvSwitchSxid", "GpuRecoveryAction"];
 
 /// The remedy, and its origin.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Judged<'t> {
+struct XidDiagnosis<'t> {
     entry: &'t XidEntry,
-    remedy: Remedy,
+    remedy: XidRemedy,
     severity: Severity,
     by: &'static str,
 }
@@ -41,47 +41,47 @@ impl XidTable {
         }
     }
 
-    fn decide(&self, labels: &Labels) -> Option<Judged<'_>> {
+    fn decide(&self, labels: &Labels) -> Option<XidDiagnosis<'_>> {
         let by_table = self.by_code(labels);
         // The driver has seen this GPU's history; the table has only the code. "Nothing" is no request.
-        let wish = self.wishes.get(labels.get("recovery")).filter(|entry| entry.action != Remedy::None);
+        let wish = self.wishes.get(labels.get("recovery")).filter(|entry| entry.action != XidRemedy::None);
         if let Some(entry) = wish {
             let named = by_table.map_or(entry, |judged| judged.entry);
-            return Some(Judged { entry: named, remedy: entry.action, severity: entry.severity, by: "driver" });
+            return Some(XidDiagnosis { entry: named, remedy: entry.action, severity: entry.severity, by: "driver" });
         }
         by_table.or_else(|| match labels.get("recovery") {
             "" => None,
-            "none" => self.wishes.get("none").map(|entry| Judged::of(entry, "driver")),
+            "none" => self.wishes.get("none").map(|entry| XidDiagnosis::of(entry, "driver")),
             // A wish of a driver that is newer than we are.
-            _ => Some(Judged::of(&self.unknown, "unknown")),
+            _ => Some(XidDiagnosis::of(&self.unknown, "unknown")),
         })
     }
 
-    fn by_code(&self, labels: &Labels) -> Option<Judged<'_>> {
+    fn by_code(&self, labels: &Labels) -> Option<XidDiagnosis<'_>> {
         if let Some(code) = number(labels.get("sxid")) {
             let known = self.sxid.get(&code);
             let word = match labels.get("fatal") {
                 "yes" => &self.sxid_fatal,
                 _ => &self.sxid_other,
             };
-            return Some(known.map_or(Judged::of(word, "word"), |entry| Judged::of(entry, "table")));
+            return Some(known.map_or(XidDiagnosis::of(word, "word"), |entry| XidDiagnosis::of(entry, "table")));
         }
         let code = number(labels.get("xid"))?;
-        let Some(entry) = self.xid.get(&code) else { return Some(Judged::of(&self.unknown, "unknown")) };
+        let Some(entry) = self.xid.get(&code) else { return Some(XidDiagnosis::of(&self.unknown, "unknown")) };
         // R590 names the cause: the code itself is then only an echo, whatever it is.
         if !labels.get("caused_by").is_empty() {
-            return Some(Judged { entry, remedy: Remedy::None, severity: Severity::Info, by: "cause" });
+            return Some(XidDiagnosis { entry, remedy: XidRemedy::None, severity: Severity::Info, by: "cause" });
         }
         Some(match self.by_bits(code, labels) {
-            Some((remedy, severity)) => Judged { entry, remedy, severity, by: "bits" },
-            None => Judged::of(entry, "table"),
+            Some((remedy, severity)) => XidDiagnosis { entry, remedy, severity, by: "bits" },
+            None => XidDiagnosis::of(entry, "table"),
         })
     }
 }
 
-impl<'t> Judged<'t> {
-    fn of(entry: &'t XidEntry, by: &'static str) -> Judged<'t> {
-        Judged { entry, remedy: entry.action, severity: entry.severity, by }
+impl<'t> XidDiagnosis<'t> {
+    fn of(entry: &'t XidEntry, by: &'static str) -> XidDiagnosis<'t> {
+        XidDiagnosis { entry, remedy: entry.action, severity: entry.severity, by }
     }
 }
 

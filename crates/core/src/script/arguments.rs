@@ -65,46 +65,47 @@ fn optional(param: &ParamSpec) -> bool {
 pub(super) fn typed(param: &ParamSpec, value: &Dynamic) -> Result<Value, String> {
     let json = to_json(value).map_err(|why| format!("`{}`: {why}", param.name))?;
     normal(param.ty, json).map_err(|why| match why {
-        Wrong::Type => {
+        ArgumentMismatch::Type => {
             format!("`{}` must be {}, not {}", param.name, wants(param.ty), kind_of(value))
         }
-        Wrong::Value(why) => format!("`{}`: {why}", param.name),
+        ArgumentMismatch::Value(why) => format!("`{}`: {why}", param.name),
     })
 }
 
 /// Why a value does not fit a type.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(super) enum ArgumentMismatch {
     Type,
     Value(String),
 }
 
 /// The value in the type's one spelling.
-pub(super) fn normal(ty: ParamType, value: Value) -> Result<Value, Wrong> {
+pub(super) fn normal(ty: ParamType, value: Value) -> Result<Value, ArgumentMismatch> {
     match (ty, value) {
         (ParamType::Any, value) => Ok(value),
         (ParamType::String | ParamType::Query, Value::String(text)) => Ok(Value::String(text)),
         (ParamType::Duration, Value::String(text)) => {
-            let span: Span = text.parse().map_err(|wrong: crate::model::SpanError| Wrong::Value(wrong.to_string()))?;
+            let span: Span =
+                text.parse().map_err(|wrong: crate::model::SpanError| ArgumentMismatch::Value(wrong.to_string()))?;
             Ok(Value::String(span.to_string()))
         }
         // A bare number is seconds, as in Rhai's own `sleep`.
         (ParamType::Duration, Value::Number(number)) => match number.as_u64() {
             Some(seconds) => Ok(Value::String(Span::seconds(seconds).to_string())),
-            None => Err(Wrong::Type),
+            None => Err(ArgumentMismatch::Type),
         },
         (ParamType::Gpu, Value::Number(number)) => match number.as_u64() {
             Some(index) => Ok(Value::String(index.to_string())),
-            None => Err(Wrong::Type),
+            None => Err(ArgumentMismatch::Type),
         },
         (ParamType::Int, value @ Value::Number(_)) if value.is_i64() => Ok(value),
-        (ParamType::Float, Value::Number(number)) => number.as_f64().map(Value::from).ok_or(Wrong::Type),
+        (ParamType::Float, Value::Number(number)) => number.as_f64().map(Value::from).ok_or(ArgumentMismatch::Type),
         (ParamType::Bool, value @ Value::Bool(_)) => Ok(value),
         (ty, Value::String(text)) if names_a_thing(ty) => match text.trim().is_empty() {
-            true => Err(Wrong::Value(format!("an empty text names no {}", ty.name()))),
+            true => Err(ArgumentMismatch::Value(format!("an empty text names no {}", ty.name()))),
             false => Ok(Value::String(text)),
         },
-        _ => Err(Wrong::Type),
+        _ => Err(ArgumentMismatch::Type),
     }
 }
 

@@ -4,18 +4,18 @@
 
 mod walk;
 
-use super::host::Host;
+use super::host::ScriptHost;
 use super::near::nearest;
 use super::{HostApi, header, host, on_stack};
 use crate::limits;
-use crate::model::{Header, Reach, UndoPolicy};
+use crate::model::{ImpactScope, RunbookHeader, UndoPolicy};
 use rhai::{AST, Dynamic, LexError, ParseError, ParseErrorType, Position, Scope};
 use std::collections::BTreeSet;
 
 /// The severity of a diagnostic: an error prevents a run, a warning does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum DiagnosticLevel {
     Error,
     Warning,
     /// Correct as it is, and to be changed before the next release.
@@ -25,7 +25,7 @@ pub enum Level {
 /// One finding of the checks, with its place in the text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Diagnostic {
-    pub level: Level,
+    pub level: DiagnosticLevel,
     /// A stable word: `unknown-action`, `wrong-arity`, `missing-verify`, …
     pub code: &'static str,
     pub message: String,
@@ -40,15 +40,15 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub(super) fn error(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
-        Diagnostic { level: Level::Error, code, message, line: at.0, column: at.1, length, help: None }
+        Diagnostic { level: DiagnosticLevel::Error, code, message, line: at.0, column: at.1, length, help: None }
     }
 
     pub(super) fn warning(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
-        Diagnostic { level: Level::Warning, ..Diagnostic::error(code, at, length, message) }
+        Diagnostic { level: DiagnosticLevel::Warning, ..Diagnostic::error(code, at, length, message) }
     }
 
     pub(super) fn note(code: &'static str, at: (usize, usize), length: usize, message: String) -> Diagnostic {
-        Diagnostic { level: Level::Note, ..Diagnostic::error(code, at, length, message) }
+        Diagnostic { level: DiagnosticLevel::Note, ..Diagnostic::error(code, at, length, message) }
     }
 
     pub(super) fn help(mut self, help: &str) -> Diagnostic {
@@ -68,8 +68,8 @@ pub fn render(name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) 
 }
 
 /// A runbook taken apart.
-pub(super) struct Analysis {
-    pub(super) header: Header,
+pub(super) struct RunbookAnalysis {
+    pub(super) header: RunbookHeader,
     /// None where the text does not parse.
     pub(super) ast: Option<AST>,
     /// Numbers of the actions that the text names: the list that a reviewer reads, and the only calls that a run may
@@ -79,7 +79,7 @@ pub(super) struct Analysis {
 }
 
 /// The result of all checks of a runbook's text.
-pub(super) fn analyse(text: &str, host: &Host) -> Analysis {
+pub(super) fn analyse(text: &str, host: &ScriptHost) -> RunbookAnalysis {
     if text.len() > limits::SCRIPT_BYTES {
         return too_long(text);
     }
@@ -89,7 +89,7 @@ pub(super) fn analyse(text: &str, host: &Host) -> Analysis {
     }
 }
 
-fn take_apart(text: &str, host: &Host) -> Analysis {
+fn take_apart(text: &str, host: &ScriptHost) -> RunbookAnalysis {
     let (header, mut diagnostics) = header::parse(text);
     let mut scope = Scope::new();
     for param in &header.params {
@@ -112,28 +112,28 @@ fn take_apart(text: &str, host: &Host) -> Analysis {
     diagnostics.sort_by(|a, b| (a.level, a.line, a.column, a.code).cmp(&(b.level, b.line, b.column, b.code)));
     diagnostics.dedup();
     diagnostics.truncate(limits::DIAGNOSTICS);
-    Analysis { header, ast, actions, diagnostics }
+    RunbookAnalysis { header, ast, actions, diagnostics }
 }
 
-fn too_long(text: &str) -> Analysis {
+fn too_long(text: &str) -> RunbookAnalysis {
     let message = format!("the runbook has {} bytes; the most is {}", text.len(), limits::SCRIPT_BYTES);
     let help = "split it: an on-call engineer must be able to read a runbook from top to bottom";
     refused(Diagnostic::error("too-long", (0, 0), 1, message).help(help))
 }
 
-fn refused(diagnostic: Diagnostic) -> Analysis {
-    let header = Header {
+fn refused(diagnostic: Diagnostic) -> RunbookAnalysis {
+    let header = RunbookHeader {
         title: String::new(),
         params: Vec::new(),
-        reach: Reach::None,
+        reach: ImpactScope::None,
         undo: UndoPolicy::Never,
         approvers: Vec::new(),
     };
-    Analysis { header, ast: None, actions: BTreeSet::new(), diagnostics: vec![diagnostic] }
+    RunbookAnalysis { header, ast: None, actions: BTreeSet::new(), diagnostics: vec![diagnostic] }
 }
 
 /// The one error that Rhai's parser stops at, in our words.
-fn parse_error(text: &str, header: &Header, host: &Host, error: &ParseError) -> Diagnostic {
+fn parse_error(text: &str, header: &RunbookHeader, host: &ScriptHost, error: &ParseError) -> Diagnostic {
     let at = spot(text, error.position());
     let length = word_at(text, at).chars().count().max(1);
     let (code, message, help) = match error.err_type() {
@@ -178,7 +178,7 @@ fn parse_error(text: &str, header: &Header, host: &Host, error: &ParseError) -> 
     Diagnostic::error(code, at, length, message).help(&help)
 }
 
-fn undefined_help(text: &str, header: &Header, name: &str) -> String {
+fn undefined_help(text: &str, header: &RunbookHeader, name: &str) -> String {
     let mut known: Vec<&str> = header.params.iter().map(|param| param.name.as_str()).chain(["event"]).collect();
     if known.contains(&name) || declared(text).any(|other| other == name) {
         return format!("a function sees only its own parameters: give `{name}` to it as one");
@@ -199,7 +199,7 @@ fn declared(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn namespaces(host: &Host) -> String {
+fn namespaces(host: &ScriptHost) -> String {
     let names: BTreeSet<&str> =
         host.specs.iter().filter_map(|spec| spec.name.rsplit_once("::")).map(|(ns, _)| ns).collect();
     names.into_iter().collect::<Vec<_>>().join(", ")

@@ -2,14 +2,14 @@
 //!
 //! Invariant: a thrown value is a map with `kind`, `message` and `action`; a text for users has a place.
 
-use crate::model::Failure;
+use crate::model::StepFailure;
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
 /// The kind of an error in the script's own arguments; it has no counterpart in the world.
 pub(super) const INVALID: &str = "invalid";
 
 /// A journaled failure as the script catches it.
-pub(super) fn thrown(action: &str, failure: &Failure, at: Position) -> Box<EvalAltResult> {
+pub(super) fn thrown(action: &str, failure: &StepFailure, at: Position) -> Box<EvalAltResult> {
     throw(action, failure.kind.name(), &failure.message, at)
 }
 

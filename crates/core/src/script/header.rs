@@ -3,44 +3,44 @@
 //! Invariant: a line that is not understood is refused with its place; nothing in a header is silently ignored but
 //! prose.
 
-use super::arguments::{Wrong, normal, wants};
+use super::arguments::{ArgumentMismatch, normal, wants};
 use super::check::Diagnostic;
 use super::near::nearest;
-use crate::model::{Header, Param, ParamType, Reach, UndoPolicy};
+use crate::model::{ImpactScope, ParamType, RunbookHeader, RunbookParam, UndoPolicy};
 use serde_json::Value;
 
 const KEYS: [&str; 4] = ["params", "scope", "undo", "approvers"];
 /// The name of `scope` before; accepted for one release.
 const OLD_SCOPE: &str = "reach";
-const REACHES: [(&str, Reach); 5] = [
-    ("none", Reach::None),
-    ("pod", Reach::Pod),
-    ("workload", Reach::Workload),
-    ("node", Reach::Node),
-    ("cluster", Reach::Cluster),
+const REACHES: [(&str, ImpactScope); 5] = [
+    ("none", ImpactScope::None),
+    ("pod", ImpactScope::Pod),
+    ("workload", ImpactScope::Workload),
+    ("node", ImpactScope::Node),
+    ("cluster", ImpactScope::Cluster),
 ];
 const REGEX_BYTES: usize = 1 << 20;
 
 /// Where a word of the header stands.
 #[derive(Clone, Copy)]
-struct At {
+struct HeaderPosition {
     line: usize,
     column: usize,
 }
 
 /// Reads the header; the diagnostics list its errors.
-pub(super) fn parse(text: &str) -> (Header, Vec<Diagnostic>) {
-    let mut reading = Reading {
-        header: Header {
+pub(super) fn parse(text: &str) -> (RunbookHeader, Vec<Diagnostic>) {
+    let mut reading = HeaderParser {
+        header: RunbookHeader {
             title: String::new(),
             params: Vec::new(),
-            reach: Reach::None,
+            reach: ImpactScope::None,
             undo: UndoPolicy::Never,
             approvers: Vec::new(),
         },
         diagnostics: Vec::new(),
         seen: Vec::new(),
-        place: Place::Title,
+        place: HeaderSection::Title,
     };
     let mut lines = 0;
     for (index, line) in text.lines().enumerate() {
@@ -52,12 +52,12 @@ pub(super) fn parse(text: &str) -> (Header, Vec<Diagnostic>) {
         };
         lines += 1;
         let before = line.chars().count() - rest.chars().count();
-        reading.line(rest, At { line: index + 1, column: before + 1 });
+        reading.line(rest, HeaderPosition { line: index + 1, column: before + 1 });
     }
     if reading.header.title.is_empty() {
         let missing = Diagnostic::warning(
             "missing-title",
-            At { line: 1, column: 1 }.into(),
+            HeaderPosition { line: 1, column: 1 }.into(),
             1,
             "the runbook has no title".to_owned(),
         );
@@ -69,44 +69,44 @@ pub(super) fn parse(text: &str) -> (Header, Vec<Diagnostic>) {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum HeaderSection {
     /// The first paragraph.
     Title,
     Prose,
     Params,
 }
 
-struct Reading {
-    header: Header,
+struct HeaderParser {
+    header: RunbookHeader,
     diagnostics: Vec<Diagnostic>,
     seen: Vec<&'static str>,
-    place: Place,
+    place: HeaderSection,
 }
 
-impl Reading {
-    fn line(&mut self, rest: &str, at: At) {
+impl HeaderParser {
+    fn line(&mut self, rest: &str, at: HeaderPosition) {
         let text = rest.trim();
         let indent = rest.chars().take_while(|c| c.is_whitespace()).count();
-        let at = At { line: at.line, column: at.column + indent };
+        let at = HeaderPosition { line: at.line, column: at.column + indent };
         if text.is_empty() {
-            if self.place == Place::Title && !self.header.title.is_empty() {
-                self.place = Place::Prose;
+            if self.place == HeaderSection::Title && !self.header.title.is_empty() {
+                self.place = HeaderSection::Prose;
             }
             return;
         }
-        if self.place == Place::Params && indent > 1 {
+        if self.place == HeaderSection::Params && indent > 1 {
             return self.param(text, at);
         }
-        let first = self.header.title.is_empty() && self.place == Place::Title;
+        let first = self.header.title.is_empty() && self.place == HeaderSection::Title;
         match key(text) {
             Some((key, value)) if !first || key == OLD_SCOPE || KEYS.contains(&key) => {
                 self.key(key, value.trim(), text, at)
             }
-            _ if self.place == Place::Title => {
+            _ if self.place == HeaderSection::Title => {
                 let space = if first { "" } else { " " };
                 self.header.title = format!("{}{space}{text}", self.header.title);
             }
-            _ if self.place == Place::Params => {
+            _ if self.place == HeaderSection::Params => {
                 self.refuse(
                     "bad-header",
                     at,
@@ -119,7 +119,7 @@ impl Reading {
         }
     }
 
-    fn key(&mut self, key: &str, value: &str, text: &str, at: At) {
+    fn key(&mut self, key: &str, value: &str, text: &str, at: HeaderPosition) {
         if key == OLD_SCOPE {
             let old = Diagnostic::note("deprecated-key", at.into(), key.len(), format!("`{OLD_SCOPE}:` is deprecated"));
             self.diagnostics.push(old.help("write `scope:`; the old name is removed in the next release"));
@@ -130,7 +130,7 @@ impl Reading {
                 Some(near) => format!("did you mean `{near}:`?"),
                 None => format!("the keys are {}", KEYS.join(", ")),
             };
-            self.place = Place::Prose;
+            self.place = HeaderSection::Prose;
             return self.refuse("unknown-key", at, key, format!("the header has no key `{key}`"), &help);
         };
         if self.seen.contains(&known) {
@@ -143,9 +143,9 @@ impl Reading {
             );
         }
         self.seen.push(known);
-        self.place = if known == "params" { Place::Params } else { Place::Prose };
+        self.place = if known == "params" { HeaderSection::Params } else { HeaderSection::Prose };
         let offset = text.chars().count() - text[key.len() + 1..].trim_start().chars().count();
-        let value_at = At { line: at.line, column: at.column + offset };
+        let value_at = HeaderPosition { line: at.line, column: at.column + offset };
         match known {
             "params" if value.is_empty() => {}
             "params" => self.refuse(
@@ -179,7 +179,7 @@ impl Reading {
         }
     }
 
-    fn param(&mut self, text: &str, at: At) {
+    fn param(&mut self, text: &str, at: HeaderPosition) {
         match read_param(text) {
             Ok(param) if self.header.params.iter().any(|other| other.name == param.name) => {
                 self.refuse(
@@ -195,7 +195,7 @@ impl Reading {
         }
     }
 
-    fn no_such(&mut self, key: &str, value: &str, known: &[&str], at: At) {
+    fn no_such(&mut self, key: &str, value: &str, known: &[&str], at: HeaderPosition) {
         let help = match nearest(value, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("write one of {}", known.join(", ")),
@@ -203,14 +203,14 @@ impl Reading {
         self.refuse("bad-header", at, value, format!("`{key}:` has no value `{value}`"), &help);
     }
 
-    fn refuse(&mut self, code: &'static str, at: At, what: &str, message: String, help: &str) {
+    fn refuse(&mut self, code: &'static str, at: HeaderPosition, what: &str, message: String, help: &str) {
         let length = what.chars().count().max(1);
         self.diagnostics.push(Diagnostic::error(code, at.into(), length, message).help(help));
     }
 }
 
-impl From<At> for (usize, usize) {
-    fn from(at: At) -> Self {
+impl From<HeaderPosition> for (usize, usize) {
+    fn from(at: HeaderPosition) -> Self {
         (at.line, at.column)
     }
 }
@@ -222,10 +222,10 @@ fn key(text: &str) -> Option<(&str, &str)> {
     (word && (value.is_empty() || value.starts_with(' '))).then_some((key, value))
 }
 
-type Wanted = (String, String);
+type ParamProblem = (String, String);
 
 /// `name: Type [matching /regex/] [= default] [-- doc]`
-fn read_param(text: &str) -> Result<Param, Wanted> {
+fn read_param(text: &str) -> Result<RunbookParam, ParamProblem> {
     let shape = || "write `name: Type`, then as needed ` matching /regex/`, ` = default`, ` -- what it is`".to_owned();
     let (name, rest) = text.split_once(':').ok_or_else(|| (format!("`{text}` declares no parameter"), shape()))?;
     let name = name.trim();
@@ -248,7 +248,7 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
         };
         (format!("there is no type `{ty}`"), help)
     })?;
-    let mut param = Param { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() };
+    let mut param = RunbookParam { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() };
     loop {
         rest = rest.trim_start();
         if rest.is_empty() {
@@ -272,7 +272,7 @@ fn read_param(text: &str) -> Result<Param, Wanted> {
     Ok(param)
 }
 
-fn pattern<'a>(param: &mut Param, text: &'a str) -> Result<&'a str, Wanted> {
+fn pattern<'a>(param: &mut RunbookParam, text: &'a str) -> Result<&'a str, ParamProblem> {
     let help = || "write ` matching /[a-z]+/`; a slash inside is `\\/`".to_owned();
     if param.ty != ParamType::String {
         return Err((
@@ -295,7 +295,7 @@ fn pattern<'a>(param: &mut Param, text: &'a str) -> Result<&'a str, Wanted> {
     Ok(&body[end + 1..])
 }
 
-fn default<'a>(param: &mut Param, text: &'a str) -> Result<&'a str, Wanted> {
+fn default<'a>(param: &mut RunbookParam, text: &'a str) -> Result<&'a str, ParamProblem> {
     // JSON where it reads as such, for it may hold any character; else the bare text up to the next part.
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     if let Some(Ok(value)) = values.next() {
@@ -328,10 +328,10 @@ fn regex(pattern: &str) -> Result<regex::Regex, String> {
 }
 
 /// Whether a value fits a parameter: its type and its pattern.
-fn fits(param: &Param, value: &Value) -> Result<Value, String> {
+fn fits(param: &RunbookParam, value: &Value) -> Result<Value, String> {
     let value = normal(param.ty, value.clone()).map_err(|wrong| match wrong {
-        Wrong::Type => format!("`{}` must be {}, not {value}", param.name, wants(param.ty)),
-        Wrong::Value(why) => format!("`{}`: {why}", param.name),
+        ArgumentMismatch::Type => format!("`{}` must be {}, not {value}", param.name, wants(param.ty)),
+        ArgumentMismatch::Value(why) => format!("`{}`: {why}", param.name),
     })?;
     if let (Some(pattern), Some(text)) = (&param.pattern, value.as_str()) {
         let whole = regex(pattern).map_err(|why| format!("the pattern of `{}`: {why}", param.name))?;

@@ -5,7 +5,7 @@
 
 use super::{HostApi, arguments, failure, sandbox, session, verify};
 use crate::limits;
-use crate::model::{ActionSpec, Call};
+use crate::model::{ActionCall, ActionSpec};
 use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, Map, Module, NativeCallContext, RhaiFunc};
 use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,10 +17,10 @@ pub(super) const BUILT_IN: [&str; 2] = ["stop", "verify"];
 /// More arguments than this no action takes; one more is registered, so that the message is ours.
 const SURPLUS: usize = 2;
 
-type Native =
+type NativeFunction =
     dyn Fn(Option<NativeCallContext>, &mut [&mut Dynamic]) -> Result<Dynamic, Box<EvalAltResult>> + Send + Sync;
 
-pub(super) struct Host {
+pub(super) struct ScriptHost {
     pub(super) engine: Engine,
     pub(super) specs: Vec<&'static ActionSpec>,
     by_name: HashMap<&'static str, usize>,
@@ -29,14 +29,14 @@ pub(super) struct Host {
 }
 
 /// The host for these actions; made once and kept.
-pub(super) fn of(api: &HostApi) -> Arc<Host> {
-    static KEPT: Mutex<Vec<Arc<Host>>> = Mutex::new(Vec::new());
+pub(super) fn of(api: &HostApi) -> Arc<ScriptHost> {
+    static KEPT: Mutex<Vec<Arc<ScriptHost>>> = Mutex::new(Vec::new());
     // A list of finished values cannot be left half-changed by a panic.
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(host) = kept.iter().find(|host| host.specs == api.specs) {
         return host.clone();
     }
-    let host = Host::new(api.specs.clone());
+    let host = ScriptHost::new(api.specs.clone());
     if kept.len() == limits::SCRIPT_HOSTS {
         kept.remove(0);
     }
@@ -44,8 +44,8 @@ pub(super) fn of(api: &HostApi) -> Arc<Host> {
     host
 }
 
-impl Host {
-    fn new(specs: Vec<&'static ActionSpec>) -> Arc<Host> {
+impl ScriptHost {
+    fn new(specs: Vec<&'static ActionSpec>) -> Arc<ScriptHost> {
         // `verify` must reach the table of actions, which owns the engine that owns `verify`: hence the weak link.
         Arc::new_cyclic(|link| {
             let mut engine = sandbox::engine();
@@ -60,7 +60,7 @@ impl Host {
                 },
                 true,
             );
-            Host { engine, specs, by_name, functions: functions.into_iter().collect() }
+            ScriptHost { engine, specs, by_name, functions: functions.into_iter().collect() }
         })
     }
 
@@ -94,12 +94,12 @@ fn register_action(module: &mut Module, name: &str, at: usize, spec: &'static Ac
     let call = move |context: Option<NativeCallContext>, args: &mut [&mut Dynamic]| {
         let place = context.map(|context| context.call_position()).unwrap_or_default();
         match arguments::named(spec, args) {
-            Ok(named) => session::ask(at, Call { action: spec.name.to_owned(), args: named }, place),
+            Ok(named) => session::ask(at, ActionCall { action: spec.name.to_owned(), args: named }, place),
             Err(_) if session::ended() => Err(session::stop(String::new(), place)),
             Err(why) => Err(failure::throw(spec.name, failure::INVALID, &why, place)),
         }
     };
-    let call: Arc<Native> = Arc::new(call);
+    let call: Arc<NativeFunction> = Arc::new(call);
     for count in 0..=spec.params.len() + SURPLUS {
         let types = vec![TypeId::of::<Dynamic>(); count];
         let function = RhaiFunc::Pure { func: call.clone(), has_context: true, is_pure: false, is_volatile: true };
@@ -107,7 +107,7 @@ fn register_action(module: &mut Module, name: &str, at: usize, spec: &'static Ac
     }
 }
 
-fn register_built_in(engine: &mut Engine, link: Weak<Host>) {
+fn register_built_in(engine: &mut Engine, link: Weak<ScriptHost>) {
     engine.register_fn("stop", |context: NativeCallContext, reason: Dynamic| -> Result<(), Box<EvalAltResult>> {
         Err(session::stop(reason.to_string(), context.call_position()))
     });

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever place a diagnostic names, it renders; control characters of the source never reach a terminal.
 
-use super::check::{Diagnostic, Level};
+use super::check::{Diagnostic, DiagnosticLevel};
 use annotate_snippets::{AnnotationKind, Level as Shown, Renderer, Snippet};
 
 /// Each diagnostic with its line; a blank line between two.
@@ -19,9 +19,9 @@ pub(super) fn render(name: &str, text: &str, diagnostics: &[Diagnostic], colour:
 
 fn render_one(renderer: &Renderer, path: &str, lines: &[&str], diagnostic: &Diagnostic) -> String {
     let level = match diagnostic.level {
-        Level::Error => Shown::ERROR,
-        Level::Warning => Shown::WARNING,
-        Level::Note => Shown::NOTE,
+        DiagnosticLevel::Error => Shown::ERROR,
+        DiagnosticLevel::Warning => Shown::WARNING,
+        DiagnosticLevel::Note => Shown::NOTE,
     };
     let message = clean(&diagnostic.message);
     let help = diagnostic.help.as_deref().map(clean);

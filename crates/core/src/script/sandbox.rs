@@ -21,7 +21,7 @@ thread_local! {
     /// closures that a native function calls (`map`, `filter`), so a nest of them could run almost for ever.
     static FUEL: Cell<u64> = const { Cell::new(0) };
     /// The brake of another thread on the script of this thread.
-    static BRAKE: RefCell<Option<Brake>> = const { RefCell::new(None) };
+    static BRAKE: RefCell<Option<ScriptBrake>> = const { RefCell::new(None) };
 }
 
 /// Operations between two looks at the brake; one operation can take a tenth of a millisecond.
@@ -30,15 +30,15 @@ const BRAKE_EVERY: u64 = 64;
 /// Ends a script that takes too long: operations bound a script, but a few of them can be slow ones, and this layer reads no
 /// clock. It acts once it is pulled from another thread, or once `spent` returns true on the script's own.
 #[derive(Clone, Default)]
-pub struct Brake {
+pub struct ScriptBrake {
     pulled: Arc<AtomicBool>,
     spent: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
-impl Brake {
+impl ScriptBrake {
     /// A brake that acts by itself once `spent` returns true; it is called on the script's thread, every few operations.
-    pub fn once(spent: impl Fn() -> bool + Send + Sync + 'static) -> Brake {
-        Brake { spent: Some(Arc::new(spent)), ..Brake::default() }
+    pub fn once(spent: impl Fn() -> bool + Send + Sync + 'static) -> ScriptBrake {
+        ScriptBrake { spent: Some(Arc::new(spent)), ..ScriptBrake::default() }
     }
 
     /// Pulls the brake: the script stops at its next operation.
@@ -53,7 +53,7 @@ impl Brake {
 }
 
 /// Runs `body` with the brake at hand for every script on this thread.
-pub(super) fn with_brake<T>(brake: &Brake, body: impl FnOnce() -> T) -> T {
+pub(super) fn with_brake<T>(brake: &ScriptBrake, body: impl FnOnce() -> T) -> T {
     let before = BRAKE.replace(Some(brake.clone()));
     let result = body();
     BRAKE.set(before);
@@ -61,7 +61,7 @@ pub(super) fn with_brake<T>(brake: &Brake, body: impl FnOnce() -> T) -> T {
 }
 
 fn braked() -> bool {
-    BRAKE.with_borrow(|brake| brake.as_ref().is_some_and(Brake::pulled))
+    BRAKE.with_borrow(|brake| brake.as_ref().is_some_and(ScriptBrake::pulled))
 }
 
 /// A raw engine without any host function. Costs some hundred microseconds; make one and share it.
@@ -118,7 +118,7 @@ pub(super) fn halt() {
 }
 
 /// The result of running a script.
-pub(super) enum Ran<T> {
+pub(super) enum SandboxResult<T> {
     Ended(Result<T, Box<rhai::EvalAltResult>>),
     /// It used up its operations; the result means nothing.
     OutOfFuel,
@@ -128,25 +128,25 @@ pub(super) enum Ran<T> {
 }
 
 /// Gives fuel, runs, takes the fuel back. A panic inside becomes data.
-pub(super) fn run<T>(body: impl FnOnce() -> Result<T, Box<rhai::EvalAltResult>>) -> Ran<T> {
+pub(super) fn run<T>(body: impl FnOnce() -> Result<T, Box<rhai::EvalAltResult>>) -> SandboxResult<T> {
     FUEL.set(limits::SCRIPT_OPERATIONS);
     let result = catch_unwind(AssertUnwindSafe(body));
     let left = FUEL.replace(0);
     match result {
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            Ran::Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
+            SandboxResult::Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
         }
-        Ok(_) if left == 0 && braked() => Ran::Braked,
-        Ok(_) if left == 0 => Ran::OutOfFuel,
+        Ok(_) if left == 0 && braked() => SandboxResult::Braked,
+        Ok(_) if left == 0 => SandboxResult::OutOfFuel,
         Ok(Err(error)) if matches!(error.unwrap_inner(), rhai::EvalAltResult::ErrorTooManyOperations(..)) => {
-            Ran::OutOfFuel
+            SandboxResult::OutOfFuel
         }
-        Ok(result) => Ran::Ended(result),
+        Ok(result) => SandboxResult::Ended(result),
     }
 }
 
 /// Runs the top-level statements.
-pub(super) fn run_ast(engine: &Engine, scope: &mut Scope<'_>, ast: &AST) -> Ran<Dynamic> {
+pub(super) fn run_ast(engine: &Engine, scope: &mut Scope<'_>, ast: &AST) -> SandboxResult<Dynamic> {
     run(|| engine.eval_ast_with_scope::<Dynamic>(scope, ast))
 }

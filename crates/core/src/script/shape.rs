@@ -2,7 +2,7 @@
 //!
 //! Invariant: a shape sees one JSON value and returns one; it can call nothing.
 
-use super::sandbox::{self, Ran};
+use super::sandbox::{self, SandboxResult};
 use super::value::{to_dynamic, to_json};
 use super::{failure, on_stack};
 use crate::limits;
@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 
 /// A compiled shape script.
 #[derive(Clone)]
-pub struct Shape {
+pub struct ShapeScript {
     pub name: String,
     function: &'static str,
     ast: Arc<AST>,
@@ -47,14 +47,14 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     engine
 });
 
-impl Shape {
+impl ShapeScript {
     /// `function` must exist with one parameter: `decode` or `encode`.
     ///
     /// # Errors
     ///
     /// Fails when the text is too long, does not compile, lacks `function` with one parameter, or has statements
     /// outside functions.
-    pub fn compile(name: &str, text: &str, function: &'static str) -> Result<Shape, ShapeError> {
+    pub fn compile(name: &str, text: &str, function: &'static str) -> Result<ShapeScript, ShapeError> {
         let wrong = |at: Position, message: String| ShapeError::Compile {
             name: name.to_owned(),
             line: at.line().unwrap_or(1),
@@ -77,7 +77,7 @@ impl Shape {
             return Err(wrong(statement.position(), "only functions may stand here; put this into one".to_owned()));
         }
         ast.set_source(name);
-        Ok(Shape { name: name.to_owned(), function, ast: Arc::new(ast) })
+        Ok(ShapeScript { name: name.to_owned(), function, ast: Arc::new(ast) })
     }
 
     /// Runs on the caller's thread and stack; a script that goes too far is stopped and is an error.
@@ -93,39 +93,41 @@ impl Shape {
             ENGINE.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &self.ast, self.function, (input,))
         });
         match ran {
-            Ran::Ended(Ok(value)) => to_json(&value)
+            SandboxResult::Ended(Ok(value)) => to_json(&value)
                 .map_err(|why| wrong(format!("`{}` returned a value that is no JSON: {why}", self.function))),
-            Ran::Ended(Err(error)) => Err(wrong(failure::words_at(error, |at| match (at.line(), at.position()) {
-                (Some(line), Some(column)) => format!("line {line}:{column}"),
-                _ => format!("in `{}`", self.function),
-            }))),
-            Ran::OutOfFuel => {
+            SandboxResult::Ended(Err(error)) => {
+                Err(wrong(failure::words_at(error, |at| match (at.line(), at.position()) {
+                    (Some(line), Some(column)) => format!("line {line}:{column}"),
+                    _ => format!("in `{}`", self.function),
+                })))
+            }
+            SandboxResult::OutOfFuel => {
                 Err(wrong(format!("it ran for more than {} operations without end", limits::SCRIPT_OPERATIONS)))
             }
-            Ran::Braked => Err(wrong("it took too long".to_owned())),
-            Ran::Panicked(text) => Err(wrong(format!("the interpreter panicked: {text}"))),
+            SandboxResult::Braked => Err(wrong("it took too long".to_owned())),
+            SandboxResult::Panicked(text) => Err(wrong(format!("the interpreter panicked: {text}"))),
         }
     }
 }
 
-type Thrown = Box<EvalAltResult>;
+type ShapeEvalError = Box<EvalAltResult>;
 
-fn rfc3339_from_millis(millis: i64) -> Result<String, Thrown> {
+fn rfc3339_from_millis(millis: i64) -> Result<String, ShapeEvalError> {
     let moment = jiff::Timestamp::from_millisecond(millis);
     moment.map(|moment| moment.to_string()).map_err(|_| format!("{millis} milliseconds since 1970 is no moment").into())
 }
 
-fn millis_from_rfc3339(text: &str) -> Result<i64, Thrown> {
+fn millis_from_rfc3339(text: &str) -> Result<i64, ShapeEvalError> {
     let moment: Result<jiff::Timestamp, _> = text.parse();
     moment.map(|moment| moment.as_millisecond()).map_err(|_| format!("{text:?} is no moment in RFC 3339").into())
 }
 
-fn parse_json(text: &str) -> Result<Dynamic, Thrown> {
+fn parse_json(text: &str) -> Result<Dynamic, ShapeEvalError> {
     let value: Value = serde_json::from_str(text).map_err(|why| format!("the text is no JSON: {why}"))?;
     Ok(to_dynamic(&value))
 }
 
-fn json_of(value: &Dynamic) -> Result<Value, Thrown> {
+fn json_of(value: &Dynamic) -> Result<Value, ShapeEvalError> {
     to_json(value).map_err(Into::into)
 }
 

@@ -2,19 +2,19 @@
 //!
 //! Invariant: it reads the time only by journaled calls of `now`, so a replay decides as the first run did.
 
-use super::arguments::{Wrong, normal, wants};
+use super::arguments::{ArgumentMismatch, normal, wants};
 use super::failure;
-use super::host::Host;
+use super::host::ScriptHost;
 use super::near::nearest;
 use super::session;
 use super::value::{kind_of, to_json};
 use crate::limits;
-use crate::model::{Call, ParamType, Reason, ReasonCode, Span, Time};
+use crate::model::{ActionCall, ParamType, Reason, ReasonCode, Span, Time};
 use rhai::{Dynamic, EvalAltResult, FnPtr, Map, NativeCallContext};
 use serde_json::Value;
 use std::time::Duration;
 
-type Thrown = Box<EvalAltResult>;
+type VerifyEvalError = Box<EvalAltResult>;
 
 /// Its options, for checks and docs: name and meaning.
 pub(super) const OPTIONS: [(&str, &str); 3] = [
@@ -23,7 +23,7 @@ pub(super) const OPTIONS: [(&str, &str); 3] = [
     ("every", "polling interval; default: a tenth of `hold`, at least 15s"),
 ];
 
-struct Terms {
+struct VerifyTiming {
     hold: Duration,
     within: Duration,
     every: Duration,
@@ -31,13 +31,13 @@ struct Terms {
 
 /// True once the condition held; otherwise throws `#{kind: "unverified", …}`.
 pub(super) fn verify(
-    host: &Host,
+    host: &ScriptHost,
     context: &NativeCallContext,
     condition: &FnPtr,
     options: Option<&Map>,
-) -> Result<Dynamic, Thrown> {
+) -> Result<Dynamic, VerifyEvalError> {
     let at = context.call_position();
-    let terms = Terms::read(options).map_err(|why| failure::throw("verify", failure::INVALID, &why, at))?;
+    let terms = VerifyTiming::read(options).map_err(|why| failure::throw("verify", failure::INVALID, &why, at))?;
     let (mut started, mut held_since) = (None, None);
     loop {
         let (holds, seen) = look(context, condition)?;
@@ -69,7 +69,7 @@ pub(super) fn verify(
 }
 
 /// Evaluates the condition. A read that failed is not a condition that holds; a mistake in the script is thrown on.
-fn look(context: &NativeCallContext, condition: &FnPtr) -> Result<(bool, String), Thrown> {
+fn look(context: &NativeCallContext, condition: &FnPtr) -> Result<(bool, String), VerifyEvalError> {
     match condition.call_within_context::<Dynamic>(context, ()) {
         _ if session::ended() => Err(session::stop(String::new(), context.call_position())),
         Ok(value) => match value.as_bool() {
@@ -84,9 +84,9 @@ fn look(context: &NativeCallContext, condition: &FnPtr) -> Result<(bool, String)
     }
 }
 
-fn now(host: &Host, context: &NativeCallContext) -> Result<Time, Thrown> {
+fn now(host: &ScriptHost, context: &NativeCallContext) -> Result<Time, VerifyEvalError> {
     let at = context.call_position();
-    let value = session::ask(known(host, "now", context)?, Call::new("now", []), at)?;
+    let value = session::ask(known(host, "now", context)?, ActionCall::new("now", []), at)?;
     let moment = match to_json(&value) {
         Ok(Value::String(text)) => text.parse::<Time>().ok(),
         Ok(Value::Number(seconds)) => seconds.as_f64().and_then(|s| Time::from_microsecond((s * 1e6) as i64).ok()),
@@ -98,15 +98,15 @@ fn now(host: &Host, context: &NativeCallContext) -> Result<Time, Thrown> {
     })
 }
 
-fn sleep(host: &Host, context: &NativeCallContext, nap: Duration) -> Result<(), Thrown> {
+fn sleep(host: &ScriptHost, context: &NativeCallContext, nap: Duration) -> Result<(), VerifyEvalError> {
     // Whole seconds, upwards: a journal that users can read, and never a nap of nothing.
     let seconds = nap.as_secs() + u64::from(nap.subsec_nanos() > 0);
     let text = Span::seconds(seconds.max(1)).to_string();
-    let call = Call::new("sleep", [("duration", Value::String(text))]);
+    let call = ActionCall::new("sleep", [("duration", Value::String(text))]);
     session::ask(known(host, "sleep", context)?, call, context.call_position()).map(drop)
 }
 
-fn known(host: &Host, name: &str, context: &NativeCallContext) -> Result<usize, Thrown> {
+fn known(host: &ScriptHost, name: &str, context: &NativeCallContext) -> Result<usize, VerifyEvalError> {
     host.find(name).ok_or_else(|| {
         let text = format!("verify needs the action `{name}`, which this host does not have");
         session::break_off(Reason::new(ReasonCode::ScriptBroken, text), context.call_position())
@@ -118,8 +118,8 @@ fn since(start: Time, now: Time) -> Duration {
     Duration::try_from(now.duration_since(start)).unwrap_or_default()
 }
 
-impl Terms {
-    fn read(options: Option<&Map>) -> Result<Terms, String> {
+impl VerifyTiming {
+    fn read(options: Option<&Map>) -> Result<VerifyTiming, String> {
         let mut given = [None; 3];
         for (key, value) in options.into_iter().flatten() {
             let Some(at) = OPTIONS.iter().position(|(name, _)| *name == key.as_str()) else {
@@ -128,7 +128,7 @@ impl Terms {
             given[at] = Some(duration(key, value)?);
         }
         let hold = given[0].unwrap_or_default();
-        Ok(Terms {
+        Ok(VerifyTiming {
             hold,
             within: given[1].unwrap_or(limits::VERIFY_WITHIN.0 + hold),
             every: given[2].unwrap_or((hold / 10).max(limits::VERIFY_EVERY.0)),
@@ -158,7 +158,9 @@ fn duration(key: &str, value: &Dynamic) -> Result<Duration, String> {
     let json = to_json(value).map_err(|why| format!("`{key}`: {why}"))?;
     match normal(ParamType::Duration, json) {
         Ok(text) => text.as_str().and_then(|text| text.parse::<Span>().ok()).map(|span| span.0).ok_or_else(String::new),
-        Err(Wrong::Type) => Err(format!("`{key}` must be {}, not {}", wants(ParamType::Duration), kind_of(value))),
-        Err(Wrong::Value(why)) => Err(format!("`{key}`: {why}")),
+        Err(ArgumentMismatch::Type) => {
+            Err(format!("`{key}` must be {}, not {}", wants(ParamType::Duration), kind_of(value)))
+        }
+        Err(ArgumentMismatch::Value(why)) => Err(format!("`{key}`: {why}")),
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: nothing is begun that is not written down and synced first; an outcome that is written is never changed.
 
 use crate::limits;
-use crate::model::{Command, Outcome, Time};
+use crate::model::{AgentCommand, Outcome, Time};
 use crate::node::moved_by;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,18 +14,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The journal of commands, in memory and on disk.
-pub struct Book {
+pub struct CommandJournal {
     path: PathBuf,
     file: File,
     epoch: i64,
-    noted: HashMap<String, Noted>,
+    noted: HashMap<String, JournalRecord>,
     /// Keys from the oldest to the newest.
     order: VecDeque<String>,
     bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Noted {
+struct JournalRecord {
     verb: String,
     /// Of its arguments; empty in lines from before they were noted.
     args: String,
@@ -36,7 +36,7 @@ struct Noted {
 
 /// The journal's state of a command.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Known {
+pub enum CommandState {
     New,
     /// Begun, and its end is not written: it may have happened.
     Begun,
@@ -49,7 +49,7 @@ pub enum Known {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "is")]
-enum Line {
+enum JournalLine {
     Epoch {
         epoch: i64,
     },
@@ -79,19 +79,19 @@ fn digest(args: &Map<String, Value>) -> String {
     hex::encode(&hash.finalize()[..16])
 }
 
-impl Book {
+impl CommandJournal {
     /// Reads the file, drops the oldest commands beyond the bound, and writes the rest anew.
     ///
     /// # Errors
     ///
     /// Fails when the folder cannot be made, or the file cannot be read or written.
-    pub fn open(path: &Path) -> std::io::Result<Book> {
+    pub fn open(path: &Path) -> std::io::Result<CommandJournal> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
         let lines = read(path)?;
         let new = path.with_extension("new");
-        let mut book = Book {
+        let mut book = CommandJournal {
             path: path.to_owned(),
             file: File::create(&new)?,
             epoch: 0,
@@ -113,15 +113,15 @@ impl Book {
     }
 
     /// The command's state; [`Known::Other`] where its key belongs to another verb or other arguments.
-    pub fn known(&self, command: &Command) -> Known {
-        let is_same = |noted: &Noted| {
+    pub fn known(&self, command: &AgentCommand) -> CommandState {
+        let is_same = |noted: &JournalRecord| {
             noted.verb == command.verb && (noted.args.is_empty() || noted.args == digest(&command.args))
         };
         match self.noted.get(&command.key()) {
-            None => Known::New,
-            Some(noted) if !is_same(noted) => Known::Other { verb: noted.verb.clone() },
-            Some(Noted { outcome: None, .. }) => Known::Begun,
-            Some(Noted { outcome: Some(outcome), .. }) => Known::Ended(outcome.clone()),
+            None => CommandState::New,
+            Some(noted) if !is_same(noted) => CommandState::Other { verb: noted.verb.clone() },
+            Some(JournalRecord { outcome: None, .. }) => CommandState::Begun,
+            Some(JournalRecord { outcome: Some(outcome), .. }) => CommandState::Ended(outcome.clone()),
         }
     }
 
@@ -151,7 +151,7 @@ impl Book {
     ///
     /// Fails when the file cannot be written and synced; the epoch is unchanged then.
     pub fn epoch_seen(&mut self, epoch: i64) -> std::io::Result<()> {
-        if epoch > self.epoch { self.write(Line::Epoch { epoch }) } else { Ok(()) }
+        if epoch > self.epoch { self.write(JournalLine::Epoch { epoch }) } else { Ok(()) }
     }
 
     /// Durable before anything is done.
@@ -159,9 +159,9 @@ impl Book {
     /// # Errors
     ///
     /// Fails when the file cannot be written and synced; the command must not begin then.
-    pub fn begin(&mut self, command: &Command, now: Time) -> std::io::Result<()> {
+    pub fn begin(&mut self, command: &AgentCommand, now: Time) -> std::io::Result<()> {
         let (verb, args) = (command.verb.clone(), digest(&command.args));
-        self.write(Line::Begun { key: command.key(), verb, at: now, args })
+        self.write(JournalLine::Begun { key: command.key(), verb, at: now, args })
     }
 
     /// The command's outcome, for good. It is kept in memory even where the disk refuses it.
@@ -169,22 +169,22 @@ impl Book {
     /// # Errors
     ///
     /// Fails when the file cannot be written and synced; the outcome is answered all the same.
-    pub fn end(&mut self, command: &Command, outcome: &Outcome) -> std::io::Result<()> {
+    pub fn end(&mut self, command: &AgentCommand, outcome: &Outcome) -> std::io::Result<()> {
         let (verb, args) = (command.verb.clone(), digest(&command.args));
-        let line = Line::Ended { key: command.key(), verb, outcome: outcome.clone(), args };
+        let line = JournalLine::Ended { key: command.key(), verb, outcome: outcome.clone(), args };
         let written = self.append(&line);
         self.take_in(line);
         self.forget_oldest();
         written
     }
 
-    fn write(&mut self, line: Line) -> std::io::Result<()> {
+    fn write(&mut self, line: JournalLine) -> std::io::Result<()> {
         self.append(&line)?;
         self.take_in(line);
         Ok(())
     }
 
-    fn append(&mut self, line: &Line) -> std::io::Result<()> {
+    fn append(&mut self, line: &JournalLine) -> std::io::Result<()> {
         let before = self.file.metadata()?.len();
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -203,20 +203,20 @@ impl Book {
         Ok(())
     }
 
-    fn take_in(&mut self, line: Line) {
+    fn take_in(&mut self, line: JournalLine) {
         match line {
-            Line::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
-            Line::Begun { key, verb, at, args } => {
-                let noted = Noted { verb, args, begun_at: Some(at), outcome: None, bytes: 0 };
+            JournalLine::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
+            JournalLine::Begun { key, verb, at, args } => {
+                let noted = JournalRecord { verb, args, begun_at: Some(at), outcome: None, bytes: 0 };
                 if self.noted.insert(key.clone(), noted).is_none() {
                     self.order.push_back(key);
                 }
             }
-            Line::Ended { key, verb, outcome, args } => {
+            JournalLine::Ended { key, verb, outcome, args } => {
                 let bytes = serde_json::to_vec(&outcome).map_or(0, |text| text.len());
                 let noted = self.noted.entry(key.clone()).or_insert_with(|| {
                     self.order.push_back(key);
-                    Noted { verb, args, begun_at: None, outcome: None, bytes: 0 }
+                    JournalRecord { verb, args, begun_at: None, outcome: None, bytes: 0 }
                 });
                 if noted.outcome.is_none() {
                     (noted.outcome, noted.bytes) = (Some(outcome), bytes);
@@ -243,20 +243,20 @@ impl Book {
     /// Writes everything to `self.file`, which is open at `new`, and puts it in the place of the old one.
     fn write_all(&mut self, new: &Path) -> std::io::Result<()> {
         let mut text = Vec::new();
-        let mut push = |line: &Line| -> std::io::Result<()> {
+        let mut push = |line: &JournalLine| -> std::io::Result<()> {
             serde_json::to_writer(&mut text, line)?;
             text.push(b'\n');
             Ok(())
         };
-        push(&Line::Epoch { epoch: self.epoch })?;
+        push(&JournalLine::Epoch { epoch: self.epoch })?;
         for key in &self.order {
             let Some(noted) = self.noted.get(key) else { continue };
             let (key, verb, args) = (key.clone(), noted.verb.clone(), noted.args.clone());
             if let Some(at) = noted.begun_at {
-                push(&Line::Begun { key: key.clone(), verb: verb.clone(), at, args: args.clone() })?;
+                push(&JournalLine::Begun { key: key.clone(), verb: verb.clone(), at, args: args.clone() })?;
             }
             if let Some(outcome) = noted.outcome.clone() {
-                push(&Line::Ended { key, verb, outcome, args })?;
+                push(&JournalLine::Ended { key, verb, outcome, args })?;
             }
         }
         self.file.write_all(&text)?;
@@ -267,7 +267,7 @@ impl Book {
 }
 
 /// Every line that can be read. One that a crash cut off was never acted on, since it was not yet synced.
-fn read(path: &Path) -> std::io::Result<Vec<Line>> {
+fn read(path: &Path) -> std::io::Result<Vec<JournalLine>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -289,9 +289,9 @@ mod tests {
     use crate::model::RunId;
     use serde_json::{Map, json};
 
-    fn command(step: u32, verb: &str) -> Command {
+    fn command(step: u32, verb: &str) -> AgentCommand {
         let verb = verb.to_owned();
-        Command {
+        AgentCommand {
             run: RunId(7),
             step,
             epoch: 1,
@@ -307,7 +307,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("book");
         let done = Outcome::Ok(json!({ "changed": true }));
-        let mut book = Book::open(&path).unwrap();
+        let mut book = CommandJournal::open(&path).unwrap();
         book.epoch_seen(4).unwrap();
         book.epoch_seen(3).unwrap();
         book.begin(&command(0, "a"), Time::UNIX_EPOCH).unwrap();
@@ -318,15 +318,18 @@ mod tests {
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(b"{\"is\":\"begun\",\"key\":\"r7/").unwrap();
         for _ in 0..2 {
-            let mut book = Book::open(&path).unwrap();
-            assert_eq!((book.epoch(), book.known(&command(0, "a"))), (4, Known::Ended(done.clone())));
-            assert_eq!((book.known(&command(1, "b")), book.known(&command(2, "a"))), (Known::Begun, Known::New));
-            let other = Command { args: Map::from_iter([("gpu".to_owned(), json!(1))]), ..command(0, "a") };
-            assert_eq!(book.known(&other), Known::Other { verb: "a".to_owned() });
+            let mut book = CommandJournal::open(&path).unwrap();
+            assert_eq!((book.epoch(), book.known(&command(0, "a"))), (4, CommandState::Ended(done.clone())));
+            assert_eq!(
+                (book.known(&command(1, "b")), book.known(&command(2, "a"))),
+                (CommandState::Begun, CommandState::New)
+            );
+            let other = AgentCommand { args: Map::from_iter([("gpu".to_owned(), json!(1))]), ..command(0, "a") };
+            assert_eq!(book.known(&other), CommandState::Other { verb: "a".to_owned() });
             assert_eq!(book.last("a", "r7/9"), Some(Time::UNIX_EPOCH));
             assert_eq!(book.last("a", "r7/0"), None);
             book.end(&command(0, "a"), &Outcome::Ok(json!("another"))).unwrap();
-            assert_eq!(book.known(&command(0, "a")), Known::Ended(done.clone()), "an outcome never changes");
+            assert_eq!(book.known(&command(0, "a")), CommandState::Ended(done.clone()), "an outcome never changes");
         }
     }
 
@@ -334,26 +337,29 @@ mod tests {
     fn when_a_command_was_begun_moves_with_the_clock_also_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("book");
-        let mut book = Book::open(&path).unwrap();
+        let mut book = CommandJournal::open(&path).unwrap();
         book.begin(&command(0, "a"), Time::UNIX_EPOCH).unwrap();
         book.shift(60_000_000).unwrap();
         book.begin(&command(1, "b"), Time::UNIX_EPOCH).unwrap();
-        for book in [book, Book::open(&path).unwrap()] {
+        for book in [book, CommandJournal::open(&path).unwrap()] {
             assert_eq!(book.last("a", "r7/9"), Some(Time::from_second(60).unwrap()));
             assert_eq!(book.last("b", "r7/9"), Some(Time::UNIX_EPOCH));
-            assert_eq!(book.known(&command(0, "a")), Known::Begun);
+            assert_eq!(book.known(&command(0, "a")), CommandState::Begun);
         }
     }
 
     #[test]
     fn the_oldest_that_ended_are_forgotten_and_open_ones_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let mut book = Book::open(&dir.path().join("book")).unwrap();
+        let mut book = CommandJournal::open(&dir.path().join("book")).unwrap();
         book.begin(&command(0, "a"), Time::UNIX_EPOCH).unwrap();
         for step in 1..=u32::try_from(limits::BOOK_COMMANDS).unwrap() {
             book.end(&command(step, "a"), &Outcome::Ok(json!(step))).unwrap();
         }
-        assert_eq!((book.known(&command(0, "a")), book.known(&command(1, "a"))), (Known::Begun, Known::New));
-        assert_eq!(book.known(&command(2, "a")), Known::Ended(Outcome::Ok(json!(2))));
+        assert_eq!(
+            (book.known(&command(0, "a")), book.known(&command(1, "a"))),
+            (CommandState::Begun, CommandState::New)
+        );
+        assert_eq!(book.known(&command(2, "a")), CommandState::Ended(Outcome::Ok(json!(2))));
     }
 }

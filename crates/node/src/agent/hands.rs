@@ -3,33 +3,33 @@
 //! Invariant: an older epoch is refused, a written outcome is the answer, and nothing new begins while the kill file
 //! exists or a limit of this node is used up; each refusal has a reason in words.
 
-use super::book::{Book, Known};
-use super::{Link, LinkError};
+use super::book::{CommandJournal, CommandState};
+use super::{EngineLink, LinkError};
 use crate::limits;
-use crate::model::{Answer, Answered, Command, Failure, FailureKind, Outcome, Span, Time};
-use crate::node::{self, Machine, Verb};
+use crate::model::{AgentCommand, CommandReport, CommandStatus, FailureKind, Outcome, Span, StepFailure, Time};
+use crate::node::{self, AgentVerb, Machine};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(super) struct Hands {
+pub(super) struct CommandExecutor {
     machine: Machine,
-    book: Mutex<Book>,
-    link: Arc<dyn Link>,
+    book: Mutex<CommandJournal>,
+    link: Arc<dyn EngineLink>,
     /// Commands under way, each with its progress as users may see it.
     at_work: Mutex<HashMap<String, Value>>,
 }
 
 /// The decision on a command.
-enum Decided {
-    Answer(Answer),
-    Do(&'static dyn Verb),
+enum CommandDecision {
+    Answer(CommandStatus),
+    Do(&'static dyn AgentVerb),
 }
 
-impl Hands {
+impl CommandExecutor {
     /// An executor of commands that writes to `book` and answers over `link`.
-    pub fn new(machine: Machine, book: Book, link: Arc<dyn Link>) -> Hands {
-        Hands { machine, book: Mutex::new(book), link, at_work: Mutex::default() }
+    pub fn new(machine: Machine, book: CommandJournal, link: Arc<dyn EngineLink>) -> CommandExecutor {
+        CommandExecutor { machine, book: Mutex::new(book), link, at_work: Mutex::default() }
     }
 
     /// The time was moved by so many microseconds: a limit of this node ends when it would have.
@@ -40,7 +40,7 @@ impl Hands {
     }
 
     /// Returns at once; the answer goes to the engine when there is one.
-    pub fn take(self: &Arc<Self>, command: Command) {
+    pub fn take(self: &Arc<Self>, command: AgentCommand) {
         let hands = Arc::clone(self);
         tokio::spawn(async move {
             let answer = hands.work(&command).await;
@@ -48,14 +48,14 @@ impl Hands {
         });
     }
 
-    async fn work(self: &Arc<Self>, command: &Command) -> Answer {
+    async fn work(self: &Arc<Self>, command: &AgentCommand) -> CommandStatus {
         let verb = match self.decide(command, self.machine.clock.now()) {
-            Decided::Answer(answer) => return answer,
-            Decided::Do(verb) => verb,
+            CommandDecision::Answer(answer) => return answer,
+            CommandDecision::Do(verb) => verb,
         };
         let answer = self.perform(verb, command).await;
         self.at_work().remove(&command.key());
-        if let (Answer::Ended { outcome }, false) = (&answer, verb.reads())
+        if let (CommandStatus::Ended { outcome }, false) = (&answer, verb.reads())
             && let Err(error) = self.book().end(command, outcome)
         {
             tracing::error!(%error, command = %command.key(), "cannot write a command's outcome to the journal; it stays in memory");
@@ -64,7 +64,7 @@ impl Hands {
     }
 
     /// The checks before a command begins. A final decision is written down.
-    fn decide(&self, command: &Command, now: Time) -> Decided {
+    fn decide(&self, command: &AgentCommand, now: Time) -> CommandDecision {
         let Some(verb) = node::find(&command.verb) else {
             let known: Vec<&str> = node::verbs().collect();
             let why = format!(
@@ -74,7 +74,7 @@ impl Hands {
                 command.verb,
                 known.join(", ")
             );
-            return Decided::Answer(node::failed(FailureKind::Invalid, why));
+            return CommandDecision::Answer(node::failed(FailureKind::Invalid, why));
         };
         if verb.reads() {
             return self.claim(command, verb);
@@ -89,11 +89,11 @@ impl Hands {
                 self.machine.settings.data_dir.join("commands").display(),
                 self.machine.name
             );
-            return Decided::Answer(node::failed(FailureKind::Conflict, why));
+            return CommandDecision::Answer(node::failed(FailureKind::Conflict, why));
         }
         let unwritten = |error: std::io::Error| {
             let why = format!("the command was not started because the journal cannot be written: {error}");
-            Decided::Answer(node::failed(FailureKind::Unavailable, why))
+            CommandDecision::Answer(node::failed(FailureKind::Unavailable, why))
         };
         if let Err(error) = book.epoch_seen(command.epoch) {
             return unwritten(error);
@@ -101,7 +101,7 @@ impl Hands {
         let killed = self.machine.settings.kill_file.exists();
         match book.known(command) {
             // Not written down: the key's entry stays as it is.
-            Known::Other { verb } => {
+            CommandState::Other { verb } => {
                 let why = format!(
                     "command {} is in the journal of the agent of {} as `{verb}` with other arguments, so it is \
                      not run as `{}`: the engine's store was restored from a copy, or two engines run on copies of one \
@@ -110,22 +110,22 @@ impl Hands {
                     self.machine.name,
                     command.verb
                 );
-                return Decided::Answer(node::failed(FailureKind::Conflict, why));
+                return CommandDecision::Answer(node::failed(FailureKind::Conflict, why));
             }
-            Known::Ended(outcome) => return Decided::Answer(Answer::Ended { outcome }),
+            CommandState::Ended(outcome) => return CommandDecision::Answer(CommandStatus::Ended { outcome }),
             // It may have happened, so it is not refused; but it is not touched either.
-            Known::Begun if killed => {
+            CommandState::Begun if killed => {
                 let why = format!("{} stops a running command", self.machine.settings.kill_file.display());
-                return Decided::Answer(Answer::Working { why, progress: Value::Null });
+                return CommandDecision::Answer(CommandStatus::Working { why, progress: Value::Null });
             }
-            Known::Begun => return self.claim(command, verb),
-            Known::New => {}
+            CommandState::Begun => return self.claim(command, verb),
+            CommandState::New => {}
         }
         if let Some(failure) = self.refusal(&book, verb, command, now) {
             let outcome = Outcome::Failed(failure);
             // Written down, so that a copy of it that comes late is refused too.
             return match book.end(command, &outcome) {
-                Ok(()) => Decided::Answer(Answer::Ended { outcome }),
+                Ok(()) => CommandDecision::Answer(CommandStatus::Ended { outcome }),
                 Err(error) => unwritten(error),
             };
         }
@@ -135,8 +135,14 @@ impl Hands {
         }
     }
 
-    fn refusal(&self, book: &Book, verb: &dyn Verb, command: &Command, now: Time) -> Option<Failure> {
-        let refused = |why: String| Some(Failure::new(FailureKind::Refused, why));
+    fn refusal(
+        &self,
+        book: &CommandJournal,
+        verb: &dyn AgentVerb,
+        command: &AgentCommand,
+        now: Time,
+    ) -> Option<StepFailure> {
+        let refused = |why: String| Some(StepFailure::new(FailureKind::Refused, why));
         let name = &self.machine.name;
         if self.machine.settings.kill_file.exists() {
             let file = self.machine.settings.kill_file.display();
@@ -147,7 +153,7 @@ impl Hands {
                 "it arrived after its deadline {} (the clock of {name} shows {now}); not started",
                 command.deadline
             );
-            return Some(Failure::new(FailureKind::Timeout, why));
+            return Some(StepFailure::new(FailureKind::Timeout, why));
         }
         let every = verb.at_most_every()?;
         let last = book.last(verb.name(), &command.key())?;
@@ -164,20 +170,20 @@ impl Hands {
     }
 
     /// Claims the command, so that it is not performed twice at the same time.
-    fn claim(&self, command: &Command, verb: &'static dyn Verb) -> Decided {
+    fn claim(&self, command: &AgentCommand, verb: &'static dyn AgentVerb) -> CommandDecision {
         let mut at_work = self.at_work();
         if let Some(progress) = at_work.get(&command.key()) {
-            return Decided::Answer(working(command, progress.clone()));
+            return CommandDecision::Answer(working(command, progress.clone()));
         }
         if at_work.len() >= limits::AGENT_COMMANDS {
             let why = format!("{} commands are under way already", at_work.len());
-            return Decided::Answer(Answer::Working { why, progress: Value::Null });
+            return CommandDecision::Answer(CommandStatus::Working { why, progress: Value::Null });
         }
         at_work.insert(command.key(), Value::Null);
-        Decided::Do(verb)
+        CommandDecision::Do(verb)
     }
 
-    async fn perform(self: &Arc<Self>, verb: &'static dyn Verb, command: &Command) -> Answer {
+    async fn perform(self: &Arc<Self>, verb: &'static dyn AgentVerb, command: &AgentCommand) -> CommandStatus {
         let (hands, asked) = (Arc::clone(self), command.clone());
         // A verb that breaks must not take the agent with it.
         let doing = tokio::spawn(async move {
@@ -212,8 +218,8 @@ impl Hands {
     }
 
     /// The engine requests a lost answer again, so a few tries are enough. Returns whether a step waits for more.
-    async fn say(&self, key: &str, answer: Answer) -> bool {
-        let answered = Answered { key: key.to_owned(), answer };
+    async fn say(&self, key: &str, answer: CommandStatus) -> bool {
+        let answered = CommandReport { key: key.to_owned(), answer };
         for attempt in 1..=limits::AGENT_ANSWER_TRIES {
             match self.link.answer(&answered).await {
                 Ok(wanted) => return wanted,
@@ -230,7 +236,7 @@ impl Hands {
         true
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, CommandJournal> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -239,17 +245,17 @@ impl Hands {
     }
 }
 
-fn working(command: &Command, progress: Value) -> Answer {
+fn working(command: &AgentCommand, progress: Value) -> CommandStatus {
     let doing = progress["doing"].as_str().unwrap_or_default();
     let why = if doing.is_empty() { format!("the agent is at `{}`", command.verb) } else { doing.to_owned() };
-    Answer::Working { why, progress }
+    CommandStatus::Working { why, progress }
 }
 
 /// An outcome is kept on disk and sent; one that is too large becomes a failure with that reason.
-fn bounded(answer: Answer) -> Answer {
+fn bounded(answer: CommandStatus) -> CommandStatus {
     let size = match &answer {
-        Answer::Ended { outcome } => serde_json::to_vec(outcome).map_or(0, |bytes| bytes.len()),
-        Answer::Working { .. } => 0,
+        CommandStatus::Ended { outcome } => serde_json::to_vec(outcome).map_or(0, |bytes| bytes.len()),
+        CommandStatus::Working { .. } => 0,
     };
     if size <= limits::OUTCOME_BYTES {
         return answer;

@@ -3,12 +3,12 @@
 //! Invariant: requests go to the configured engine and nowhere else: no redirect, no proxy; and a certificate is
 //! renewed long before it ends.
 
-use super::identity::{self, Identity};
-use super::{Link, LinkError};
+use super::identity::{self, IdentityFiles};
+use super::{EngineLink, LinkError};
 use crate::clock::{Clock, RealClock};
 use crate::config::AgentConfig;
 use crate::limits;
-use crate::model::{Answered, Command, Commands, Reports, Standing, Taken, Time};
+use crate::model::{AgentCommand, AgentStatus, CommandBatch, CommandReport, FindingAck, FindingBatch, Time};
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,11 +22,11 @@ pub const CLUSTER_HEADER: &str = "nightshift-cluster";
 pub struct HttpLink {
     base: Url,
     settings: Arc<AgentConfig>,
-    client: RwLock<Client>,
+    client: RwLock<LinkClient>,
 }
 
 #[derive(Clone)]
-struct Client {
+struct LinkClient {
     http: reqwest::Client,
     /// When its certificate is to be renewed, and when it ends.
     life: Option<(Time, Time)>,
@@ -91,8 +91,8 @@ impl HttpLink {
 
     async fn renew(&self) -> Result<(), String> {
         let (key, request) = identity::request(&identity::node_name(&self.settings))?;
-        let body = identity::Renewal { request };
-        let granted: identity::Granted =
+        let body = identity::RenewalRequest { request };
+        let granted: identity::IssuedCertificate =
             self.post("agent/v1/renew", &body, limits::HTTP_TIMEOUT).await.map_err(|error| error.to_string())?;
         identity::keep(&self.settings.data_dir, &key, &granted)?;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = build(&self.settings)?;
@@ -101,19 +101,19 @@ impl HttpLink {
 }
 
 #[async_trait::async_trait]
-impl Link for HttpLink {
-    async fn report(&self, reports: &Reports) -> Result<Taken, LinkError> {
+impl EngineLink for HttpLink {
+    async fn report(&self, reports: &FindingBatch) -> Result<FindingAck, LinkError> {
         self.post("agent/v1/reports", reports, limits::HTTP_TIMEOUT).await
     }
 
-    async fn poll(&self, standing: &Standing) -> Result<Vec<Command>, LinkError> {
+    async fn poll(&self, standing: &AgentStatus) -> Result<Vec<AgentCommand>, LinkError> {
         self.renew_if_due().await;
         let within = limits::AGENT_POLL + limits::HTTP_TIMEOUT;
-        let commands: Commands = self.post("agent/v1/poll", standing, within).await?;
+        let commands: CommandBatch = self.post("agent/v1/poll", standing, within).await?;
         Ok(commands.commands)
     }
 
-    async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {
+    async fn answer(&self, answered: &CommandReport) -> Result<bool, LinkError> {
         let said: serde_json::Value = self.post("agent/v1/answers", answered, limits::HTTP_TIMEOUT).await?;
         // An engine that does not answer this waits.
         Ok(said["wanted"] != false)
@@ -148,19 +148,19 @@ pub(super) fn engine(settings: &AgentConfig) -> Result<Url, String> {
     Ok(url)
 }
 
-fn build(settings: &AgentConfig) -> Result<Client, String> {
-    let identity = if settings.token_file.is_some() { None } else { Identity::load(&settings.data_dir)? };
+fn build(settings: &AgentConfig) -> Result<LinkClient, String> {
+    let identity = if settings.token_file.is_some() { None } else { IdentityFiles::load(&settings.data_dir)? };
     let mut authorities = identity.iter().map(|identity| identity.ca.clone()).collect::<Vec<_>>();
     if let Some(path) = &settings.ca_file {
         authorities
             .push(std::fs::read_to_string(path).map_err(|error| format!("ca_file {}: {error}", path.display()))?);
     }
     let http = client(&authorities, identity.as_ref())?;
-    Ok(Client { http, life: identity.map(|identity| (identity.renew_at, identity.ends)) })
+    Ok(LinkClient { http, life: identity.map(|identity| (identity.renew_at, identity.ends)) })
 }
 
 /// A client that trusts these authorities alone, or the system's where there are none.
-pub(super) fn client(authorities: &[String], identity: Option<&Identity>) -> Result<reqwest::Client, String> {
+pub(super) fn client(authorities: &[String], identity: Option<&IdentityFiles>) -> Result<reqwest::Client, String> {
     nightshift_runtime::install_tls();
     let make = || {
         reqwest::Client::builder()

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use x509_parser::pem::parse_x509_pem;
 
 /// The files that joining left on disk.
-pub struct Identity {
+pub struct IdentityFiles {
     pub(super) key: String,
     pub(super) certificate: String,
     pub(super) ca: String,
@@ -29,7 +29,7 @@ pub struct Identity {
 /// caller.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Joining {
+pub struct JoinRequest {
     pub token: String,
     pub node: String,
     #[serde(default)]
@@ -41,20 +41,20 @@ pub struct Joining {
 /// A request for the next certificate, as it is sent to the engine.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Renewal {
+pub struct RenewalRequest {
     pub request: String,
 }
 
 /// A certificate, and the authority that signed it and the engine's own; both PEM.
 #[derive(Serialize, Deserialize)]
-pub struct Granted {
+pub struct IssuedCertificate {
     pub certificate: String,
     pub ca: String,
 }
 
 /// How joining went.
 #[derive(Debug)]
-pub struct Joined {
+pub struct JoinOutcome {
     pub node: String,
     pub ends: String,
 }
@@ -64,13 +64,13 @@ pub fn identity_paths(data_dir: &Path) -> [PathBuf; 3] {
     ["agent.key", "agent.pem", "ca.pem"].map(|name| data_dir.join("identity").join(name))
 }
 
-impl Identity {
+impl IdentityFiles {
     /// Reads the identity. None: this agent has never joined.
     ///
     /// # Errors
     ///
     /// Fails when a file cannot be read, or the certificate has no readable validity.
-    pub fn load(data_dir: &Path) -> Result<Option<Identity>, String> {
+    pub fn load(data_dir: &Path) -> Result<Option<IdentityFiles>, String> {
         let [key, certificate, ca] = identity_paths(data_dir);
         finish(&key, &certificate)?;
         if !certificate.exists() {
@@ -82,7 +82,7 @@ impl Identity {
         // A third of its life is left for engines that are away, and for users to notice.
         let renew_at = Time::from_second(from + (to - from) / 3).unwrap_or(Time::MIN);
         let ends = Time::from_second(to).unwrap_or(Time::MAX);
-        Ok(Some(Identity { key, certificate, ca, renew_at, ends }))
+        Ok(Some(IdentityFiles { key, certificate, ca, renew_at, ends }))
     }
 }
 
@@ -125,7 +125,7 @@ pub(super) fn request(node: &str) -> Result<(String, String), String> {
 ///
 /// Fails when the token or an authority cannot be read, the engine is not reached or refuses, or the files cannot be
 /// written.
-pub async fn join(settings: &AgentConfig, token: &str) -> Result<Joined, String> {
+pub async fn join(settings: &AgentConfig, token: &str) -> Result<JoinOutcome, String> {
     let ca = authority_of(token)?;
     let mut authorities = vec![ca];
     if let Some(path) = &settings.ca_file {
@@ -135,7 +135,7 @@ pub async fn join(settings: &AgentConfig, token: &str) -> Result<Joined, String>
     let node = node_name(settings);
     let (key, request) = request(&node)?;
     let url = http::engine(settings)?.join("agent/v1/join").map_err(|error| error.to_string())?;
-    let body = Joining {
+    let body = JoinRequest {
         token: token.to_owned(),
         node: node.clone(),
         cluster: settings.cluster.clone().unwrap_or_default(),
@@ -144,10 +144,10 @@ pub async fn join(settings: &AgentConfig, token: &str) -> Result<Joined, String>
     let client = http::client(&authorities, None)?;
     let answer = client.post(url).timeout(limits::HTTP_TIMEOUT).json(&body).send().await;
     let answer = answer.map_err(|error| format!("the engine is not reached: {error:?}"))?;
-    let granted: Granted = http::understand(answer).await.map_err(|error| error.to_string())?;
+    let granted: IssuedCertificate = http::understand(answer).await.map_err(|error| error.to_string())?;
     keep(&settings.data_dir, &key, &granted)?;
     let (_, to) = validity(&granted.certificate)?;
-    Ok(Joined { node, ends: Time::from_second(to).map_or_else(|_| "?".to_owned(), |time| time.to_string()) })
+    Ok(JoinOutcome { node, ends: Time::from_second(to).map_or_else(|_| "?".to_owned(), |time| time.to_string()) })
 }
 
 /// `nsj1.<secret>.<the engine's authority>`: the authority travels with the token, so that the first connection is as
@@ -164,7 +164,7 @@ fn authority_of(token: &str) -> Result<String, String> {
 }
 
 /// Key first: a certificate without its key would look like an identity and be none.
-pub(super) fn keep(data_dir: &Path, key: &str, granted: &Granted) -> Result<(), String> {
+pub(super) fn keep(data_dir: &Path, key: &str, granted: &IssuedCertificate) -> Result<(), String> {
     let [key_path, certificate, ca] = identity_paths(data_dir);
     let folder = data_dir.join("identity");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -200,12 +200,12 @@ mod tests {
     use super::*;
 
     /// A certificate of a key of its own, and the key.
-    fn pair(node: &str) -> (String, Granted) {
+    fn pair(node: &str) -> (String, IssuedCertificate) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, node);
         let pem = params.self_signed(&key).unwrap().pem();
-        (key.serialize_pem(), Granted { certificate: pem.clone(), ca: pem })
+        (key.serialize_pem(), IssuedCertificate { certificate: pem.clone(), ca: pem })
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
             for (path, _) in &files[..moved] {
                 std::fs::rename(beside(path), path).unwrap();
             }
-            let found = Identity::load(dir.path()).unwrap().unwrap();
+            let found = IdentityFiles::load(dir.path()).unwrap().unwrap();
             let expected = if moved < 2 { &old } else { &new };
             assert_eq!((&found.key, &found.certificate), (&expected.0, &expected.1.certificate), "{moved} moved");
         }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `report` returns only numbers that are durable at the engine.
 
-use crate::model::{Answered, Command, Reports, Standing, Taken};
+use crate::model::{AgentCommand, AgentStatus, CommandReport, FindingAck, FindingBatch};
 
 /// Why the engine did not answer as requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,11 +22,11 @@ pub enum LinkError {
 /// Each fails with [`LinkError::Away`] while the engine is not reached or busy, and with [`LinkError::Refused`] where it
 /// does not accept this agent.
 #[async_trait::async_trait]
-pub trait Link: Send + Sync {
+pub trait EngineLink: Send + Sync {
     /// Delivers findings; returns the number up to which the engine has made them durable.
-    async fn report(&self, reports: &Reports) -> Result<Taken, LinkError>;
+    async fn report(&self, reports: &FindingBatch) -> Result<FindingAck, LinkError>;
     /// Waits at the engine until there is a command, or for a while.
-    async fn poll(&self, standing: &Standing) -> Result<Vec<Command>, LinkError>;
+    async fn poll(&self, standing: &AgentStatus) -> Result<Vec<AgentCommand>, LinkError>;
     /// Returns whether a step still waits for the command: false means that its run was cancelled.
-    async fn answer(&self, answered: &Answered) -> Result<bool, LinkError>;
+    async fn answer(&self, answered: &CommandReport) -> Result<bool, LinkError>;
 }

@@ -4,9 +4,9 @@
 //! it.
 
 use super::spool::Spool;
-use super::{Link, Patience};
+use super::{EngineLink, RetryBackoff};
 use crate::limits;
-use crate::model::{Finding, Reports};
+use crate::model::{Finding, FindingBatch};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -54,9 +54,9 @@ async fn append(spool: &Arc<Mutex<Spool>>, findings: Vec<Finding>) {
 }
 
 /// Sends the spool's findings, oldest first, one request at a time.
-pub(super) async fn send(spool: Arc<Mutex<Spool>>, link: Arc<dyn Link>, stop: watch::Receiver<bool>) {
+pub(super) async fn send(spool: Arc<Mutex<Spool>>, link: Arc<dyn EngineLink>, stop: watch::Receiver<bool>) {
     let mut grown = lock(&spool).grown();
-    let mut patience = Patience::default();
+    let mut patience = RetryBackoff::default();
     let mut stopping = std::pin::pin!(ended(stop));
     loop {
         grown.borrow_and_update();
@@ -87,7 +87,7 @@ pub(super) async fn send(spool: Arc<Mutex<Spool>>, link: Arc<dyn Link>, stop: wa
     }
 }
 
-async fn batch(spool: &Arc<Mutex<Spool>>) -> Option<Reports> {
+async fn batch(spool: &Arc<Mutex<Spool>>) -> Option<FindingBatch> {
     let spool = Arc::clone(spool);
     tokio::task::spawn_blocking(move || lock(&spool).batch()).await.unwrap_or_default()
 }

@@ -9,8 +9,8 @@ mod part;
 
 use crate::clock::{Clock, RealClock};
 use crate::limits;
-use crate::model::{Finding, Reports, Severity, Standing, Status};
-use part::Part;
+use crate::model::{AgentStatus, EventStatus, Finding, FindingBatch, Severity};
+use part::SpoolPart;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
@@ -19,8 +19,8 @@ use tokio::sync::watch;
 pub struct Spool {
     /// Bytes on disk that all parts may take.
     bound: u64,
-    old: VecDeque<Part>,
-    current: Part,
+    old: VecDeque<SpoolPart>,
+    current: SpoolPart,
     dropped: u64,
     /// Why the disk cannot be written, while that is so.
     disk: Option<String>,
@@ -33,7 +33,7 @@ impl Spool {
     pub fn open(folder: &Path, boot: &str, bound: u64) -> Spool {
         let (old, last) = leftovers(folder);
         let place = folder.join(format!("{:06}", last + 1));
-        let current = Part::begin(place, boot);
+        let current = SpoolPart::begin(place, boot);
         let disk = current.broken();
         Spool { bound, old, current, dropped: 0, disk, grown: watch::Sender::new(0) }
     }
@@ -72,14 +72,14 @@ impl Spool {
     }
 
     /// The next findings to send: reports of one part, in order, within the bounds of a request.
-    pub fn batch(&mut self) -> Option<Reports> {
+    pub fn batch(&mut self) -> Option<FindingBatch> {
         loop {
             let standing = self.standing();
             let part = self.old.front_mut().unwrap_or(&mut self.current);
             let reports = part.read(limits::REPORTS_PER_BODY, limits::REPORTS_BYTES);
             if !reports.is_empty() {
-                let standing = Standing { boot: part.boot.clone(), spool: part.name.clone(), ..standing };
-                return Some(Reports { standing, reports });
+                let standing = AgentStatus { boot: part.boot.clone(), spool: part.name.clone(), ..standing };
+                return Some(FindingBatch { standing, reports });
             }
             // An old part that has nothing to read any more is over, whatever state it is in.
             self.old.pop_front()?.remove();
@@ -102,12 +102,12 @@ impl Spool {
     }
 
     /// The spool's state, as it is reported to the engine.
-    pub fn standing(&self) -> Standing {
-        Standing {
+    pub fn standing(&self) -> AgentStatus {
+        AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot: self.current.boot.clone(),
             spool: self.current.name.clone(),
-            waiting: self.parts().map(Part::waiting).sum(),
+            waiting: self.parts().map(SpoolPart::waiting).sum(),
             bytes: self.bytes(),
             dropped: self.dropped,
             trouble: self
@@ -118,16 +118,16 @@ impl Spool {
     }
 
     fn bytes(&self) -> u64 {
-        self.parts().map(Part::bytes).sum()
+        self.parts().map(SpoolPart::bytes).sum()
     }
 
-    fn parts(&self) -> impl Iterator<Item = &Part> {
+    fn parts(&self) -> impl Iterator<Item = &SpoolPart> {
         self.old.iter().chain([&self.current])
     }
 }
 
 /// Parts of earlier starts in order, and the highest number among their names.
-fn leftovers(folder: &Path) -> (VecDeque<Part>, u32) {
+fn leftovers(folder: &Path) -> (VecDeque<SpoolPart>, u32) {
     let mut places: BTreeMap<u32, PathBuf> = BTreeMap::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten().take(limits::CATALOG_ENTRIES) {
         if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
@@ -137,7 +137,7 @@ fn leftovers(folder: &Path) -> (VecDeque<Part>, u32) {
     let last = places.keys().next_back().copied().unwrap_or(0);
     let mut parts = VecDeque::new();
     for place in places.into_values() {
-        match Part::reopen(place) {
+        match SpoolPart::reopen(place) {
             Some(part) if !part.is_empty() => parts.push_back(part),
             Some(part) => part.remove(),
             None => {}
@@ -150,7 +150,7 @@ fn overflowed(count: u64) -> Finding {
     let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Finding {
         complaint: "agent-spool-overflow".to_owned(),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         at: RealClock.now(),
         severity: Severity::Warning,
         gpu: None,
@@ -163,14 +163,14 @@ fn overflowed(count: u64) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Report;
+    use crate::model::NumberedFinding;
 
     fn finding(name: &str) -> Finding {
         let complaint = name.to_owned();
         Finding { complaint, summary: "x".repeat(200), detail: String::new(), ..overflowed(1) }
     }
 
-    fn numbers(reports: &Reports) -> Vec<u64> {
+    fn numbers(reports: &FindingBatch) -> Vec<u64> {
         reports.reports.iter().map(|report| report.no).collect()
     }
 
@@ -298,7 +298,7 @@ mod tests {
         spool.append(vec![finding("line\nwith \u{0} and ü")]);
         drop(spool);
         let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20);
-        let read: Vec<Report> = spool.batch().unwrap().reports;
+        let read: Vec<NumberedFinding> = spool.batch().unwrap().reports;
         assert_eq!(read[0].finding.complaint, "line\nwith \u{0} and ü");
     }
 }

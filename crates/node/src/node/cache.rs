@@ -17,10 +17,10 @@ pub(in crate::node) mod verbs;
 mod verify;
 mod warm;
 
-pub use memory::{Memory, size};
-pub use model::{Flaw, Model, Shard};
-pub use read::Progress;
-pub use residency::By;
-pub use roots::Roots;
-pub use verify::{Verified, verify};
-pub use warm::{Part, Report, Settings, Status, Warmed, status, warm, warm_all};
+pub use memory::{MemoryProbe, size};
+pub use model::{ModelFile, ModelFlaw, ModelFolder};
+pub use read::ReadProgress;
+pub use residency::ResidencyMethod;
+pub use roots::ModelRoots;
+pub use verify::{VerifyReport, verify};
+pub use warm::{CacheSettings, ModelResidency, PartialFile, WarmReport, WarmSummary, status, warm, warm_all};

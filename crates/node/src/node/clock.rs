@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing of the agent reads the wall clock but through this, so a step of it ends no fault early and none late.
 
-use super::Faults;
+use super::FaultTracker;
 use crate::clock::{Clock, ClockStep, RealClock};
 use crate::limits;
 use crate::model::{Span, Time};
@@ -77,7 +77,7 @@ pub struct NodeClockWatch {
 
 impl NodeClockWatch {
     /// Looks once. Returns how many microseconds the time was moved by, if it was.
-    pub fn pass(&mut self, clock: &NodeClock, faults: &Faults) -> Option<i64> {
+    pub fn pass(&mut self, clock: &NodeClock, faults: &FaultTracker) -> Option<i64> {
         let Some(step) = clock.clock.step() else {
             if self.said.take().is_some() {
                 tracing::info!("the clock of this node is right again");
@@ -117,10 +117,10 @@ impl NodeClockWatch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sight, xid_finding};
+    use super::super::{FaultObservation, xid_finding};
     use super::*;
     use crate::clock::SimClock;
-    use crate::model::{Finding, GpuName, Status};
+    use crate::model::{EventStatus, Finding, GpuName};
     use std::collections::BTreeMap;
 
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -131,15 +131,15 @@ mod tests {
     }
 
     /// A fault of an application: over when it was quiet for a while.
-    fn fault(faults: &Faults, clock: &NodeClock) -> Vec<Finding> {
+    fn fault(faults: &FaultTracker, clock: &NodeClock) -> Vec<Finding> {
         let gpu = GpuName { index: Some(0), uuid: "GPU-1".to_owned(), pci: "0000:65:00.0".to_owned() };
         let labels = BTreeMap::from([("source".to_owned(), "nvml".to_owned())]);
-        let sight = Sight::nvml(xid_finding(13, gpu, labels, "Graphics Exception", clock.now()));
+        let sight = FaultObservation::nvml(xid_finding(13, gpu, labels, "Graphics Exception", clock.now()));
         faults.hear(sight, clock.now())
     }
 
-    fn ends(faults: &Faults, clock: &NodeClock) -> Vec<Finding> {
-        faults.tick(clock.now()).into_iter().filter(|finding| finding.status == Status::Resolved).collect()
+    fn ends(faults: &FaultTracker, clock: &NodeClock) -> Vec<Finding> {
+        faults.tick(clock.now()).into_iter().filter(|finding| finding.status == EventStatus::Resolved).collect()
     }
 
     /// Whatever is done to the clock, and whether it is for a moment or for good, a fault ends after the quiet that it takes.
@@ -151,7 +151,7 @@ mod tests {
                 let what = format!("{by:?}, back: {is_back}, lasts: {lasts}");
                 let sim = Arc::new(SimClock::new(start()));
                 let clock = NodeClock::of(sim.clone());
-                let (faults, mut watch) = (Faults::default(), NodeClockWatch::default());
+                let (faults, mut watch) = (FaultTracker::default(), NodeClockWatch::default());
                 assert_eq!(watch.pass(&clock, &faults), None);
                 if lasts {
                     sim.jump(if is_back { start() - by } else { start() + by });
@@ -159,7 +159,7 @@ mod tests {
                     sim.advance(limits::CLOCK_SETTLE - SECOND);
                 }
                 let said = fault(&faults, &clock);
-                assert_eq!((said.len(), said[0].status), (1, Status::Firing), "{what}");
+                assert_eq!((said.len(), said[0].status), (1, EventStatus::Firing), "{what}");
                 let began = clock.now();
                 if lasts {
                     // It is followed while the fault waits for its end.
@@ -193,14 +193,14 @@ mod tests {
             let path = dir.path().join("faults.json");
             let sim = Arc::new(SimClock::new(start()));
             let clock = NodeClock::of(sim.clone());
-            let faults = Faults::open(&path, "boot-1", clock.now());
+            let faults = FaultTracker::open(&path, "boot-1", clock.now());
             faults.reckon(clock.offset());
             let said = fault(&faults, &clock);
             faults.commit(None).unwrap();
             // The next life, two seconds later by the clock that only runs.
             sim.advance(2 * SECOND);
             sim.set(if is_back { clock.now() - by } else { clock.now() + by });
-            let faults = Faults::open(&path, "boot-1", clock.now());
+            let faults = FaultTracker::open(&path, "boot-1", clock.now());
             assert_ne!(faults.reckon(clock.offset()), 0);
             assert_eq!(ends(&faults, &clock), [], "back: {is_back}");
             sim.advance(limits::JOIN_QUIET.0 - 3 * SECOND);

@@ -2,10 +2,10 @@
 //!
 //! Invariant: a missing part is noted and the others stand; a bundle is bounded, and so is their number.
 
-use super::program::Program;
-use super::{Machine, Verb, ended, failed};
+use super::program::ProgramFiles;
+use super::{AgentVerb, Machine, ended, failed};
 use crate::limits;
-use crate::model::{Answer, Command, FailureKind, Outcome, RunId, Time};
+use crate::model::{AgentCommand, CommandStatus, FailureKind, Outcome, RunId, Time};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -13,15 +13,20 @@ use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub(super) struct NodeCollect;
+pub(super) struct NodeCollectVerb;
 
 #[async_trait::async_trait]
-impl Verb for NodeCollect {
+impl AgentVerb for NodeCollectVerb {
     fn name(&self) -> &'static str {
         "node::collect"
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
         let all = machine.settings.data_dir.join("bundles");
         let folder = all.join(command.key().replace('/', "-"));
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
@@ -103,7 +108,7 @@ fn newest(text: &mut String) {
 async fn gpus(machine: &Machine) -> Result<String, String> {
     let verb = super::find("gpu::health").ok_or("this agent has no access to NVML")?;
     let name = verb.name().to_owned();
-    let command = Command {
+    let command = AgentCommand {
         run: RunId(0),
         step: 0,
         epoch: 0,
@@ -113,16 +118,16 @@ async fn gpus(machine: &Machine) -> Result<String, String> {
         incarnation: String::new(),
     };
     match verb.perform(machine, &command, &|_| {}).await {
-        Answer::Ended { outcome: Outcome::Ok(value) } => Ok(format!("{value:#}\n")),
-        Answer::Ended { outcome: Outcome::Failed(failure) } => Err(failure.message),
-        Answer::Working { why, .. } => Err(why),
+        CommandStatus::Ended { outcome: Outcome::Ok(value) } => Ok(format!("{value:#}\n")),
+        CommandStatus::Ended { outcome: Outcome::Failed(failure) } => Err(failure.message),
+        CommandStatus::Working { why, .. } => Err(why),
     }
 }
 
-async fn bug_report(machine: &Machine, command: &Command, folder: &Path) -> Result<(), String> {
+async fn bug_report(machine: &Machine, command: &AgentCommand, folder: &Path) -> Result<(), String> {
     let tool = &super::program::tool(&machine.settings.bug_report)?;
     let output: OsString = folder.join("nvidia-bug-report").into();
-    let program = Program::of(machine, &command.key());
+    let program = ProgramFiles::of(machine, &command.key());
     let how = program.run(tool, &["--output-file".into(), output], machine.settings.bug_report_within.0).await;
     // It changes nothing, so one that hangs is not left to fill the disk.
     program.end();

@@ -5,10 +5,10 @@
 //! and never skips.
 
 use super::clock::moved_by;
-use super::join::{Join, Open};
-use super::sight::{Sight, kin, place, recovery_finding};
+use super::join::{FaultCorrelator, OpenCondition};
+use super::sight::{FaultObservation, kin, place, recovery_finding};
 use crate::limits;
-use crate::model::{Finding, GpuName, Severity, Status, Time};
+use crate::model::{EventStatus, Finding, GpuName, Severity, Time};
 use nightshift_runtime::file::replace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub struct MemoryError {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Memory {
+struct SavedFaults {
     /// The boot that the number belongs to.
     boot: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -40,7 +40,7 @@ struct Memory {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     offset: Option<i64>,
     #[serde(default)]
-    open: Vec<Open>,
+    open: Vec<OpenCondition>,
     /// Conditions from NVML's polls alone.
     #[serde(default)]
     told: Vec<Finding>,
@@ -48,18 +48,18 @@ struct Memory {
 
 /// The join that all watchers of a node share, and the file behind it.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub struct FaultTracker {
     /// Without one (in tests) nothing outlives the process.
     path: Option<PathBuf>,
     boot: String,
-    inner: Mutex<Inner>,
+    inner: Mutex<FaultState>,
     /// Notified when something is due earlier than before.
     bell: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    join: Join,
+struct FaultState {
+    join: FaultCorrelator,
     last: Option<u64>,
     /// Conditions from NVML's polls alone, by key, with when each was last sent.
     told: BTreeMap<String, (Finding, Time)>,
@@ -72,20 +72,20 @@ struct Inner {
     said: Option<Instant>,
 }
 
-impl Faults {
+impl FaultTracker {
     /// Continues from the last run of the agent. Open conditions are sent again at the first tick, and those that a
     /// reboot has ended are sent as over.
-    pub fn open(path: &Path, boot: &str, now: Time) -> Faults {
+    pub fn open(path: &Path, boot: &str, now: Time) -> FaultTracker {
         let memory = remember(path);
         let rebooted = memory.boot != boot;
-        let (join, mut later) = Join::restore(memory.open, rebooted, now);
+        let (join, mut later) = FaultCorrelator::restore(memory.open, rebooted, now);
         let mut told = BTreeMap::new();
         for finding in memory.told {
             // How many GPUs there should be is known from before.
             let lasts = finding.labels.get("alertname").is_some_and(|name| name == "GpuMissing");
             if rebooted && !lasts {
                 let summary = format!("{}: over, the node was booted again", finding.summary);
-                later.push(Finding { status: Status::Resolved, at: now, summary, ..finding });
+                later.push(Finding { status: EventStatus::Resolved, at: now, summary, ..finding });
             } else {
                 later.push(finding.clone());
                 told.insert(finding.complaint.clone(), (finding, now));
@@ -93,8 +93,8 @@ impl Faults {
         }
         let last = memory.last.filter(|_| !rebooted);
         let offset = memory.offset.filter(|_| !rebooted);
-        let inner = Mutex::new(Inner { join, last, later, told, offset, ..Inner::default() });
-        Faults { path: Some(path.to_owned()), boot: boot.to_owned(), inner, bell: Notify::new() }
+        let inner = Mutex::new(FaultState { join, last, later, told, offset, ..FaultState::default() });
+        FaultTracker { path: Some(path.to_owned()), boot: boot.to_owned(), inner, bell: Notify::new() }
     }
 
     /// Call once after `open`, with the clock of now: the clock may have been set since the last run of the agent. Returns by
@@ -132,7 +132,7 @@ impl Faults {
     }
 
     /// Takes an observation of a fault; returns the findings to send now.
-    pub fn hear(&self, sight: Sight, now: Time) -> Vec<Finding> {
+    pub fn hear(&self, sight: FaultObservation, now: Time) -> Vec<Finding> {
         let mut inner = self.inner();
         let before = inner.join.due();
         let said = inner.join.hear(sight, now);
@@ -149,10 +149,10 @@ impl Faults {
         let alertname = finding.labels.get("alertname").map(String::as_str).unwrap_or_default();
         if matches!(alertname, "GpuXid" | "GpuRecoveryAction") || kin::key(alertname).is_some() {
             self.learn(finding.gpu.clone());
-            return self.hear(Sight::nvml(finding), now);
+            return self.hear(FaultObservation::nvml(finding), now);
         }
         let mut inner = self.inner();
-        if finding.status == Status::Firing && inner.told.len() < limits::COMPLAINTS_PER_NODE {
+        if finding.status == EventStatus::Firing && inner.told.len() < limits::COMPLAINTS_PER_NODE {
             inner.told.insert(finding.complaint.clone(), (finding.clone(), now));
         } else {
             inner.told.remove(&finding.complaint);
@@ -220,11 +220,11 @@ impl Faults {
         let mut inner = self.inner();
         let mut gpu = gpu.clone();
         inner.join.names().complete(&mut gpu);
-        let is_its = |open: &&Open| {
+        let is_its = |open: &&OpenCondition| {
             let named = open.finding.gpu.as_ref();
             named.is_some_and(|name| place(name) == place(&gpu) || (!name.uuid.is_empty() && name.uuid == gpu.uuid))
         };
-        let ill = |open: &&Open| open.finding.severity == Severity::Critical && is_its(open);
+        let ill = |open: &&OpenCondition| open.finding.severity == Severity::Critical && is_its(open);
         let found = inner.join.open().find(ill)?;
         Some(format!("{} (since {})", found.finding.summary, found.finding.at.strftime("%Y-%m-%d %H:%M UTC")))
     }
@@ -276,19 +276,19 @@ impl Faults {
             inner.unsaved = false;
             let told = inner.told.values().map(|(finding, _)| finding.clone()).collect();
             let (boot, last, offset) = (self.boot.clone(), inner.last, inner.offset);
-            Memory { boot, last, offset, open: inner.join.open().cloned().collect(), told }
+            SavedFaults { boot, last, offset, open: inner.join.open().cloned().collect(), told }
         };
         let Some(path) = &self.path else { return Ok(()) };
         write(path, &memory).map_err(|source| MemoryError { path: path.display().to_string(), source })
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, FaultState> {
         // Nothing panics while it holds the lock; if it did, a condition half changed is better than none.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl FaultState {
     fn given(&mut self, said: Vec<Finding>) -> Vec<Finding> {
         if !said.is_empty() {
             self.said = Some(Instant::now());
@@ -297,12 +297,12 @@ impl Inner {
     }
 }
 
-fn write(path: &Path, memory: &Memory) -> std::io::Result<()> {
+fn write(path: &Path, memory: &SavedFaults) -> std::io::Result<()> {
     replace(path, &serde_json::to_vec(memory)?, 0o666)
 }
 
 /// A missing or damaged file is no record: the log is read from its beginning, and the engine recognises repeats.
-fn remember(path: &Path) -> Memory {
+fn remember(path: &Path) -> SavedFaults {
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(limits::MEMORY_BYTES).read_to_string(&mut text));
     match read.map_err(|error| error.to_string()).and_then(|_| serde_json::from_str(&text).map_err(|e| e.to_string())) {
@@ -311,7 +311,7 @@ fn remember(path: &Path) -> Memory {
             if path.exists() {
                 tracing::warn!(path = %path.display(), why, "the agent's saved state is damaged; starting with an empty one");
             }
-            Memory::default()
+            SavedFaults::default()
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use super::Machine;
 use crate::limits;
-use crate::model::{Answer, Command, Outcome, RunId, Time};
+use crate::model::{AgentCommand, CommandStatus, Outcome, RunId, Time};
 use serde_json::{Map, Value, json};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -46,11 +46,18 @@ async fn ask(machine: &Machine, verb: &str, gpu: &str) -> Option<Outcome> {
     let verb = super::find(verb).filter(|verb| verb.reads())?;
     let args = Map::from_iter([("gpu".to_owned(), json!(gpu))]);
     let name = verb.name().to_owned();
-    let command =
-        Command { run: RunId(0), step: 0, epoch: 0, verb: name, args, deadline: Time::MAX, incarnation: String::new() };
+    let command = AgentCommand {
+        run: RunId(0),
+        step: 0,
+        epoch: 0,
+        verb: name,
+        args,
+        deadline: Time::MAX,
+        incarnation: String::new(),
+    };
     match verb.perform(machine, &command, &|_| {}).await {
-        Answer::Ended { outcome } => Some(outcome),
-        Answer::Working { .. } => None,
+        CommandStatus::Ended { outcome } => Some(outcome),
+        CommandStatus::Working { .. } => None,
     }
 }
 

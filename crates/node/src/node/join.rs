@@ -12,18 +12,18 @@
 
 mod names;
 
-pub use names::Names;
+pub use names::GpuNames;
 
 use super::clock::moved_by;
-use super::sight::{Seen, Sight, kin, lasts, needs_words, place};
+use super::sight::{FaultObservation, ObservationSource, kin, lasts, needs_words, place};
 use crate::limits;
-use crate::model::{Finding, Severity, Span, Status, Time};
+use crate::model::{EventStatus, Finding, Severity, Span, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A condition that is not over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Open {
+pub struct OpenCondition {
     /// The finding as it was sent, with later details.
     pub finding: Finding,
     pub last_seen: Time,
@@ -41,18 +41,18 @@ pub struct Open {
 
 /// All conditions of a node that are not over, by condition.
 #[derive(Debug, Default)]
-pub struct Join {
-    open: BTreeMap<String, Open>,
-    names: Names,
+pub struct FaultCorrelator {
+    open: BTreeMap<String, OpenCondition>,
+    names: GpuNames,
     /// Whether the kernel's words can be hoped for.
     words_come: bool,
 }
 
-impl Join {
+impl FaultCorrelator {
     /// Continues with the open conditions of before a restart of the agent, and returns each again, since the engine
     /// may not have received it. After a reboot all are over: the end of each is returned.
-    pub fn restore(open: Vec<Open>, rebooted: bool, now: Time) -> (Join, Vec<Finding>) {
-        let mut join = Join::default();
+    pub fn restore(open: Vec<OpenCondition>, rebooted: bool, now: Time) -> (FaultCorrelator, Vec<Finding>) {
+        let mut join = FaultCorrelator::default();
         if rebooted {
             let ended = open.into_iter().filter(|open| open.held_until.is_none());
             return (join, ended.map(|open| over(open, now, "the node was booted again")).collect());
@@ -82,12 +82,12 @@ impl Join {
     }
 
     /// The open faults, each with its finding.
-    pub fn open(&self) -> impl Iterator<Item = &Open> {
+    pub fn open(&self) -> impl Iterator<Item = &OpenCondition> {
         self.open.values()
     }
 
     /// The names of the node's GPUs, as far as they are known.
-    pub fn names(&mut self) -> &mut Names {
+    pub fn names(&mut self) -> &mut GpuNames {
         &mut self.names
     }
 
@@ -97,15 +97,15 @@ impl Join {
     }
 
     /// Takes an observation; returns the findings to send now.
-    pub fn hear(&mut self, mut sight: Sight, now: Time) -> Vec<Finding> {
+    pub fn hear(&mut self, mut sight: FaultObservation, now: Time) -> Vec<Finding> {
         let unnamed = sight.finding.complaint.clone();
         self.name(&mut sight.finding);
         // It began before its GPU had a name.
-        let nameless = |open: &Open| open.finding.gpu.as_ref().is_some_and(|gpu| gpu.pci.is_empty());
+        let nameless = |open: &OpenCondition| open.finding.gpu.as_ref().is_some_and(|gpu| gpu.pci.is_empty());
         if !self.open.contains_key(&sight.finding.complaint) && self.open.get(&unnamed).is_some_and(nameless) {
             sight.finding.complaint = unnamed;
         }
-        if sight.finding.status == Status::Resolved {
+        if sight.finding.status == EventStatus::Resolved {
             return self.ended(&sight.finding, now);
         }
         let mut complaint = sight.finding.complaint.clone();
@@ -138,11 +138,11 @@ impl Join {
             let Some(open) = self.open.get(&complaint) else { continue };
             match next(open) {
                 (at, _) if at > now => {}
-                (_, Next::End) => {
+                (_, NextReport::End) => {
                     let words = format!("not seen again for {}", limits::JOIN_QUIET);
                     said.extend(self.open.remove(&complaint).map(|open| over(open, now, &words)));
                 }
-                (_, Next::Say) => said.extend(self.say(&complaint, now)),
+                (_, NextReport::Say) => said.extend(self.say(&complaint, now)),
             }
         }
         said
@@ -155,7 +155,8 @@ impl Join {
 
     /// The GPU was reset (by us, or the driver requires nothing any more): its open faults are over.
     pub fn healed(&mut self, gpu: &str, why: &str, now: Time) -> Vec<Finding> {
-        let is_its = |open: &Open| open.finding.gpu.as_ref().is_some_and(|name| place(name) == gpu || name.uuid == gpu);
+        let is_its =
+            |open: &OpenCondition| open.finding.gpu.as_ref().is_some_and(|name| place(name) == gpu || name.uuid == gpu);
         let (healed, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.open).into_iter().partition(|(_, open)| is_its(open));
         self.open = rest;
@@ -173,7 +174,7 @@ impl Join {
         Some(of)
     }
 
-    fn begun(&mut self, complaint: String, mut sight: Sight, now: Time) -> Vec<Finding> {
+    fn begun(&mut self, complaint: String, mut sight: FaultObservation, now: Time) -> Vec<Finding> {
         // A poll's condition that was not sent yet is the same fault: it is sent as the XID.
         let poll = kin::of_xid(&complaint);
         let waited = poll.filter(|poll| self.open.get(poll).is_some_and(|open| open.held_until.is_some()));
@@ -185,7 +186,7 @@ impl Join {
         let waits = self.words_come && !self.is_whole(&sight);
         let until = now.checked_add(limits::JOIN_WORDS.0).unwrap_or(now);
         let mut said = if self.open.len() >= limits::COMPLAINTS_PER_NODE { self.forget_one(now) } else { Vec::new() };
-        let open = Open {
+        let open = OpenCondition {
             finding: sight.finding,
             last_seen: now,
             last_said: now,
@@ -235,11 +236,11 @@ impl Join {
         forgotten.filter(|open| open.held_until.is_none()).map(|open| over(open, now, &words)).into_iter().collect()
     }
 
-    fn is_whole(&self, sight: &Sight) -> bool {
+    fn is_whole(&self, sight: &FaultObservation) -> bool {
         let labels = &sight.finding.labels;
         match sight.seen {
-            Seen::Nvml => !needs_words(labels),
-            Seen::Kernel => !labels.contains_key("sxid") || labels.contains_key("fatal"),
+            ObservationSource::Nvml => !needs_words(labels),
+            ObservationSource::Kernel => !labels.contains_key("sxid") || labels.contains_key("fatal"),
         }
     }
 
@@ -275,28 +276,28 @@ impl Join {
 /// The label of a finding whose address is not in NVML's list: `no`.
 const GPU_KNOWN: &str = "gpu_known";
 
-enum Next {
+enum NextReport {
     Say,
     End,
 }
 
 /// The next event of a condition, and its time.
-fn next(open: &Open) -> (Time, Next) {
+fn next(open: &OpenCondition) -> (Time, NextReport) {
     let after = |time: Time, span: Span| time.checked_add(span.0).unwrap_or(Time::MAX);
     if let Some(until) = open.held_until {
-        return (until, Next::Say);
+        return (until, NextReport::Say);
     }
     let every = if open.unsaid > 0 { limits::JOIN_COUNT_EVERY } else { limits::JOIN_REMIND_EVERY };
     let say = after(open.last_said, every);
     if lasts(&open.finding.labels) || !open.also.is_empty() {
-        return (say, Next::Say);
+        return (say, NextReport::Say);
     }
     let end = after(open.last_seen, limits::JOIN_QUIET);
-    if end <= say { (end, Next::End) } else { (say, Next::Say) }
+    if end <= say { (end, NextReport::End) } else { (say, NextReport::Say) }
 }
 
 /// Takes over the fields that the first observation lacked.
-fn learn(finding: &mut Finding, sight: &Sight) {
+fn learn(finding: &mut Finding, sight: &FaultObservation) {
     // A poll's name and remedy add nothing to an XID.
     let same = finding.labels.get("alertname") == sight.finding.labels.get("alertname");
     let adds = |name: &str| same || !matches!(name, "alertname" | "action" | "xid");
@@ -313,7 +314,7 @@ fn learn(finding: &mut Finding, sight: &Sight) {
             known.uuid.clone_from(&new.uuid);
         }
     }
-    let kernel = sight.seen == Seen::Kernel;
+    let kernel = sight.seen == ObservationSource::Kernel;
     if kernel && finding.detail.is_empty() {
         finding.detail.clone_from(&sight.finding.detail);
         finding.summary.clone_from(&sight.finding.summary);
@@ -321,7 +322,7 @@ fn learn(finding: &mut Finding, sight: &Sight) {
     finding.severity = finding.severity.max(sight.finding.severity);
 }
 
-fn counted(open: &Open) -> Finding {
+fn counted(open: &OpenCondition) -> Finding {
     let mut finding = open.finding.clone();
     if open.total > 1 {
         finding.summary = format!("{} (seen {} times)", finding.summary, open.total);
@@ -330,12 +331,12 @@ fn counted(open: &Open) -> Finding {
     finding
 }
 
-fn over(open: Open, now: Time, why: &str) -> Finding {
+fn over(open: OpenCondition, now: Time, why: &str) -> Finding {
     let finding = counted(&open);
     let summary = format!("{}: over, {why}", finding.summary);
     // Never before its beginning, whatever was done to the clock: the engine takes that for the end of an earlier fault.
     let at = now.max(finding.at);
-    Finding { status: Status::Resolved, at, severity: Severity::Info.max(finding.severity), summary, ..finding }
+    Finding { status: EventStatus::Resolved, at, severity: Severity::Info.max(finding.severity), summary, ..finding }
 }
 
 #[cfg(test)]

@@ -13,23 +13,23 @@ pub(super) use line::pci;
 pub use tail::KmsgError;
 pub(super) use watcher::KernelWatch;
 
-use super::sight::Sight;
+use super::sight::FaultObservation;
 use crate::clock::{Clock, RealClock};
 use crate::limits;
 use crate::model::{GpuName, Time};
-use record::Record;
+use record::KernelRecord;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use story::Story;
-use tail::{Piece, Tail};
+use story::LineAggregator;
+use tail::{KernelLogTail, TailItem};
 
 /// Where the kernel keeps its log.
 pub const KMSG: &str = "/dev/kmsg";
 
 /// The result of one read of the log.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Pass {
-    pub sights: Vec<Sight>,
+pub struct KernelLogRead {
+    pub sights: Vec<FaultObservation>,
     /// The address of each GPU, from the driver's lines before its faults.
     pub names: Vec<GpuName>,
     /// The last record that was looked at; once the sights are safe, reading may go on behind it.
@@ -42,8 +42,8 @@ pub struct Pass {
 
 /// The log, followed from a place on.
 pub struct KernelLog {
-    tail: Tail,
-    story: Story,
+    tail: KernelLogTail,
+    story: LineAggregator,
     more: bool,
 }
 
@@ -54,7 +54,7 @@ impl KernelLog {
     ///
     /// Fails when the log cannot be opened.
     pub fn open(path: &Path, after: Option<u64>) -> Result<KernelLog, KmsgError> {
-        Ok(KernelLog { tail: Tail::open(path, after)?, story: Story::default(), more: true })
+        Ok(KernelLog { tail: KernelLogTail::open(path, after)?, story: LineAggregator::default(), more: true })
     }
 
     /// Waits for new records, at most so long, and returns their findings. A burst takes several passes.
@@ -62,40 +62,40 @@ impl KernelLog {
     /// # Errors
     ///
     /// Fails when the log cannot be read.
-    pub fn pass(&mut self, most: Duration) -> Result<Pass, KmsgError> {
+    pub fn pass(&mut self, most: Duration) -> Result<KernelLogRead, KmsgError> {
         if !self.more {
             self.tail.wait(most)?;
         }
-        let times = Times::now(self.tail.is_device());
+        let times = KernelTimes::now(self.tail.is_device());
         let mut records = 0;
         let story = &mut self.story;
         self.more = self.tail.read(limits::KERNEL_RECORDS_PER_PASS, |piece| match piece {
-            Piece::Record(record) => {
+            TailItem::Record(record) => {
                 records += 1;
                 story.hear(&record, &times);
             }
-            Piece::Lost(count) => story.lost(count, &times),
+            TailItem::Lost(count) => story.lost(count, &times),
         })?;
         let (sights, names) = self.story.take();
-        Ok(Pass { sights, names, last: self.tail.last(), records, readable: true })
+        Ok(KernelLogRead { sights, names, last: self.tail.last(), records, readable: true })
     }
 }
 
 /// From the kernel's clock, which counts since boot, to ours.
-pub(super) struct Times {
+pub(super) struct KernelTimes {
     now: Time,
     boot: Option<Time>,
 }
 
-impl Times {
-    fn now(device: bool) -> Times {
+impl KernelTimes {
+    fn now(device: bool) -> KernelTimes {
         let now = RealClock.now();
         let up = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let up = Duration::new(up.tv_sec.cast_unsigned(), u32::try_from(up.tv_nsec).unwrap_or(0));
-        Times { now, boot: device.then(|| now.checked_sub(up).ok()).flatten() }
+        KernelTimes { now, boot: device.then(|| now.checked_sub(up).ok()).flatten() }
     }
 
-    fn of(&self, record: &Record<'_>) -> Time {
+    fn of(&self, record: &KernelRecord<'_>) -> Time {
         let boot = self.boot.zip(record.micros);
         let at = boot.and_then(|(boot, micros)| boot.checked_add(Duration::from_micros(micros)).ok());
         at.map_or(self.now, |at| at.min(self.now))
@@ -103,11 +103,11 @@ impl Times {
 }
 
 /// For the fuzzer: everything that is done with bytes from the log, and how many sights came of it.
-pub fn read_bytes(bytes: &[u8]) -> Vec<Sight> {
-    let mut story = Story::default();
-    let times = Times { now: Time::UNIX_EPOCH, boot: None };
+pub fn read_bytes(bytes: &[u8]) -> Vec<FaultObservation> {
+    let mut story = LineAggregator::default();
+    let times = KernelTimes { now: Time::UNIX_EPOCH, boot: None };
     for line in bytes.split(|byte| *byte == b'\n') {
-        if let Some(record) = Record::parse(line) {
+        if let Some(record) = KernelRecord::parse(line) {
             story.hear(&record, &times);
         }
     }
@@ -116,7 +116,7 @@ pub fn read_bytes(bytes: &[u8]) -> Vec<Sight> {
 
 /// Follows a log for ever, in the calling thread: each pass with content is given to `take`, until that returns
 /// `false`. A log that cannot be opened or read is a sight as well, and is tried again.
-pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> bool) {
+pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(KernelLogRead) -> bool) {
     let path = PathBuf::from(path);
     // An earlier run of the agent may have complained of the log.
     let (mut after, mut broken) = (after, true);
@@ -141,7 +141,7 @@ pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(Pass) -> boo
         };
         broken = true;
         let sights = vec![story::unreadable(&path, &failed, RealClock.now())];
-        if !take(Pass { sights, last: after, ..Pass::default() }) {
+        if !take(KernelLogRead { sights, last: after, ..KernelLogRead::default() }) {
             return;
         }
         std::thread::sleep(limits::KERNEL_REOPEN);

@@ -10,16 +10,16 @@ mod raw;
 
 pub(super) use boot::LayoutAtBoot;
 
-use super::{Machine, Verb, ended, failed};
+use super::{AgentVerb, Machine, ended, failed};
 use crate::limits;
-use crate::model::{Answer, Command, FailureKind, MigGpu};
+use crate::model::{AgentCommand, CommandStatus, FailureKind, MigGpu};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-pub(super) struct MigInventory;
+pub(super) struct MigInventoryVerb;
 
 #[async_trait::async_trait]
-impl Verb for MigInventory {
+impl AgentVerb for MigInventoryVerb {
     fn name(&self) -> &'static str {
         "mig::inventory"
     }
@@ -28,7 +28,12 @@ impl Verb for MigInventory {
         true
     }
 
-    async fn perform(&self, machine: &Machine, _command: &Command, _progress: &(dyn Fn(Value) + Sync)) -> Answer {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        _command: &AgentCommand,
+        _progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
         let machine = machine.clone();
         match bounded(move || inventory(&machine)).await {
             Ok(value) => ended(value),
@@ -37,16 +42,21 @@ impl Verb for MigInventory {
     }
 }
 
-pub(super) struct MigApply;
+pub(super) struct MigApplyVerb;
 
 #[async_trait::async_trait]
-impl Verb for MigApply {
+impl AgentVerb for MigApplyVerb {
     fn name(&self) -> &'static str {
         "mig::apply"
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
-        let orders: apply::Orders = match serde_json::from_value(Value::Object(command.args.clone())) {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
+        let orders: apply::MigApplyRequest = match serde_json::from_value(Value::Object(command.args.clone())) {
             Ok(orders) => orders,
             Err(error) => return failed(FailureKind::Invalid, format!("mig::apply: {error}")),
         };
@@ -88,7 +98,7 @@ fn looked_at(machine: &Machine, mut gpu: MigGpu) -> MigGpu {
 }
 
 fn inventory(machine: &Machine) -> Result<Value, String> {
-    let session = raw::Session::open(&library(machine)).map_err(|error| error.to_string())?;
+    let session = raw::MigSession::open(&library(machine)).map_err(|error| error.to_string())?;
     let mut gpus: Vec<MigGpu> = Vec::new();
     for gpu in session.gpus().map_err(|error| error.to_string())? {
         gpus.push(looked_at(machine, gpu.read().map_err(|error| error.to_string())?));

@@ -24,7 +24,7 @@ mod verbs;
 mod watch;
 mod worker;
 
-pub use door::{NvmlDoor, Released};
+pub use door::{NvmlClient, NvmlReleaseGuard};
 pub use judge::findings_page;
-pub(super) use verbs::{GpuHealth, GpuProcesses, GpuRecoveryAction};
+pub(super) use verbs::{GpuHealthVerb, GpuProcessesVerb, GpuRecoveryVerb};
 pub(super) use watch::NvmlWatch;

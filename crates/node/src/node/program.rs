@@ -36,7 +36,7 @@ pub(super) fn tool(named: &Path) -> Result<PathBuf, String> {
 
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(super) struct ProgramEnd {
     pub code: i32,
     /// The end of its output.
     pub said: String,
@@ -44,16 +44,16 @@ pub(super) struct Ended {
 
 /// The state of an earlier start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Earlier {
+pub(super) enum EarlierStart {
     Never,
     Running,
-    Ended(Ended),
+    Ended(ProgramEnd),
     /// It was started, and its end is not known: the machine went down, or it was killed.
     Unknown,
 }
 
 /// The place of one command's program.
-pub(super) struct Program {
+pub(super) struct ProgramFiles {
     own: PathBuf,
     code: PathBuf,
     output: PathBuf,
@@ -76,31 +76,31 @@ fn waiter(_: &Path) -> tokio::process::Command {
     command
 }
 
-impl Program {
+impl ProgramFiles {
     /// `key` is a command's: `r7/3`.
-    pub fn of(machine: &Machine, key: &str) -> Program {
+    pub fn of(machine: &Machine, key: &str) -> ProgramFiles {
         let name = key.replace('/', "-");
         let at = |ending: &str| machine.settings.data_dir.join("programs").join(format!("{name}.{ending}"));
-        Program { own: machine.own.clone(), code: at("code"), output: at("out"), pid: at("pid") }
+        ProgramFiles { own: machine.own.clone(), code: at("code"), output: at("out"), pid: at("pid") }
     }
 
     /// The state of the start before, if there was one.
-    pub fn earlier(&self) -> Earlier {
+    pub fn earlier(&self) -> EarlierStart {
         let ended = || {
             let text = std::fs::read_to_string(&self.code).ok()?;
-            Some(Earlier::Ended(Ended { code: text.trim().parse().ok()?, said: tail(&self.output) }))
+            Some(EarlierStart::Ended(ProgramEnd { code: text.trim().parse().ok()?, said: tail(&self.output) }))
         };
         if let Some(ended) = ended() {
             return ended;
         }
         if !self.pid.exists() {
-            return Earlier::Never;
+            return EarlierStart::Never;
         }
         if self.is_alive() {
-            return Earlier::Running;
+            return EarlierStart::Running;
         }
         // It may have ended between the two looks.
-        ended().unwrap_or(Earlier::Unknown)
+        ended().unwrap_or(EarlierStart::Unknown)
     }
 
     /// Starts it and waits for its end.
@@ -108,7 +108,7 @@ impl Program {
     /// # Errors
     ///
     /// Fails when it cannot be started, does not end within `within` (it goes on then), or ends without an exit code.
-    pub async fn run(&self, program: &Path, args: &[OsString], within: Duration) -> Result<Ended, String> {
+    pub async fn run(&self, program: &Path, args: &[OsString], within: Duration) -> Result<ProgramEnd, String> {
         let wrong = |what: &str, error: std::io::Error| format!("{what}: {error}");
         if let Some(folder) = self.code.parent() {
             std::fs::create_dir_all(folder).map_err(|error| wrong("cannot make the folder of programs", error))?;
@@ -129,11 +129,11 @@ impl Program {
     }
 
     /// Waits for one that an earlier agent started.
-    pub async fn wait(&self, within: Duration) -> Earlier {
+    pub async fn wait(&self, within: Duration) -> EarlierStart {
         let give_up = Instant::now() + within;
         loop {
             let now = self.earlier();
-            if now != Earlier::Running || Instant::now() >= give_up {
+            if now != EarlierStart::Running || Instant::now() >= give_up {
                 return now;
             }
             tokio::time::sleep(limits::PROGRAM_LOOK_EVERY).await;
@@ -160,9 +160,9 @@ impl Program {
         }
     }
 
-    fn ended(&self) -> Option<Ended> {
+    fn ended(&self) -> Option<ProgramEnd> {
         match self.earlier() {
-            Earlier::Ended(ended) => Some(ended),
+            EarlierStart::Ended(ended) => Some(ended),
             _ => None,
         }
     }
@@ -205,25 +205,25 @@ mod tests {
     async fn the_end_of_a_program_is_known_to_who_comes_later() {
         let dir = tempfile::tempdir().unwrap();
         let machine = machine(dir.path());
-        let program = Program::of(&machine, "r7/3");
-        assert_eq!(program.earlier(), Earlier::Never);
+        let program = ProgramFiles::of(&machine, "r7/3");
+        assert_eq!(program.earlier(), EarlierStart::Never);
         let args: Vec<OsString> = ["-c".into(), "echo in use; exit 3".into()].into();
         let ended = program.run(Path::new("/bin/sh"), &args, Duration::from_secs(60)).await.unwrap();
         assert_eq!((ended.code, ended.said.as_str()), (3, "in use"));
         // Another process, with the same files.
-        assert_eq!(Program::of(&machine, "r7/3").earlier(), Earlier::Ended(ended));
+        assert_eq!(ProgramFiles::of(&machine, "r7/3").earlier(), EarlierStart::Ended(ended));
         program.forget();
-        assert_eq!(program.earlier(), Earlier::Never);
+        assert_eq!(program.earlier(), EarlierStart::Never);
     }
 
     #[tokio::test]
     async fn a_program_whose_waiter_was_killed_is_unknown_and_never_taken_for_done() {
         let dir = tempfile::tempdir().unwrap();
-        let program = Program::of(&machine(dir.path()), "r7/3");
+        let program = ProgramFiles::of(&machine(dir.path()), "r7/3");
         let args: Vec<OsString> = ["-c".into(), "kill -9 $PPID".into()].into();
         let ended = program.run(Path::new("/bin/sh"), &args, Duration::from_secs(60)).await;
         assert!(ended.unwrap_err().contains("unknown outcome"));
-        assert_eq!(program.earlier(), Earlier::Unknown);
+        assert_eq!(program.earlier(), EarlierStart::Unknown);
     }
 
     #[test]

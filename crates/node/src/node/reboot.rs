@@ -2,20 +2,20 @@
 //!
 //! Invariant: requested for one boot, done to that boot alone: a copy that comes after the reboot finds another one.
 
-use super::program::{Earlier, Program};
+use super::program::{EarlierStart, ProgramFiles};
 use super::waiter::ASK_INIT;
-use super::{Machine, Verb, ended, failed};
+use super::{AgentVerb, Machine, ended, failed};
 use crate::limits;
-use crate::model::{Answer, Command, FailureKind};
+use crate::model::{AgentCommand, CommandStatus, FailureKind};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-pub(super) struct NodeReboot;
+pub(super) struct NodeRebootVerb;
 
 #[async_trait::async_trait]
-impl Verb for NodeReboot {
+impl AgentVerb for NodeRebootVerb {
     fn name(&self) -> &'static str {
         "node::reboot"
     }
@@ -24,7 +24,12 @@ impl Verb for NodeReboot {
         Some(limits::REBOOT_EVERY)
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
         let before = command.args.get("carry").and_then(|carry| carry["boot"].as_str()).unwrap_or_default();
         if before.is_empty() {
             return failed(FailureKind::Invalid, "the command does not name the boot it is for");
@@ -32,8 +37,8 @@ impl Verb for NodeReboot {
         if before != machine.boot {
             return ended(json!({ "changed": true, "before": before, "boot": machine.boot }));
         }
-        let program = Program::of(machine, &command.key());
-        if matches!(program.earlier(), Earlier::Ended(_) | Earlier::Running) {
+        let program = ProgramFiles::of(machine, &command.key());
+        if matches!(program.earlier(), EarlierStart::Ended(_) | EarlierStart::Running) {
             return ended(json!({ "asked": true, "before": before }));
         }
         let Some((name, args)) = machine.settings.reboot.split_first() else {

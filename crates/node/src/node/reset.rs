@@ -3,18 +3,18 @@
 //! Invariant: a GPU that a process holds is never reset; a reset that began and whose end was not seen is settled by
 //! its traces: its exit code, another boot, or the driver's own advice that has gone.
 
-use super::program::{Earlier, Ended, Program};
-use super::{Machine, Verb, ended, failed};
+use super::program::{EarlierStart, ProgramEnd, ProgramFiles};
+use super::{AgentVerb, Machine, ended, failed};
 use crate::limits;
-use crate::model::{Answer, Command, FailureKind};
+use crate::model::{AgentCommand, CommandStatus, FailureKind};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::time::Duration;
 
-pub(super) struct GpuReset;
+pub(super) struct GpuResetVerb;
 
 #[async_trait::async_trait]
-impl Verb for GpuReset {
+impl AgentVerb for GpuResetVerb {
     fn name(&self) -> &'static str {
         "gpu::reset"
     }
@@ -23,17 +23,22 @@ impl Verb for GpuReset {
         Some(limits::RESET_EVERY)
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
         let gpu = match gpu_of(command) {
             Ok(gpu) => gpu,
             Err(why) => return failed(FailureKind::Invalid, why),
         };
-        let program = Program::of(machine, &command.key());
+        let program = ProgramFiles::of(machine, &command.key());
         match program.wait(limits::RESET_WITHIN).await {
-            Earlier::Never => {}
-            Earlier::Ended(how) => return said(machine, &gpu, how),
-            Earlier::Running => return failed(FailureKind::Timeout, format!("the reset of GPU {gpu} hangs")),
-            Earlier::Unknown => {
+            EarlierStart::Never => {}
+            EarlierStart::Ended(how) => return said(machine, &gpu, how),
+            EarlierStart::Running => return failed(FailureKind::Timeout, format!("the reset of GPU {gpu} hangs")),
+            EarlierStart::Unknown => {
                 if let Some(how) = witnessed(machine, command, &gpu).await {
                     return ended(json!({ "changed": true, "settled": how }));
                 }
@@ -61,7 +66,7 @@ impl Verb for GpuReset {
 }
 
 /// An index, a UUID or a PCI address, and nothing that the tool could take for an option.
-pub(super) fn gpu_of(command: &Command) -> Result<String, String> {
+pub(super) fn gpu_of(command: &AgentCommand) -> Result<String, String> {
     let gpu = match &command.args.get("gpu") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
@@ -74,7 +79,7 @@ pub(super) fn gpu_of(command: &Command) -> Result<String, String> {
     Ok(gpu)
 }
 
-fn said(machine: &Machine, gpu: &str, how: Ended) -> Answer {
+fn said(machine: &Machine, gpu: &str, how: ProgramEnd) -> CommandStatus {
     if how.code == 0 {
         machine.faults.healed(gpu, "the GPU was reset", machine.clock.now());
         return ended(json!({ "changed": true, "said": how.said }));
@@ -85,7 +90,7 @@ fn said(machine: &Machine, gpu: &str, how: Ended) -> Answer {
 }
 
 /// The evidence that it happened although its end was not seen, in words; none: it did not.
-async fn witnessed(machine: &Machine, command: &Command, gpu: &str) -> Option<String> {
+async fn witnessed(machine: &Machine, command: &AgentCommand, gpu: &str) -> Option<String> {
     let before = &command.args.get("carry")?;
     let boot = before["boot"].as_str().unwrap_or_default();
     if !boot.is_empty() && boot != machine.boot {
@@ -106,7 +111,7 @@ mod tests {
     fn a_gpu_is_named_in_one_of_three_ways_and_never_an_option() {
         let of = |gpu: Value| {
             let args = Map::from_iter([("gpu".to_owned(), gpu)]);
-            gpu_of(&Command {
+            gpu_of(&AgentCommand {
                 run: RunId(1),
                 step: 1,
                 epoch: 1,

@@ -4,32 +4,32 @@
 //! `recovery-action 0000:65:00.0`.
 
 use crate::limits;
-use crate::model::{Finding, GpuName, Severity, Status, Time};
+use crate::model::{EventStatus, Finding, GpuName, Severity, Time};
 use std::collections::BTreeMap;
 
 /// Who saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum ObservationSource {
     Kernel,
     Nvml,
 }
 
 /// One sight of a fault, or of many alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
+pub struct FaultObservation {
     pub finding: Finding,
-    pub seen: Seen,
+    pub seen: ObservationSource,
     pub times: u64,
 }
 
-impl Sight {
+impl FaultObservation {
     /// One observation by NVML.
-    pub fn nvml(finding: Finding) -> Sight {
-        Sight { finding, seen: Seen::Nvml, times: 1 }
+    pub fn nvml(finding: Finding) -> FaultObservation {
+        FaultObservation { finding, seen: ObservationSource::Nvml, times: 1 }
     }
 
-    pub(super) fn kernel(finding: Finding) -> Sight {
-        Sight { finding, seen: Seen::Kernel, times: 1 }
+    pub(super) fn kernel(finding: Finding) -> FaultObservation {
+        FaultObservation { finding, seen: ObservationSource::Kernel, times: 1 }
     }
 }
 
@@ -45,7 +45,16 @@ pub fn xid_finding(code: u32, gpu: GpuName, details: BTreeMap<String, String>, w
     };
     let severity = if lasts(&labels) { Severity::Critical } else { Severity::Warning };
     let complaint = format!("xid-{code} {place}");
-    Finding { complaint, status: Status::Firing, at, severity, gpu: Some(gpu), labels, summary, detail: String::new() }
+    Finding {
+        complaint,
+        status: EventStatus::Firing,
+        at,
+        severity,
+        gpu: Some(gpu),
+        labels,
+        summary,
+        detail: String::new(),
+    }
 }
 
 /// The finding of the driver's own wish (XID 154, NVML field 230): `none` ends the condition.
@@ -54,10 +63,10 @@ pub fn recovery_finding(recovery: &str, gpu: GpuName, details: BTreeMap<String, 
     labels.insert("alertname".to_owned(), "GpuRecoveryAction".to_owned());
     labels.insert("recovery".to_owned(), recovery.to_owned());
     let place = place(&gpu);
-    let status = if recovery == "none" { Status::Resolved } else { Status::Firing };
+    let status = if recovery == "none" { EventStatus::Resolved } else { EventStatus::Firing };
     let summary = match status {
-        Status::Firing => format!("the driver requests `{recovery}` for GPU {place}"),
-        Status::Resolved => format!("the driver no longer requests anything for GPU {place}"),
+        EventStatus::Firing => format!("the driver requests `{recovery}` for GPU {place}"),
+        EventStatus::Resolved => format!("the driver no longer requests anything for GPU {place}"),
     };
     let complaint = format!("recovery-action {place}");
     Finding {
@@ -139,7 +148,7 @@ pub(super) fn cut(text: &str, bytes: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Remedy, XidTable};
+    use crate::policy::{XidRemedy, XidTable};
 
     #[test]
     fn silence_ends_no_complaint_whose_remedy_is_a_reset_or_a_reboot() {
@@ -148,7 +157,7 @@ mod tests {
             let mut labels =
                 BTreeMap::from([("alertname".to_owned(), "GpuXid".to_owned()), ("xid".to_owned(), code.to_string())]);
             let remedy = table.xid(code).map(|entry| entry.action);
-            let ill = matches!(remedy, Some(Remedy::Reset | Remedy::Reboot));
+            let ill = matches!(remedy, Some(XidRemedy::Reset | XidRemedy::Reboot));
             if matches!(code, 74 | 144..=150) {
                 assert!(!lasts(&labels), "{code}: its words decide");
                 labels.insert("fatal".to_owned(), "yes".to_owned());

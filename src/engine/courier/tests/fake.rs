@@ -94,7 +94,7 @@ impl FakeStore {
         self.with(|shelf| {
             let no = EntryNo(shelf.entries.len() as i64);
             let urgent = matches!(kind, EntryKind::ApprovalAsked { .. });
-            let about = About { incident: Some(IncidentId(id)), run: Some(RunId(run)) };
+            let about = EntryLinks { incident: Some(IncidentId(id)), run: Some(RunId(run)) };
             shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
             for (_, row) in shelf.rows.range_mut((IncidentId(id), String::new())..(IncidentId(id + 1), String::new())) {
                 let untold = row.due.shown.is_none() && row.due.attempts == 0 && !row.due.maybe_sent;
@@ -120,10 +120,10 @@ impl FakeStore {
 
 #[async_trait::async_trait]
 impl Outbox for FakeStore {
-    async fn due(&self, now: Time, limit: usize) -> Result<Due, StoreError> {
+    async fn due(&self, now: Time, limit: usize) -> Result<DueWork, StoreError> {
         let (due, reader) = self.with(|shelf| {
             let waiting = || shelf.rows.values().filter(|row| row.due.want > row.done);
-            let due = Due {
+            let due = DueWork {
                 runs: Vec::new(),
                 clusters: Vec::new(),
                 notices: waiting().filter(|row| row.at <= now).take(limit).map(|row| row.due.clone()).collect(),
@@ -141,38 +141,38 @@ impl Outbox for FakeStore {
         &self,
         channel: &str,
         incident: IncidentId,
-        what: Receipted,
+        what: DeliveryOutcome,
         now: Time,
     ) -> Result<(), StoreError> {
         self.with(|shelf| {
             let row = shelf.rows.get_mut(&(incident, channel.to_owned())).unwrap();
             let word = match what {
-                Receipted::Sending => {
+                DeliveryOutcome::Sending => {
                     row.due.maybe_sent = true;
                     "sending"
                 }
-                Receipted::Delivered { upto, receipt } => {
+                DeliveryOutcome::Delivered { upto, receipt } => {
                     (row.done, row.due.shown, row.due.receipt) = (upto, Some(upto), Some(receipt));
                     row.due.urgent = false;
                     (row.due.maybe_sent, row.due.attempts) = (false, 0);
                     "delivered"
                 }
-                Receipted::Retry { at, .. } => {
+                DeliveryOutcome::Retry { at, .. } => {
                     (row.at, row.due.maybe_sent) = (at, false);
                     row.due.attempts += 1;
                     "retry"
                 }
-                Receipted::Nothing { upto, receipt } => {
+                DeliveryOutcome::Nothing { upto, receipt } => {
                     (row.done, row.due.shown) = (upto, Some(upto));
                     row.due.receipt = receipt.or(row.due.receipt.take());
                     (row.due.maybe_sent, row.due.attempts) = (false, 0);
                     "nothing"
                 }
-                Receipted::Later { upto, at } => {
+                DeliveryOutcome::Later { upto, at } => {
                     row.at = if row.due.shown.is_none() && row.due.want > upto { now } else { at };
                     "later"
                 }
-                Receipted::Judged { upto, paged, why, until, news } => {
+                DeliveryOutcome::Judged { upto, paged, why, until, news } => {
                     match until {
                         _ if paged => {}
                         Some(until) => row.at = until,
@@ -180,13 +180,13 @@ impl Outbox for FakeStore {
                     }
                     if news {
                         let no = EntryNo(shelf.entries.len() as i64);
-                        let about = About { incident: Some(incident), run: None };
+                        let about = EntryLinks { incident: Some(incident), run: None };
                         let kind = EntryKind::PageJudged { channel: channel.to_owned(), paged, why, until };
                         shelf.entries.push(Entry { no, at: now, actor: Actor::engine(), about, kind });
                     }
                     if paged { "paged" } else { "spared" }
                 }
-                Receipted::Refused { upto, .. } => {
+                DeliveryOutcome::Refused { upto, .. } => {
                     (row.done, row.due.maybe_sent) = (upto, false);
                     "refused"
                 }
@@ -236,12 +236,12 @@ impl Views for FakeStore {
         Ok(Vec::new())
     }
 
-    async fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+    async fn holds(&self) -> Result<Vec<HeldNode>, StoreError> {
         Ok(Vec::new())
     }
 
-    async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(self.with(|shelf| Counts { entries: shelf.entries.len() as u64, ..Counts::default() }))
+    async fn counts(&self) -> Result<StoreCounts, StoreError> {
+        Ok(self.with(|shelf| StoreCounts { entries: shelf.entries.len() as u64, ..StoreCounts::default() }))
     }
 
     async fn unseen(
@@ -258,10 +258,10 @@ impl Views for FakeStore {
 /// What a channel was told.
 #[derive(Default)]
 pub struct Told {
-    pub posts: Vec<(Notice, Option<Receipt>)>,
-    pub digests: Vec<(Digest, Option<Receipt>)>,
+    pub posts: Vec<(IncidentNotice, Option<DeliveryReceipt>)>,
+    pub digests: Vec<(IncidentDigest, Option<DeliveryReceipt>)>,
     /// Answers to give before all is well again.
-    pub answers: VecDeque<Delivery>,
+    pub answers: VecDeque<DeliveryResult>,
     /// Each delivery takes a second of this clock.
     pub takes_a_second: Option<Arc<SimClock>>,
     /// The next delivery ends only then.
@@ -291,7 +291,7 @@ impl Notifier for FakeChannel {
         crate::telemetry::ChannelKind::Webhook
     }
 
-    async fn deliver(&self, notice: &Notice, prior: Option<&Receipt>) -> Delivery {
+    async fn deliver(&self, notice: &IncidentNotice, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         if self.dead {
             return std::future::pending().await;
         }
@@ -304,15 +304,15 @@ impl Notifier for FakeChannel {
                 later(clock, 1);
             }
             heard.posts.push((notice.clone(), prior.cloned()));
-            let given = Receipt(json!({ "ts": notice.incident.id }));
-            heard.answers.pop_front().unwrap_or(Delivery::Delivered(given))
+            let given = DeliveryReceipt(json!({ "ts": notice.incident.id }));
+            heard.answers.pop_front().unwrap_or(DeliveryResult::Delivered(given))
         })
     }
 
-    async fn digest(&self, digest: &Digest, prior: Option<&Receipt>) -> Delivery {
+    async fn digest(&self, digest: &IncidentDigest, prior: Option<&DeliveryReceipt>) -> DeliveryResult {
         self.ear.with(|heard| {
             heard.digests.push((digest.clone(), prior.cloned()));
-            heard.answers.pop_front().unwrap_or(Delivery::Delivered(Receipt(json!({ "ts": "digest" }))))
+            heard.answers.pop_front().unwrap_or(DeliveryResult::Delivered(DeliveryReceipt(json!({ "ts": "digest" }))))
         })
     }
 

@@ -2,16 +2,16 @@
 //!
 //! Invariant: a question names who may answer it, and nothing that a rule adds lets more users answer than the header.
 
-use super::{Next, Slice};
+use super::{RunTurn, TurnFlow};
 use crate::engine::{foretell, story};
 use crate::limits;
-use crate::model::{Foretold, Plan, PlanEnd, Rule, Run, Step};
+use crate::model::{Plan, PlanEnd, PreflightDecision, Rule, Run, Step};
 use crate::script::Runbook;
 use crate::store::{NewApproval, StoreError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-impl Slice<'_> {
+impl RunTurn<'_> {
     pub(super) async fn ask_for_plan(
         &self,
         run: &Run,
@@ -51,7 +51,7 @@ impl Slice<'_> {
 
     /// The guards' predicted decisions on the plan; none where they could not be read in time: the question does not
     /// wait.
-    async fn foretold(&self, run: &Run, runbook: &Runbook, planned: &Plan) -> Vec<Foretold> {
+    async fn foretold(&self, run: &Run, runbook: &Runbook, planned: &Plan) -> Vec<PreflightDecision> {
         let reading = foretell::foretell_run(self.parts, runbook, run.clone(), planned);
         match tokio::time::timeout(limits::FORETELL_PATIENCE, reading).await {
             Ok(Ok(foretold)) => foretold,
@@ -75,7 +75,7 @@ impl Slice<'_> {
 
     /// `approve(…)` in a runbook: the answer ends the step; the request parks the run in the same commit, so it is made
     /// once.
-    pub(super) async fn ask_for_step(&self, run: &Run, runbook: &Runbook, step: &Step) -> Result<Next, StoreError> {
+    pub(super) async fn ask_for_step(&self, run: &Run, runbook: &Runbook, step: &Step) -> Result<TurnFlow, StoreError> {
         let rules = self.parts.catalog.current();
         let rule = run.rule.as_deref().and_then(|name| rules.rules.rule(name));
         let within = step.call.text("within").parse().unwrap_or(limits::APPROVAL_EXPIRY);
@@ -91,7 +91,7 @@ impl Slice<'_> {
         };
         self.parts.store.ask(self.id, run.epoch, question, self.now()).await?;
         self.parts.nudge.nudge();
-        Ok(Next::Rest)
+        Ok(TurnFlow::Rest)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: a run is stuck for its CPU time only after `limits::SCRIPT_BRAKED` such turns in a row, in one life of the
 //! engine; a start counts from one again.
 
-use super::{Next, Slice};
+use super::{RunTurn, TurnFlow};
 use crate::limits;
 use crate::model::{Reason, Run, RunId, RunState};
 use crate::policy::backoff;
@@ -13,9 +13,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// By run: how many of its last turns were braked.
 #[derive(Default)]
-pub(in crate::engine::runner) struct Braked(Mutex<HashMap<RunId, u32>>);
+pub(in crate::engine::runner) struct BrakedRuns(Mutex<HashMap<RunId, u32>>);
 
-impl Braked {
+impl BrakedRuns {
     /// One more; returns how many in a row.
     fn count(&self, run: RunId) -> u32 {
         let mut braked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -30,20 +30,20 @@ impl Braked {
     }
 }
 
-impl Slice<'_> {
-    pub(super) async fn turn_again(&self, run: &Run, reason: Reason) -> Result<Next, StoreError> {
+impl RunTurn<'_> {
+    pub(super) async fn turn_again(&self, run: &Run, reason: Reason) -> Result<TurnFlow, StoreError> {
         let braked = self.braked.count(self.id);
         if braked >= limits::SCRIPT_BRAKED {
             self.braked.forget(self.id);
             let text = format!("{}, {braked} times in a row", reason.text);
             self.stuck(run, reason.code, text).await?;
-            return Ok(Next::Rest);
+            return Ok(TurnFlow::Rest);
         }
         let wait = backoff(braked, limits::BACKOFF_FIRST, limits::BACKOFF_MAX, self.id.0 as u64);
         let why = format!("{} ({braked} of {}); it is tried again", reason.text, limits::SCRIPT_BRAKED);
         tracing::warn!(run = %self.id, why, "a turn of a runbook was ended early");
         let state = RunState::Waiting { why };
         self.parts.store.park(self.id, run.epoch, None, state, self.now() + wait, self.now()).await?;
-        Ok(Next::Rest)
+        Ok(TurnFlow::Rest)
     }
 }

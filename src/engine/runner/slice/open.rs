@@ -3,32 +3,34 @@
 //! Invariant: before each performance its record is committed and the kill switch was checked; a non-idempotent step is
 //! performed once.
 
-use super::{Next, Slice};
-use crate::actions::{self, Action, Performed};
+use super::{RunTurn, TurnFlow};
+use crate::actions::{self, Action, PerformResult};
 use crate::engine::propose;
 use crate::limits;
-use crate::model::{ApprovalNeed, Effect, Failure, FailureKind, Outcome, Reach, ReasonCode, Run, RunState, Span, Step};
+use crate::model::{
+    ApprovalNeed, EffectClass, FailureKind, ImpactScope, Outcome, ReasonCode, Run, RunState, Span, Step, StepFailure,
+};
 use crate::planted::planted;
 use crate::policy::backoff;
 use crate::script::Runbook;
-use crate::store::{Begun, Claimed, StoreError};
+use crate::store::{BeginOutcome, ClaimedRun, StoreError};
 use crate::telemetry::{Ended, Phase, Settled};
 use crate::world::World;
 use std::sync::Arc;
 use std::time::Duration;
 
-impl Slice<'_> {
+impl RunTurn<'_> {
     /// A step that was begun and not ended: parked on purpose, or left open by a crash.
     pub(super) async fn settle(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         runbook: &Runbook,
         step: Step,
-    ) -> Result<Next, StoreError> {
+    ) -> Result<TurnFlow, StoreError> {
         let Some(action) = actions::find(&step.call.action) else {
             let text = format!("the open step `{}` names an action that this program does not have", step.call);
             self.stuck(&claimed.run, ReasonCode::InDoubt, text).await?;
-            return Ok(Next::Rest);
+            return Ok(TurnFlow::Rest);
         };
         if matches!(claimed.run.state, RunState::Waiting { .. } | RunState::Held { .. }) {
             // Parked on purpose: nothing was on its way, so nothing is in doubt and no attempt is counted.
@@ -36,13 +38,13 @@ impl Slice<'_> {
         }
         self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
         match step.effect {
-            Effect::Blind => self.in_doubt(&claimed.run, &step, "its answer is unknown").await,
+            EffectClass::Blind => self.in_doubt(&claimed.run, &step, "its answer is unknown").await,
             // Only after its deadline is the old attempt surely over, so only then does asking tell the truth.
-            Effect::Probed if self.now() < step.deadline => {
+            EffectClass::Probed if self.now() < step.deadline => {
                 let why = format!("waiting until the attempt that a crash cut off is surely over: {}", step.call);
                 let state = RunState::Waiting { why };
                 self.parts.store.park(self.id, claimed.run.epoch, None, state, step.deadline, self.now()).await?;
-                Ok(Next::Rest)
+                Ok(TurnFlow::Rest)
             }
             _ => {
                 let deadline = self.now() + action.spec().deadline.0;
@@ -53,31 +55,31 @@ impl Slice<'_> {
     }
 
     /// The step stays open, and users decide: whether a blind one happened is not guessed.
-    async fn in_doubt(&self, run: &Run, step: &Step, what: &str) -> Result<Next, StoreError> {
+    async fn in_doubt(&self, run: &Run, step: &Step, what: &str) -> Result<TurnFlow, StoreError> {
         let text = format!("`{}` was started and {what}; its effect can be neither read nor repeated", step.call);
         self.stuck(run, ReasonCode::InDoubt, text).await?;
-        Ok(Next::Rest)
+        Ok(TurnFlow::Rest)
     }
 
     /// Once more, if users have not stopped everything since: a drain evicts at each of its passes.
     async fn again(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         runbook: &Runbook,
         action: &dyn Action,
         step: Step,
-    ) -> Result<Next, StoreError> {
+    ) -> Result<TurnFlow, StoreError> {
         let proposal = propose::proposal(self.parts, &claimed.run, action, step.call.clone(), step.undoes);
         let limits = Arc::new(self.parts.config.guards.clone());
         match self.parts.store.again(proposal, step.no, limits, self.now()).await? {
-            Begun::Step(step) => self.perform(claimed, runbook, action, step, &self.parts.world).await,
-            Begun::Held { reason, .. } => {
+            BeginOutcome::Step(step) => self.perform(claimed, runbook, action, step, &self.parts.world).await,
+            BeginOutcome::Held { reason, .. } => {
                 self.parts.metrics.action_refused(reason.code);
-                Ok(Next::Rest)
+                Ok(TurnFlow::Rest)
             }
-            Begun::Denied { reason } => {
+            BeginOutcome::Denied { reason } => {
                 self.parts.metrics.action_refused(reason.code);
-                let outcome = Outcome::Failed(Failure::new(FailureKind::Refused, reason.to_string()));
+                let outcome = Outcome::Failed(StepFailure::new(FailureKind::Refused, reason.to_string()));
                 self.end(claimed, step, outcome, Vec::new()).await
             }
         }
@@ -85,24 +87,24 @@ impl Slice<'_> {
 
     pub(super) async fn perform(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         runbook: &Runbook,
         action: &dyn Action,
         step: Step,
         world: &World,
-    ) -> Result<Next, StoreError> {
+    ) -> Result<TurnFlow, StoreError> {
         if action.spec().approval == ApprovalNeed::Requests {
             return self.ask_for_step(&claimed.run, runbook, &step).await;
         }
         // The last question before the effect: the write of the record took its time, and a blind step has no second chance.
-        let asked = step.effect != Effect::Read && !planted("kill-switch-not-asked-before-the-effect");
+        let asked = step.effect != EffectClass::Read && !planted("kill-switch-not-asked-before-the-effect");
         if asked && self.parts.world.stopped().is_some() && self.is_held(&claimed.run, action, &step).await? {
-            return Ok(Next::Rest);
+            return Ok(TurnFlow::Rest);
         }
         let spec = action.spec();
         let began = std::time::Instant::now();
         // And once more before each request: what an action reads first takes its time as well.
-        let (world, gate) = if asked && spec.reach > Reach::None {
+        let (world, gate) = if asked && spec.reach > ImpactScope::None {
             let (world, gate) = world.gated();
             (world, Some(gate))
         } else {
@@ -113,26 +115,26 @@ impl Slice<'_> {
             answer = performing => answer,
             stopped = self.stopped(&claimed.run, action, &step) => return match stopped? {
                 // Cut off by now, so a store that is slow to write the reason down lets nothing through.
-                true if !self.is_held(&claimed.run, action, &step).await? => Ok(Next::Go),
-                _ => Ok(Next::Rest),
+                true if !self.is_held(&claimed.run, action, &step).await? => Ok(TurnFlow::Go),
+                _ => Ok(TurnFlow::Rest),
             },
         };
         self.parts.metrics.step(Phase::Perform, began.elapsed());
         let performed = answer.unwrap_or_else(|_| {
             let why = format!("no answer within {}", spec.deadline);
-            if step.effect == Effect::Blind {
-                Performed::InDoubt { why }
+            if step.effect == EffectClass::Blind {
+                PerformResult::InDoubt { why }
             } else {
-                Performed::Retry { why, after: None }
+                PerformResult::Retry { why, after: None }
             }
         });
         match performed {
             // Nothing was sent, so also a blind step has its chance still.
-            Performed::Retry { why, .. } if gate.is_some_and(|gate| gate.was_closed()) => {
+            PerformResult::Retry { why, .. } if gate.is_some_and(|gate| gate.was_closed()) => {
                 if !self.is_held(&claimed.run, action, &step).await? {
                     self.wait(claimed, None, why, limits::AGAIN_MIN).await?;
                 }
-                Ok(Next::Rest)
+                Ok(TurnFlow::Rest)
             }
             performed => self.conclude(claimed, step, spec.deadline, performed).await,
         }
@@ -141,20 +143,20 @@ impl Slice<'_> {
     /// What an attempt came to.
     async fn conclude(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         step: Step,
         deadline: Span,
-        performed: Performed,
-    ) -> Result<Next, StoreError> {
+        performed: PerformResult,
+    ) -> Result<TurnFlow, StoreError> {
         match performed {
-            Performed::Done(outcome) => self.end(claimed, step, outcome, Vec::new()).await,
-            Performed::Tell(outcome, tell) => self.end(claimed, step, outcome, tell).await,
-            Performed::Again { after, why, carry } => {
+            PerformResult::Done(outcome) => self.end(claimed, step, outcome, Vec::new()).await,
+            PerformResult::Tell(outcome, tell) => self.end(claimed, step, outcome, tell).await,
+            PerformResult::Again { after, why, carry } => {
                 self.wait(claimed, Some((step.no, carry)), why, after.max(limits::AGAIN_MIN)).await?;
-                Ok(Next::Rest)
+                Ok(TurnFlow::Rest)
             }
-            Performed::Retry { why, after } => self.retry(claimed, step, deadline, why, after).await,
-            Performed::InDoubt { why } => {
+            PerformResult::Retry { why, after } => self.retry(claimed, step, deadline, why, after).await,
+            PerformResult::InDoubt { why } => {
                 self.parts.metrics.ambiguous(step.effect, settled_by(step.effect));
                 self.in_doubt(&claimed.run, &step, &format!("its answer is unknown ({why})")).await
             }
@@ -164,7 +166,7 @@ impl Slice<'_> {
     /// Parks the run, its step open, for that time.
     async fn wait(
         &self,
-        claimed: &Claimed,
+        claimed: &ClaimedRun,
         carry: Option<(u32, serde_json::Value)>,
         why: String,
         after: Duration,
@@ -177,8 +179,8 @@ impl Slice<'_> {
     /// for a call that must not be cut off. `true`: the run is still to be held; `false`: it is, its step open.
     async fn stopped(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
         let spec = action.spec();
-        let may_be_cut = matches!(step.effect, Effect::Converge | Effect::Keyed | Effect::Witnessed);
-        if !may_be_cut || spec.reach == Reach::None {
+        let may_be_cut = matches!(step.effect, EffectClass::Converge | EffectClass::Keyed | EffectClass::Witnessed);
+        if !may_be_cut || spec.reach == ImpactScope::None {
             return std::future::pending().await;
         }
         loop {
@@ -196,7 +198,8 @@ impl Slice<'_> {
     async fn is_held(&self, run: &Run, action: &dyn Action, step: &Step) -> Result<bool, StoreError> {
         let proposal = propose::proposal(self.parts, run, action, step.call.clone(), step.undoes);
         let limits = Arc::new(self.parts.config.guards.clone());
-        let Begun::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await? else {
+        let BeginOutcome::Held { reason, .. } = self.parts.store.again(proposal, step.no, limits, self.now()).await?
+        else {
             return Ok(false);
         };
         self.parts.metrics.action_refused(reason.code);
@@ -205,15 +208,15 @@ impl Slice<'_> {
 
     async fn retry(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         step: Step,
         deadline: Span,
         why: String,
         after: Option<Duration>,
-    ) -> Result<Next, StoreError> {
-        if step.effect == Effect::Blind || step.attempt >= limits::STEP_ATTEMPTS {
+    ) -> Result<TurnFlow, StoreError> {
+        if step.effect == EffectClass::Blind || step.attempt >= limits::STEP_ATTEMPTS {
             let text = format!("{why} (after {} attempts)", step.attempt);
-            let outcome = Outcome::Failed(Failure::new(FailureKind::Unavailable, text));
+            let outcome = Outcome::Failed(StepFailure::new(FailureKind::Unavailable, text));
             return self.end(claimed, step, outcome, Vec::new()).await;
         }
         let seed = (self.id.0 as u64) << 16 | u64::from(step.no);
@@ -224,16 +227,16 @@ impl Slice<'_> {
         self.parts.store.attempt(self.id, claimed.run.epoch, step.no, wake + deadline.0).await?;
         let state = RunState::Waiting { why: text };
         self.parts.store.park(self.id, claimed.run.epoch, None, state, wake, self.now()).await?;
-        Ok(Next::Rest)
+        Ok(TurnFlow::Rest)
     }
 
     async fn end(
         &self,
-        claimed: &mut Claimed,
+        claimed: &mut ClaimedRun,
         mut step: Step,
         outcome: Outcome,
         tell: Vec<(String, String)>,
-    ) -> Result<Next, StoreError> {
+    ) -> Result<TurnFlow, StoreError> {
         let outcome = within_bounds(outcome);
         self.parts
             .metrics
@@ -252,15 +255,15 @@ impl Slice<'_> {
         if let Some(last) = claimed.journal.last_mut() {
             *last = step;
         }
-        Ok(Next::Go)
+        Ok(TurnFlow::Go)
     }
 }
 
-fn settled_by(effect: Effect) -> Settled {
+fn settled_by(effect: EffectClass) -> Settled {
     match effect {
-        Effect::Blind => Settled::Asked,
-        Effect::Witnessed | Effect::Probed => Settled::Witness,
-        Effect::Read | Effect::Converge | Effect::Keyed => Settled::Again,
+        EffectClass::Blind => Settled::Asked,
+        EffectClass::Witnessed | EffectClass::Probed => Settled::Witness,
+        EffectClass::Read | EffectClass::Converge | EffectClass::Keyed => Settled::Again,
     }
 }
 
@@ -272,5 +275,5 @@ fn within_bounds(outcome: Outcome) -> Outcome {
     }
     let text =
         format!("the answer has {size} bytes, more than the {} that are stored; request less", limits::OUTCOME_BYTES);
-    Outcome::Failed(Failure::new(FailureKind::Invalid, text))
+    Outcome::Failed(StepFailure::new(FailureKind::Invalid, text))
 }

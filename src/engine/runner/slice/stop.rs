@@ -2,12 +2,12 @@
 //!
 //! Invariant: the store keeps such a run due until this is settled, so a crash in between only makes it happen later.
 
-use super::Slice;
-use crate::actions::{self, Performed};
+use super::RunTurn;
+use crate::actions::{self, PerformResult};
 use crate::limits;
 use crate::store::StoreError;
 
-impl Slice<'_> {
+impl RunTurn<'_> {
     pub(super) async fn stop(&self) -> Result<(), StoreError> {
         let Some((run, step)) = self.parts.store.abandoned(self.id).await? else { return Ok(()) };
         let world = self.parts.world.within(run.subject.cluster.as_deref());
@@ -15,19 +15,19 @@ impl Slice<'_> {
             None => None,
             Some(action) => tokio::time::timeout(action.spec().deadline.0, action.stop(&world, &step))
                 .await
-                .unwrap_or_else(|_| Some(Performed::Retry { why: "no answer".to_owned(), after: None })),
+                .unwrap_or_else(|_| Some(PerformResult::Retry { why: "no answer".to_owned(), after: None })),
         };
         let later = match stopped {
             None => return self.parts.store.look_again(self.id, run.epoch, None).await,
-            Some(Performed::Done(outcome) | Performed::Tell(outcome, _)) => {
+            Some(PerformResult::Done(outcome) | PerformResult::Tell(outcome, _)) => {
                 return self.parts.store.end(self.id, run.epoch, step.no, outcome, Vec::new(), self.now()).await;
             }
-            Some(Performed::Again { after, .. }) => after.max(limits::AGAIN_MIN),
-            Some(Performed::InDoubt { why }) => {
+            Some(PerformResult::Again { after, .. }) => after.max(limits::AGAIN_MIN),
+            Some(PerformResult::InDoubt { why }) => {
                 tracing::warn!(run = %self.id, why, call = %step.call, "the outcome of a cancelled step is unknown");
                 limits::CANCEL_AGAIN
             }
-            Some(Performed::Retry { why, after }) => {
+            Some(PerformResult::Retry { why, after }) => {
                 tracing::warn!(run = %self.id, why, call = %step.call, "cannot stop a cancelled step yet; retrying");
                 after.unwrap_or(limits::CANCEL_AGAIN)
             }

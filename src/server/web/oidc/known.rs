@@ -4,12 +4,12 @@
 //! refused at once; the cache belongs to the issuer of the configuration.
 
 use super::get;
-use super::keys::{self, Key};
+use super::keys::{self, ProviderKey};
 use crate::config::OidcConfig;
 use crate::limits;
 use crate::model::Time;
 use crate::server::App;
-use crate::world::Http;
+use crate::world::HttpClient;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,7 +21,7 @@ use url::Url;
 
 /// The provider's metadata.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Described {
+pub(super) struct ProviderMetadata {
     issuer: String,
     pub authorization_endpoint: String,
     pub token_endpoint: String,
@@ -37,7 +37,7 @@ pub(super) struct Described {
     prompt_values_supported: Option<Vec<String>>,
 }
 
-impl Described {
+impl ProviderMetadata {
     /// The value of `prompt`, so that another user can sign in: to choose an account where the provider can, else to
     /// authenticate again.
     pub fn other_user(&self) -> &'static str {
@@ -46,8 +46,8 @@ impl Described {
     }
 }
 
-pub(super) struct Known {
-    said: Mutex<Said>,
+pub(super) struct ProviderCache {
+    said: Mutex<CachedMetadata>,
     /// One request at a time goes to the provider, and the others wait for its answer …
     turn: tokio::sync::Mutex<()>,
     /// … and there is room for so many of them.
@@ -55,18 +55,18 @@ pub(super) struct Known {
 }
 
 #[derive(Default)]
-struct Said {
-    described: Option<(Time, Described)>,
-    keys: Option<(Time, Vec<Key>)>,
+struct CachedMetadata {
+    described: Option<(Time, ProviderMetadata)>,
+    keys: Option<(Time, Vec<ProviderKey>)>,
     /// When it has last answered anything.
     here: Option<(Time, ())>,
     /// When it did not answer, or not so that it can be used, and why: it is left alone for a moment.
     failed: Option<(Time, String)>,
 }
 
-impl Default for Known {
+impl Default for ProviderCache {
     fn default() -> Self {
-        Known {
+        ProviderCache {
             said: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             room: Semaphore::new(limits::OIDC_WAITING),
@@ -74,14 +74,14 @@ impl Default for Known {
     }
 }
 
-impl Known {
+impl ProviderCache {
     /// The provider's metadata, not older than an hour.
     ///
     /// # Errors
     ///
     /// Fails when the provider does not answer, or its answer is not the configured issuer's; the failure is cached for
     /// `OIDC_RETRY`.
-    pub async fn described(&self, app: &App, config: &OidcConfig) -> Result<Described, String> {
+    pub async fn described(&self, app: &App, config: &OidcConfig) -> Result<ProviderMetadata, String> {
         self.remembered(app, limits::OIDC_KNOWN, |said| &mut said.described, async {
             describe(&app.parts.world.http, config).await.map(|(described, _)| described)
         })
@@ -108,7 +108,7 @@ impl Known {
     /// # Errors
     ///
     /// Fails when the provider does not answer, or its keys cannot be read.
-    pub async fn keys(&self, app: &App, config: &OidcConfig, anew: bool) -> Result<Vec<Key>, String> {
+    pub async fn keys(&self, app: &App, config: &OidcConfig, anew: bool) -> Result<Vec<ProviderKey>, String> {
         let described = self.described(app, config).await?;
         let lasts = if anew { limits::OIDC_KEYS_PACE } else { limits::OIDC_KNOWN };
         let ask = keys_of(&app.parts.world.http, &described);
@@ -120,7 +120,7 @@ impl Known {
         &self,
         app: &App,
         lasts: Duration,
-        part: fn(&mut Said) -> &mut Option<(Time, T)>,
+        part: fn(&mut CachedMetadata) -> &mut Option<(Time, T)>,
         ask: impl Future<Output = Result<T, String>>,
     ) -> Result<T, String> {
         let look = || {
@@ -152,13 +152,13 @@ impl Known {
         answer
     }
 
-    fn said(&self) -> MutexGuard<'_, Said> {
+    fn said(&self) -> MutexGuard<'_, CachedMetadata> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether it answers at all: the content is checked where it matters.
-async fn is_there(http: &Http, config: &OidcConfig) -> Result<(), String> {
+async fn is_there(http: &HttpClient, config: &OidcConfig) -> Result<(), String> {
     let url = description(config);
     match timeout(limits::OIDC_LOOK, http.send(&super::asking(&url, BTreeMap::new()))).await {
         Ok(Ok(answer)) if answer.status < 500 => Ok(()),
@@ -173,10 +173,13 @@ fn description(config: &OidcConfig) -> String {
 }
 
 /// The metadata of the provider at the issuer of `server.oidc`, and its time.
-pub(super) async fn describe(http: &Http, config: &OidcConfig) -> Result<(Described, Option<String>), String> {
+pub(super) async fn describe(
+    http: &HttpClient,
+    config: &OidcConfig,
+) -> Result<(ProviderMetadata, Option<String>), String> {
     let url = description(config);
     let answer = get(http, &url, BTreeMap::new()).await?;
-    let described: Described = serde_json::from_str(&answer.body)
+    let described: ProviderMetadata = serde_json::from_str(&answer.body)
         .map_err(|_| format!("{url} is no description of a provider; is `server.oidc.issuer` right?"))?;
     if described.issuer != config.issuer {
         let theirs = crate::notifiers::one_line(&described.issuer, 200);
@@ -191,7 +194,7 @@ pub(super) async fn describe(http: &Http, config: &OidcConfig) -> Result<(Descri
     Ok((described, answer.date))
 }
 
-pub(super) async fn keys_of(http: &Http, described: &Described) -> Result<Vec<Key>, String> {
+pub(super) async fn keys_of(http: &HttpClient, described: &ProviderMetadata) -> Result<Vec<ProviderKey>, String> {
     keys::read(&get(http, &described.jwks_uri, BTreeMap::new()).await?.body)
 }
 

@@ -3,11 +3,11 @@
 //! Invariant: who comes back without the ticket of this browser is a stranger, whatever code they bring.
 
 use super::super::cookie::Cookie;
-use super::super::session::Who;
+use super::super::session::SessionUser;
 use super::super::{pages, sign, visitor};
-use super::ticket::{self, Ticket};
-use super::who::{self, Standing, Told};
-use super::{AGAIN, Failed, Identity, Provider};
+use super::ticket::{self, SignInTicket};
+use super::who::{self, RefusalClaims, SignInResult};
+use super::{AGAIN, OidcIdentity, OidcProvider, SignInFailure};
 use crate::limits;
 use crate::model::Right;
 use crate::notifiers::one_line;
@@ -20,7 +20,7 @@ use serde::Deserialize;
 pub(in crate::server::web) async fn begin(
     State(app): State<App>,
     headers: HeaderMap,
-    Query(asked): Query<sign::Asked>,
+    Query(asked): Query<sign::SignInQuery>,
 ) -> Response {
     let Some(provider) = provider(&app) else { return no_provider(&app) };
     let to = Some(sign::path(&asked.to)).filter(|to| to.len() <= limits::WEB_PATH_CHARS).unwrap_or("/");
@@ -39,7 +39,7 @@ pub(in crate::server::web) async fn begin(
 }
 
 /// The sign-ins of this browser that make room for one more: those that are void, then the oldest.
-fn too_many(app: &App, provider: &Provider, headers: &HeaderMap) -> Vec<Cookie> {
+fn too_many(app: &App, provider: &OidcProvider, headers: &HeaderMap) -> Vec<Cookie> {
     let now = app.parts.clock.now();
     let begun = Cookie::sign_ins(&app.web.place, headers);
     let mut begun: Vec<_> =
@@ -58,7 +58,7 @@ fn set(response: &mut Response, cookie: &str) {
 
 /// The provider's response.
 #[derive(Deserialize)]
-pub(in crate::server::web) struct Back {
+pub(in crate::server::web) struct CallbackQuery {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -74,7 +74,7 @@ pub(in crate::server::web) struct Back {
 pub(in crate::server::web) async fn callback(
     State(app): State<App>,
     headers: HeaderMap,
-    Query(back): Query<Back>,
+    Query(back): Query<CallbackQuery>,
 ) -> Response {
     let Some(provider) = provider(&app) else { return no_provider(&app) };
     let now = app.parts.clock.now();
@@ -102,15 +102,21 @@ async fn void(app: &App, headers: &HeaderMap, state: &str) -> Response {
     }
     let why = "this sign-in was not started in this browser, has been used, or is more than ten minutes old";
     let hint = "sign in again (below)".to_owned();
-    failed(app, Failed { status: StatusCode::BAD_REQUEST, why: why.to_owned(), hint }, to)
+    failed(app, SignInFailure { status: StatusCode::BAD_REQUEST, why: why.to_owned(), hint }, to)
 }
 
 /// None: the ticket was used before.
-async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, ticket: &Ticket, back: Back) -> Option<Response> {
+async fn ended(
+    app: &App,
+    provider: &OidcProvider,
+    headers: &HeaderMap,
+    ticket: &SignInTicket,
+    back: CallbackQuery,
+) -> Option<Response> {
     let now = app.parts.clock.now();
     if back.iss.as_ref().is_some_and(|iss| *iss != provider.config.issuer) {
         let why = "this answer is from another provider".to_owned();
-        let failure = Failed { status: StatusCode::BAD_REQUEST, why, hint: AGAIN.to_owned() };
+        let failure = SignInFailure { status: StatusCode::BAD_REQUEST, why, hint: AGAIN.to_owned() };
         return Some(failed(app, failure, &ticket.to));
     }
     if let Some(error) = back.error {
@@ -127,8 +133,8 @@ async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, ticket: &Tic
         return None;
     }
     let standing = match who::standing(app, &identity, true).await {
-        Ok(Standing::In(caller)) if caller.may(Right::Read) => {
-            return Some(sign::enter(app, headers, Who::Person(identity), &caller, &ticket.to));
+        Ok(SignInResult::In(caller)) if caller.may(Right::Read) => {
+            return Some(sign::enter(app, headers, SessionUser::Person(identity), &caller, &ticket.to));
         }
         Ok(standing) => standing,
         Err(problem) => return Some(pages::sign_in(app, &ticket.to, Some(&problem))),
@@ -136,7 +142,14 @@ async fn ended(app: &App, provider: &Provider, headers: &HeaderMap, ticket: &Tic
     Some(denied(app, provider, &identity, &told, &standing, &ticket.to))
 }
 
-fn denied(app: &App, provider: &Provider, identity: &Identity, told: &Told, standing: &Standing, to: &str) -> Response {
+fn denied(
+    app: &App,
+    provider: &OidcProvider,
+    identity: &OidcIdentity,
+    told: &RefusalClaims,
+    standing: &SignInResult,
+    to: &str,
+) -> Response {
     app.parts.metrics.auth_failed();
     let subject = one_line(&identity.subject, limits::OIDC_SUBJECT_BYTES);
     let mail = identity.verified_mail.as_ref().or(told.unverified_mail.as_ref());
@@ -160,7 +173,7 @@ fn denied(app: &App, provider: &Provider, identity: &Identity, told: &Told, stan
 
 /// Ends the provider's own session, at the provider, where it has an endpoint for it.
 pub(in crate::server::web) async fn end(State(app): State<App>) -> Response {
-    match provider(&app).and_then(Provider::end_session) {
+    match provider(&app).and_then(OidcProvider::end_session) {
         Some(url) => Redirect::to(url.as_str()).into_response(),
         None => {
             let problem = Problem::not_found("the provider publishes no sign-out address", "sign out there");
@@ -169,7 +182,7 @@ pub(in crate::server::web) async fn end(State(app): State<App>) -> Response {
     }
 }
 
-fn provider(app: &App) -> Option<&Provider> {
+fn provider(app: &App) -> Option<&OidcProvider> {
     app.web.provider.as_ref()
 }
 
@@ -178,8 +191,8 @@ fn no_provider(app: &App) -> Response {
     pages::sign_in(app, "/", Some(&Problem::not_found("there is no identity provider here", hint)))
 }
 
-fn failed(app: &App, failure: Failed, to: &str) -> Response {
-    let Failed { status, why, hint } = failure;
+fn failed(app: &App, failure: SignInFailure, to: &str) -> Response {
+    let SignInFailure { status, why, hint } = failure;
     app.parts.metrics.auth_failed();
     tracing::warn!(%why, %hint, "sign-in failed");
     pages::sign_in(app, to, Some(&Problem::new(status, why, hint)))

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Ticket {
+pub(super) struct SignInTicket {
     pub state: String,
     pub nonce: String,
     /// PKCE's.
@@ -36,24 +36,24 @@ pub(super) fn wish(state: &str) -> Option<String> {
 }
 
 /// Seals tickets, and remembers the used ones.
-pub(super) struct Tickets {
+pub(super) struct TicketSealer {
     key: LessSafeKey,
     /// A code was sent to the provider for these …
-    tried: Mutex<Marks>,
+    tried: Mutex<TicketMarks>,
     /// … and these it took.
-    ended: Mutex<Marks>,
+    ended: Mutex<TicketMarks>,
 }
 
 /// Tickets that something was done with, until they are void anyway.
 #[derive(Default)]
-struct Marks(HashMap<[u8; 32], Time>);
+struct TicketMarks(HashMap<[u8; 32], Time>);
 
-impl Marks {
+impl TicketMarks {
     /// Whether it happens for the first time. The oldest is forgotten rather than a new one refused: any stranger can
     /// begin a sign-in and come back with nonsense, and a code that was taken once the provider itself takes no second
     /// time.
-    fn first(&mut self, ticket: &Ticket, now: Time) -> bool {
-        let Marks(all) = self;
+    fn first(&mut self, ticket: &SignInTicket, now: Time) -> bool {
+        let TicketMarks(all) = self;
         all.retain(|_, until| now < *until);
         let name = digest(&ticket.state);
         if all.contains_key(&name) {
@@ -68,16 +68,16 @@ impl Marks {
     }
 }
 
-impl Default for Tickets {
+impl Default for TicketSealer {
     fn default() -> Self {
         let key = UnboundKey::new(&AES_256_GCM, &secret::bytes::<32>()).expect("an AES-256 key has 32 bytes");
-        Tickets { key: LessSafeKey::new(key), tried: Mutex::default(), ended: Mutex::default() }
+        TicketSealer { key: LessSafeKey::new(key), tried: Mutex::default(), ended: Mutex::default() }
     }
 }
 
-impl Tickets {
+impl TicketSealer {
     /// Seals a ticket for a cookie.
-    pub fn seal(&self, ticket: &Ticket) -> String {
+    pub fn seal(&self, ticket: &SignInTicket) -> String {
         let nonce = secret::bytes::<NONCE_LEN>();
         let mut bytes = serde_json::to_vec(ticket).expect("a ticket is made of texts and a time");
         let sealed = self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut bytes);
@@ -86,7 +86,7 @@ impl Tickets {
     }
 
     /// The ticket, where it is one of ours, of this sign-in, and in time. That it is shown changes nothing yet.
-    pub fn open(&self, text: &str, state: &str, now: Time) -> Option<Ticket> {
+    pub fn open(&self, text: &str, state: &str, now: Time) -> Option<SignInTicket> {
         let ticket = self.unsealed(text, now)?;
         bool::from(subtle::ConstantTimeEq::ct_eq(ticket.state.as_bytes(), state.as_bytes())).then_some(ticket)
     }
@@ -96,29 +96,29 @@ impl Tickets {
         self.unsealed(text, now).map(|ticket| ticket.until)
     }
 
-    fn unsealed(&self, text: &str, now: Time) -> Option<Ticket> {
+    fn unsealed(&self, text: &str, now: Time) -> Option<SignInTicket> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
         let mut sealed = sealed.to_vec();
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let plain = self.key.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
-        let ticket: Ticket = serde_json::from_slice(plain).ok()?;
+        let ticket: SignInTicket = serde_json::from_slice(plain).ok()?;
         (now < ticket.until).then_some(ticket)
     }
 
     /// Whether a code may be sent to the provider for it: once, and not beside itself.
-    pub fn may_try(&self, ticket: &Ticket, now: Time) -> bool {
+    pub fn may_try(&self, ticket: &SignInTicket, now: Time) -> bool {
         let ended = lock(&self.ended).0.contains_key(&digest(&ticket.state));
         !ended && lock(&self.tried).first(ticket, now)
     }
 
     /// The provider took its code: whether a user signs in by it now, for the first and last time.
-    pub fn end(&self, ticket: &Ticket, now: Time) -> bool {
+    pub fn end(&self, ticket: &SignInTicket, now: Time) -> bool {
         lock(&self.ended).first(ticket, now)
     }
 }
 
-fn lock(marks: &Mutex<Marks>) -> MutexGuard<'_, Marks> {
+fn lock(marks: &Mutex<TicketMarks>) -> MutexGuard<'_, TicketMarks> {
     marks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -128,14 +128,14 @@ mod tests {
 
     const NOW: &str = "2026-11-23T03:00:00Z";
 
-    fn ticket(state: &str, until: Time) -> Ticket {
+    fn ticket(state: &str, until: Time) -> SignInTicket {
         let word = |word: &str| word.to_owned();
-        Ticket { state: word(state), nonce: word("n"), verifier: word("v"), to: word("/"), until }
+        SignInTicket { state: word(state), nonce: word("n"), verifier: word("v"), to: word("/"), until }
     }
 
     #[test]
     fn a_ticket_is_taken_once_in_time_and_only_as_we_sealed_it() {
-        let (tickets, others) = (Tickets::default(), Tickets::default());
+        let (tickets, others) = (TicketSealer::default(), TicketSealer::default());
         let now: Time = NOW.parse().unwrap();
         let until = now + limits::OIDC_SIGN_IN;
         let ticket = ticket("s", until);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn strangers_with_nonsense_keep_nobody_out_and_bring_no_used_ticket_back() {
-        let tickets = Tickets::default();
+        let tickets = TicketSealer::default();
         let now: Time = NOW.parse().unwrap();
         let until = now + limits::OIDC_SIGN_IN;
         let ann = ticket("ann", now + limits::OIDC_SIGN_IN / 2);

@@ -3,7 +3,7 @@
 //! Invariant: claims come out only of a token whose every check has passed; the algorithm is one of ours, and never the
 //! token's own choice of `none` or of a shared secret.
 
-use super::keys::{Algorithm, Key};
+use super::keys::{ProviderKey, SigningAlgorithm};
 use crate::limits;
 use crate::model::Time;
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
 /// The audience of the token.
-pub(super) struct Wanted<'a> {
+pub(super) struct ExpectedClaims<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
     pub nonce: &'a str,
@@ -22,21 +22,21 @@ pub(super) struct Wanted<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(super) enum TokenError {
     /// Signed by a key that we have not; the provider may have a new one.
     UnknownKey,
     No(String),
 }
 
-fn no(why: impl Into<String>) -> Wrong {
-    Wrong::No(why.into())
+fn no(why: impl Into<String>) -> TokenError {
+    TokenError::No(why.into())
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Claims {
+pub(super) struct IdTokenClaims {
     iss: String,
     pub sub: String,
-    aud: Audience,
+    aud: TokenAudience,
     #[serde(default)]
     azp: Option<String>,
     exp: f64,
@@ -52,13 +52,13 @@ pub(super) struct Claims {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Audience {
+enum TokenAudience {
     One(String),
     Many(Vec<String>),
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct TokenHeader {
     alg: String,
     #[serde(default)]
     kid: Option<String>,
@@ -67,36 +67,38 @@ struct Header {
     crit: Option<Value>,
 }
 
-pub(super) fn verify(token: &str, keys: &[Key], wanted: &Wanted) -> Result<Claims, Wrong> {
+pub(super) fn verify(token: &str, keys: &[ProviderKey], wanted: &ExpectedClaims) -> Result<IdTokenClaims, TokenError> {
     if token.len() > limits::OIDC_TOKEN_BYTES {
         return Err(no("it is too long"));
     }
     let (signed, signature) = token.rsplit_once('.').ok_or_else(|| no("it is no signed token"))?;
     let (header, claims) = signed.split_once('.').ok_or_else(|| no("it is no signed token"))?;
-    let header: Header = decode(header)?;
+    let header: TokenHeader = decode(header)?;
     if header.crit.is_some() {
         return Err(no("it requires an unsupported extension"));
     }
-    let algorithm = Algorithm::named(&header.alg).ok_or_else(|| no("its algorithm is not allowed"))?;
-    let fit = |key: &&Key| key.is_for(algorithm) && header.kid.as_ref().is_none_or(|kid| key.kid.as_ref() == Some(kid));
+    let algorithm = SigningAlgorithm::named(&header.alg).ok_or_else(|| no("its algorithm is not allowed"))?;
+    let fit = |key: &&ProviderKey| {
+        key.is_for(algorithm) && header.kid.as_ref().is_none_or(|kid| key.kid.as_ref() == Some(kid))
+    };
     let mut candidates = keys.iter().filter(fit);
-    let (Some(key), None) = (candidates.next(), candidates.next()) else { return Err(Wrong::UnknownKey) };
+    let (Some(key), None) = (candidates.next(), candidates.next()) else { return Err(TokenError::UnknownKey) };
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| no("its signature cannot be read"))?;
     if !key.signed(algorithm, signed.as_bytes(), &signature) {
         return Err(no("its signature is wrong"));
     }
-    let claims: Claims = decode(claims)?;
+    let claims: IdTokenClaims = decode(claims)?;
     check(&claims, wanted)?;
     Ok(claims)
 }
 
-fn check(claims: &Claims, wanted: &Wanted) -> Result<(), Wrong> {
+fn check(claims: &IdTokenClaims, wanted: &ExpectedClaims) -> Result<(), TokenError> {
     let now = wanted.now.as_second() as f64;
     let skew = limits::OIDC_SKEW.as_secs_f64();
     let for_us = match &claims.aud {
-        Audience::One(one) => one == wanted.client_id,
+        TokenAudience::One(one) => one == wanted.client_id,
         // For others too: then the party that requested it must be us.
-        Audience::Many(many) => {
+        TokenAudience::Many(many) => {
             many.iter().any(|one| one == wanted.client_id)
                 && (many.len() == 1 || claims.azp.as_deref() == Some(wanted.client_id))
         }
@@ -124,7 +126,7 @@ fn check(claims: &Claims, wanted: &Wanted) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn decode<T: DeserializeOwned>(part: &str) -> Result<T, Wrong> {
+fn decode<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| no("it cannot be read"))?;
     serde_json::from_slice(&bytes).map_err(|_| no("a claim is missing or no such thing"))
 }

@@ -4,21 +4,21 @@
 //! it has, and a mail counts only where the provider has verified it.
 
 use super::known;
-use crate::config::{OidcConfig, Person, Role};
+use crate::config::{OidcConfig, PersonConfig, Role};
 use crate::limits;
-use crate::model::{Grant, shown_subject};
+use crate::model::{RoleGrant, shown_subject};
 use crate::notifiers::one_line;
 use crate::planted::planted;
 use crate::server::api::store_problem;
-use crate::server::auth::Way;
-use crate::server::{App, Caller, Problem, Roster};
-use crate::store::{Linked, SubjectLink};
-use crate::world::Http;
+use crate::server::auth::AuthMethod;
+use crate::server::{App, Caller, PrincipalSet, Problem};
+use crate::store::{LinkOutcome, SubjectLink};
+use crate::world::HttpClient;
 use serde_json::{Map, Value};
 
 /// A user's identity at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::server::web) struct Identity {
+pub(in crate::server::web) struct OidcIdentity {
     pub issuer: String,
     pub subject: String,
     pub verified_mail: Option<String>,
@@ -30,20 +30,20 @@ pub(in crate::server::web) struct Identity {
 
 /// Further claims of the provider, to explain a refusal; not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct RefusalClaims {
     pub unverified_mail: Option<String>,
     /// None: the claim is absent.
     pub groups: Option<Vec<String>>,
 }
 
-impl Identity {
+impl OidcIdentity {
     /// `said`: claims of the token, then further claims of the provider; the former come first.
     pub(super) fn of(
         config: &OidcConfig,
-        roster: &Roster,
+        roster: &PrincipalSet,
         subject: String,
         said: &[Map<String, Value>; 2],
-    ) -> (Identity, Told) {
+    ) -> (OidcIdentity, RefusalClaims) {
         // Mail and whether it is verified belong together: both from the same place.
         let mails = said.iter().filter_map(|claims| {
             let mail = claims.get("email")?.as_str()?;
@@ -56,18 +56,18 @@ impl Identity {
         let groups = said.iter().find_map(|claims| claims.get(&config.groups_claim)).map(list);
         // Only those that mean something here are kept: picked first, and bounded after that.
         let known = groups.iter().flatten().filter(|group| roster.names_group(group));
-        let identity = Identity {
+        let identity = OidcIdentity {
             issuer: config.issuer.clone(),
             subject,
             verified_mail: mail(true),
             user: text("preferred_username"),
             groups: known.take(limits::OIDC_GROUPS).cloned().collect(),
         };
-        (identity, Told { unverified_mail: mail(false), groups })
+        (identity, RefusalClaims { unverified_mail: mail(false), groups })
     }
 
     /// Whether both are one account of one provider.
-    pub fn same(&self, other: &Identity) -> bool {
+    pub fn same(&self, other: &OidcIdentity) -> bool {
         (&self.issuer, &self.subject) == (&other.issuer, &other.subject)
     }
 
@@ -76,13 +76,13 @@ impl Identity {
         shown_subject(&self.subject, self.verified_mail.as_deref(), self.user.as_deref())
     }
 
-    fn way(&self) -> Way {
-        Way::Oidc { issuer: self.issuer.clone(), subject: self.subject.clone() }
+    fn way(&self) -> AuthMethod {
+        AuthMethod::Oidc { issuer: self.issuer.clone(), subject: self.subject.clone() }
     }
 }
 
 /// The result for a user that the provider has identified.
-pub(in crate::server::web) enum Standing {
+pub(in crate::server::web) enum SignInResult {
     In(Box<Caller>),
     /// `role: none`, and the group or user with it.
     Blocked(String),
@@ -95,9 +95,9 @@ pub(in crate::server::web) enum Standing {
 /// Their present rights. At a sign-in a change of a subject's mail is noted.
 pub(in crate::server::web) async fn standing(
     app: &App,
-    identity: &Identity,
+    identity: &OidcIdentity,
     sign_in: bool,
-) -> Result<Standing, Problem> {
+) -> Result<SignInResult, Problem> {
     let roster = app.roster.now();
     let links = app.parts.store.subject_links(&identity.issuer, &identity.subject).await.map_err(store_problem)?;
     if let Some(person) = person(&roster, identity, &links) {
@@ -111,26 +111,27 @@ pub(in crate::server::web) async fn standing(
                 via,
                 mail: identity.verified_mail.clone(),
             };
-            if app.parts.store.subject_link(link, app.parts.clock.now()).await.map_err(store_problem)? == Linked::Taken
+            if app.parts.store.subject_link(link, app.parts.clock.now()).await.map_err(store_problem)?
+                == LinkOutcome::Taken
             {
-                return Ok(Standing::Taken(person.name.clone()));
+                return Ok(SignInResult::Taken(person.name.clone()));
             }
         }
         return Ok(match person.role {
-            Role::Blocked => Standing::Blocked(person.name.clone()),
-            _ => Standing::In(Box::new(Caller::of(person, identity.way()))),
+            Role::Blocked => SignInResult::Blocked(person.name.clone()),
+            _ => SignInResult::In(Box::new(Caller::of(person, identity.way()))),
         });
     }
     Ok(match roster.by_groups(&identity.groups) {
-        None => Standing::Unknown,
-        Some(Grant { role: Role::Blocked, .. }) => Standing::Blocked(identity.name()),
-        Some(grant) => Standing::In(Box::new(Caller::with(&identity.name(), grant, identity.way()))),
+        None => SignInResult::Unknown,
+        Some(RoleGrant { role: Role::Blocked, .. }) => SignInResult::Blocked(identity.name()),
+        Some(grant) => SignInResult::In(Box::new(Caller::with(&identity.name(), grant, identity.way()))),
     })
 }
 
 /// The user's entry: by subject, as an admin wrote it; else the one that this subject signed in as before, as long as
 /// the entry is unchanged since; else by mail.
-fn person<'a>(roster: &'a Roster, identity: &Identity, links: &[SubjectLink]) -> Option<&'a Person> {
+fn person<'a>(roster: &'a PrincipalSet, identity: &OidcIdentity, links: &[SubjectLink]) -> Option<&'a PersonConfig> {
     let linked = || {
         let mut known = links.iter().filter(|_| !planted("subject-is-dropped"));
         known.find_map(|link| roster.by_name(&link.person).filter(|person| says(person, &link.via)))
@@ -139,7 +140,7 @@ fn person<'a>(roster: &'a Roster, identity: &Identity, links: &[SubjectLink]) ->
     roster.by_subject(&identity.subject).or_else(linked).or_else(by_mail)
 }
 
-fn says(person: &Person, via: &str) -> bool {
+fn says(person: &PersonConfig, via: &str) -> bool {
     person.oidc.as_deref().is_some_and(|now| now.eq_ignore_ascii_case(via))
 }
 
@@ -147,18 +148,18 @@ fn says(person: &Person, via: &str) -> bool {
 pub(super) fn refusal(
     app: &App,
     config: &OidcConfig,
-    identity: &Identity,
-    told: &Told,
-    why: &Standing,
+    identity: &OidcIdentity,
+    told: &RefusalClaims,
+    why: &SignInResult,
 ) -> (String, String) {
     let subject = one_line(&identity.subject, limits::OIDC_SUBJECT_BYTES);
     let issuer = &config.issuer;
     match why {
-        Standing::Blocked(name) => (
+        SignInResult::Blocked(name) => (
             format!("access is blocked for {}", one_line(name, limits::WITNESS_CHARS)),
             "an administrator has given you, or a group of yours, `role: none`".to_owned(),
         ),
-        Standing::Taken(person) => (
+        SignInResult::Taken(person) => (
             format!(
                 "your subject at the provider is `{subject}`, with the mail of `{person}`, and another account has signed \
                  in as `{person}` before"
@@ -168,7 +169,7 @@ pub(super) fn refusal(
                  `{person}`, or runs `nightshift sessions unlink {person}`; the issuer is {issuer}"
             ),
         ),
-        Standing::In(_) | Standing::Unknown => {
+        SignInResult::In(_) | SignInResult::Unknown => {
             let mail = match (&identity.verified_mail, &told.unverified_mail) {
                 (Some(mail), _) => format!(" (mail {})", one_line(mail, limits::OIDC_SUBJECT_BYTES)),
                 (None, Some(mail)) => format!(" (mail {}, not verified)", one_line(mail, limits::OIDC_SUBJECT_BYTES)),
@@ -191,7 +192,12 @@ pub(super) fn refusal(
 }
 
 /// The obstacles, as far as they are known.
-pub(super) fn reasons(roster: &Roster, config: &OidcConfig, identity: &Identity, told: &Told) -> Vec<String> {
+pub(super) fn reasons(
+    roster: &PrincipalSet,
+    config: &OidcConfig,
+    identity: &OidcIdentity,
+    told: &RefusalClaims,
+) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(mail) = told.unverified_mail.as_deref().filter(|_| identity.verified_mail.is_none()) {
         match roster.by_mail(mail) {
@@ -244,7 +250,7 @@ fn list(claim: &Value) -> Vec<String> {
 /// # Errors
 ///
 /// Fails when the provider does not answer, or its metadata or keys cannot be read.
-pub async fn look(http: &Http, config: &OidcConfig) -> Result<(usize, Option<String>), String> {
+pub async fn look(http: &HttpClient, config: &OidcConfig) -> Result<(usize, Option<String>), String> {
     let (described, date) = known::describe(http, config).await?;
     Ok((known::keys_of(http, &described).await?.len(), date))
 }

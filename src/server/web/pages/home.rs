@@ -11,7 +11,7 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 
 /// The data of the first page.
-pub struct Home {
+pub struct HomePage {
     pub status: EngineStatus,
     pub guards: GuardLevels,
     pub approvals: Vec<Approval>,
@@ -20,7 +20,7 @@ pub struct Home {
 }
 
 /// The page's content.
-pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
+pub fn body(home: &HomePage, visitor: &Visitor, now: Time) -> Markup {
     html! {
         h1 { "Now" }
         section aria-labelledby="asks" {
@@ -58,7 +58,7 @@ pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
     }
 }
 
-fn question(approval: &Approval, home: &Home, now: Time) -> Markup {
+fn question(approval: &Approval, home: &HomePage, now: Time) -> Markup {
     let run = home.runs.iter().find(|run| run.id == approval.run);
     let page = format!("{}#{}", to_run(approval.run), approval.id);
     html! {
@@ -97,7 +97,7 @@ pub fn row(incident: &Incident, when: &Markup) -> Markup {
 }
 
 /// Stop everything, or let it go on.
-fn brake(home: &Home, visitor: &Visitor) -> Markup {
+fn brake(home: &HomePage, visitor: &Visitor) -> Markup {
     let freezes = &home.guards.freezes;
     html! {
         details id="brake" {

@@ -14,14 +14,14 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 
 /// The data of an incident's page.
-pub struct Story {
+pub struct IncidentPage {
     pub detail: IncidentDetail,
     /// The state of the guards: freezes.
     pub guards: GuardLevels,
 }
 
 /// The page's content.
-pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
+pub fn body(story: &IncidentPage, visitor: &Visitor, now: Time) -> Markup {
     let incident = &story.detail.incident;
     html! {
         h1 { (incident.id) " " (plain(&incident.title)) }
@@ -70,7 +70,7 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
 }
 
 /// An open approval request with its steps, their cost, the guards that would hold them, and the way to the buttons.
-fn question(approval: &Approval, story: &Story, now: Time) -> Markup {
+fn question(approval: &Approval, story: &IncidentPage, now: Time) -> Markup {
     let run = story.detail.runs.iter().find(|run| run.id == approval.run);
     let rule = run.and_then(|run| run.rule.as_deref());
     html! {

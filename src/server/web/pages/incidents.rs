@@ -6,14 +6,14 @@ use super::home::row;
 use super::words::{moment_with_date, since};
 use crate::limits;
 use crate::model::{Incident, Time};
-use crate::server::web::read::Wanted;
+use crate::server::web::read::IncidentFilter;
 use maud::{Markup, html};
 
 const STATES: [&str; 3] = ["open", "acknowledged", "resolved"];
 const SEVERITIES: [&str; 4] = ["info", "warning", "error", "critical"];
 
 /// The page's content; `wanted` fills the form.
-pub fn body(incidents: &[Incident], wanted: &Wanted, now: Time) -> Markup {
+pub fn body(incidents: &[Incident], wanted: &IncidentFilter, now: Time) -> Markup {
     html! {
         h1 { "Incidents" }
         form.filter method="get" action="/incidents" {

@@ -13,7 +13,7 @@ use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
 
 /// The data of a run's page.
-pub struct Telling {
+pub struct RunPage {
     pub detail: RunDetail,
     pub guards: GuardLevels,
     /// The latest plan, where there is one.
@@ -23,7 +23,7 @@ pub struct Telling {
 }
 
 /// The page's content.
-pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
+pub fn body(telling: &RunPage, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.detail.run;
     let (open, answered): (Vec<_>, Vec<_>) =
         telling.detail.approvals.iter().partition(|approval| approval.state == ApprovalState::Open);
@@ -65,7 +65,7 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
     }
 }
 
-fn question(approval: &Approval, telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
+fn question(approval: &Approval, telling: &RunPage, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.detail.run;
     html! {
         section.card.ask id=(approval.id) aria-labelledby=(format!("q-{}", approval.id)) {
@@ -108,7 +108,7 @@ fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
 }
 
 /// Whether it was right: the reviews so far, and the two buttons. While a question is open its answer is the verdict.
-fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
+fn verdict(telling: &RunPage, visitor: &Visitor, now: Time) -> Markup {
     let run = &telling.detail.run;
     let asked = if run.state == RunState::Planned { "Would that have been right?" } else { "Was that right?" };
     let said_before = telling.detail.judgements.iter().any(|word| identity(&word.by) == identity(&visitor.caller.name));

@@ -5,7 +5,7 @@
 use crate::api::GuardLevels;
 use crate::engine::story::{cannot, over_to_you, planned_steps};
 use crate::limits;
-use crate::model::{Foretold, Freeze, Plan, PlanEnd, PlannedStep, Reach, Severity, StoryLine, Time};
+use crate::model::{Freeze, ImpactScope, Plan, PlanEnd, PlannedStep, PreflightDecision, Severity, Time, TimelineEntry};
 use crate::notifiers::{one_line, web_link};
 use crate::server::web::read::segment;
 use maud::{Markup, html};
@@ -85,7 +85,7 @@ fn host(text: &str) -> Option<String> {
 }
 
 /// A timeline, oldest line first; lines beyond the bound of one page are a number.
-pub fn story(lines: &[StoryLine]) -> Markup {
+pub fn story(lines: &[TimelineEntry]) -> Markup {
     let skip = lines.len().saturating_sub(limits::WEB_ROWS);
     html! {
         @if lines.is_empty() { p.dim { "No entries yet." } }
@@ -100,8 +100,8 @@ pub fn story(lines: &[StoryLine]) -> Markup {
 
 /// The steps of a plan, a line each with its cost and the guards that would hold it; calls, reads and the hash folded
 /// away.
-pub fn plan(plan: &Plan, foretold: &[Foretold]) -> Markup {
-    let (acts, reads): (Vec<_>, Vec<_>) = plan.calls.iter().partition(|call| call.reach > Reach::None);
+pub fn plan(plan: &Plan, foretold: &[PreflightDecision]) -> Markup {
+    let (acts, reads): (Vec<_>, Vec<_>) = plan.calls.iter().partition(|call| call.reach > ImpactScope::None);
     html! {
         @if acts.is_empty() { p { "No changes." } }
         ol.plan { @for step in planned_steps(plan, foretold) { li { strong { (plain(&step.what)) } (costs(&step)) } } }
@@ -158,7 +158,7 @@ pub fn frozen(guards: &GuardLevels, rule: Option<&str>, cluster: Option<&str>, n
 }
 
 /// The same in a few words, for a list.
-pub fn planned(plan: &Plan, foretold: &[Foretold]) -> Markup {
+pub fn planned(plan: &Plan, foretold: &[PreflightDecision]) -> Markup {
     let steps = planned_steps(plan, foretold);
     html! {
         ul.plan {

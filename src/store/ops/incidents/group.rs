@@ -6,11 +6,11 @@
 use crate::model::{IncidentId, Subject, Time};
 use crate::policy::group_title;
 use crate::store::StoreError;
-use crate::store::db::{Db, Dialect, all, exec, json, micros, one, params, to_json};
+use crate::store::db::{Db, SqlDialect, all, exec, json, micros, one, params, to_json};
 use crate::store::ops::tx::Tx;
 
 /// An incident that would belong to a storm.
-pub(crate) struct Recent {
+pub(crate) struct StormCandidate {
     pub incident: IncidentId,
     pub subject: Subject,
     /// No channel has shown it and no user has taken it up: it can become part of a group.
@@ -18,12 +18,12 @@ pub(crate) struct Recent {
 }
 
 /// The open incidents of a storm that opened since then, oldest first.
-pub(crate) fn recent(conn: &dyn Db, storm: &str, since: Time) -> Result<Vec<Recent>, StoreError> {
+pub(crate) fn recent(conn: &dyn Db, storm: &str, since: Time) -> Result<Vec<StormCandidate>, StoreError> {
     let sql = "SELECT id, subject, acknowledged_by IS NULL AND owner IS NULL AND NOT EXISTS (SELECT 1 FROM outbox \
                WHERE outbox.incident = incident.id AND (shown IS NOT NULL OR sending = 1 OR attempts > 0)) \
                FROM incident WHERE storm = ?1 AND closed_at IS NULL AND opened_at >= ?2 ORDER BY opened_at, id";
     all(conn, sql, params![storm, micros(since)], |row| {
-        Ok(Recent { incident: IncidentId(row.get(0)?), subject: json(row, 1)?, unseen: row.get(2)? })
+        Ok(StormCandidate { incident: IncidentId(row.get(0)?), subject: json(row, 1)?, unseen: row.get(2)? })
     })
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn absorb(tx: &Tx, from: IncidentId, into: IncidentId, now: Time) -> 
     let sql = "INSERT INTO grouped (incident, key, part) \
                SELECT ?2, key, coalesce(part, '') FROM incident WHERE id = ?1 ON CONFLICT DO NOTHING";
     exec(conn, sql, pair)?;
-    let Dialect { greatest, least, .. } = conn.dialect();
+    let SqlDialect { greatest, least, .. } = conn.dialect();
     let sql = format!(
         "UPDATE incident SET firing = incident.firing + old.firing, episodes = incident.episodes + old.episodes, \
          severity = {greatest}(incident.severity, old.severity), opened_at = {least}(incident.opened_at, old.opened_at) \

@@ -3,32 +3,33 @@
 //! Invariant: every rule that matches leaves a run or a reason; a muted one makes no incident; an event without a rule
 //! makes one.
 
-use super::{Coming, Intake, Say, storm};
+use super::{BatchIntake, EventDecision, OpeningEpisode, storm};
 use crate::model::{
-    About, Actor, EntryKind, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RunId, Span, Terms,
+    Actor, EntryKind, EntryLinks, EpisodeId, Event, IncidentId, Mode, Reason, ReasonCode, Rule, RuleSnapshot, RunId,
+    Span,
 };
-use crate::policy::{self, Change, Chosen, Selected, Start};
+use crate::policy::{self, EpisodeChange, RuleDecision, RuleSelection, RunSpec};
 use crate::store::StoreError;
 use crate::store::db::{exec, micros, number, params, to_json};
 use crate::store::ops::incidents::group;
 use crate::store::ops::{incidents, ladder, record, runs};
 
-impl Intake<'_> {
+impl BatchIntake<'_> {
     /// Applies the rules that match, or the catch-all where none does.
     pub(super) fn consult(
         &mut self,
         event: &Event,
-        selected: &[Selected<'_>],
-        coming: &Coming,
-    ) -> Result<Say, StoreError> {
+        selected: &[RuleSelection<'_>],
+        coming: &OpeningEpisode,
+    ) -> Result<EventDecision, StoreError> {
         let change = coming.change;
-        let mut say = Say { incident: coming.before, ..Say::default() };
+        let mut say = EventDecision { incident: coming.before, ..EventDecision::default() };
         if selected.is_empty() {
             self.unmatched(event, coming, &mut say)?;
         }
         for one in selected {
-            let Selected { rule, chosen, terms } = one;
-            if let Chosen::Nothing(reason) = chosen {
+            let RuleSelection { rule, chosen, terms } = one;
+            if let RuleDecision::Nothing(reason) = chosen {
                 say.reasons.push(reason.clone());
             }
             if !one.speaks() {
@@ -40,11 +41,11 @@ impl Intake<'_> {
             };
             say.incident = Some(incident);
             let early = match chosen {
-                Chosen::Run(_) => self.not_yet(rule, event, change)?,
-                Chosen::Tell | Chosen::Nothing(_) => None,
+                RuleDecision::Run(_) => self.not_yet(rule, event, change)?,
+                RuleDecision::Tell | RuleDecision::Nothing(_) => None,
             };
             // Below the rule's own number of repeats, the alert does not count yet.
-            if let Chosen::Run(start) = chosen
+            if let RuleDecision::Run(start) = chosen
                 && early.is_none()
             {
                 self.came_back(rule, start, event)?;
@@ -53,7 +54,7 @@ impl Intake<'_> {
             if rule.run.is_none() || self.mode(rule, *terms)? >= rule.tell_in {
                 self.told.extend(rule.tell.iter().map(|channel| (incident, channel.clone())));
             }
-            if let Chosen::Run(start) = chosen {
+            if let RuleDecision::Run(start) = chosen {
                 let not = match self.handled(rule, start, coming, incident)? {
                     None => early,
                     handled => handled,
@@ -72,7 +73,7 @@ impl Intake<'_> {
     }
 
     /// No rule matches: an incident without a run, and the catch-all's channels are notified.
-    fn unmatched(&mut self, event: &Event, coming: &Coming, say: &mut Say) -> Result<(), StoreError> {
+    fn unmatched(&mut self, event: &Event, coming: &OpeningEpisode, say: &mut EventDecision) -> Result<(), StoreError> {
         let incident = match say.incident {
             Some(incident) => incident,
             None => self.join(event, None, coming.back)?,
@@ -90,7 +91,7 @@ impl Intake<'_> {
     }
 
     /// How far the rule goes, read once in this transaction.
-    fn mode(&mut self, rule: &Rule, terms: Option<&Terms>) -> Result<Mode, StoreError> {
+    fn mode(&mut self, rule: &Rule, terms: Option<&RuleSnapshot>) -> Result<Mode, StoreError> {
         let Some(terms) = terms else { return Ok(rule.mode.min(self.tx.ceiling)) };
         if let Some(mode) = self.modes.get(&rule.name) {
             return Ok(*mode);
@@ -101,7 +102,7 @@ impl Intake<'_> {
     }
 
     /// An alert that a run of this rule had fixed came back within its bake time; that may demote the rule.
-    fn came_back(&mut self, rule: &Rule, start: &Start, event: &Event) -> Result<(), StoreError> {
+    fn came_back(&mut self, rule: &Rule, start: &RunSpec, event: &Event) -> Result<(), StoreError> {
         let key = policy::incident_key(event, storm::group_by(Some(rule)));
         let what = (&start.subject, key.as_str());
         let news = record::came_back(self.tx, &rule.name, &start.terms.content, what, self.now)?;
@@ -146,7 +147,7 @@ impl Intake<'_> {
         if let Some(storm) = &storm {
             group::mark(&self.tx.conn, incident, storm, part)?;
         }
-        self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+        self.later.push((Actor::engine(), EntryLinks { incident: Some(incident), run: None }, entry));
         self.open.insert(key, incident);
         Ok(incident)
     }
@@ -167,7 +168,7 @@ impl Intake<'_> {
     pub(super) fn reopen(&mut self, incident: IncidentId) -> Result<IncidentId, StoreError> {
         let (incident, entry) = incidents::reopen(self.tx, incident)?;
         if let Some(entry) = entry {
-            self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+            self.later.push((Actor::engine(), EntryLinks { incident: Some(incident), run: None }, entry));
         }
         Ok(incident)
     }
@@ -177,11 +178,11 @@ impl Intake<'_> {
     fn handled(
         &mut self,
         rule: &Rule,
-        start: &Start,
-        coming: &Coming,
+        start: &RunSpec,
+        coming: &OpeningEpisode,
         incident: IncidentId,
     ) -> Result<Option<Reason>, StoreError> {
-        if coming.change != Change::Reopened {
+        if coming.change != EpisodeChange::Reopened {
             if coming.back != Some(incident) {
                 return Ok(None);
             }
@@ -203,7 +204,7 @@ impl Intake<'_> {
     fn start(
         &mut self,
         rule: &Rule,
-        start: &Start,
+        start: &RunSpec,
         episode: EpisodeId,
         incident: IncidentId,
     ) -> Result<Result<RunId, Reason>, StoreError> {
@@ -214,7 +215,7 @@ impl Intake<'_> {
             let text = format!("{run} of rule {} does the same for {incident} already", rule.name);
             return Ok(Err(Reason::new(ReasonCode::AlreadyRunning, text)));
         }
-        let new = runs::New {
+        let new = runs::NewRunRow {
             pin: &start.pin,
             input: &start.input,
             subject: &start.subject,
@@ -231,20 +232,20 @@ impl Intake<'_> {
             attempts: rule.attempts,
         };
         let (run, entry) = runs::create(self.tx, &new, self.now)?;
-        let about = About { incident: Some(incident), run: Some(run) };
+        let about = EntryLinks { incident: Some(incident), run: Some(run) };
         self.later.push((Actor(format!("rule:{}", rule.name)), about, entry));
         self.heard.runs.push(run);
         Ok(Ok(run))
     }
 
     /// A rule with `repeat` acts only at the n-th time.
-    fn not_yet(&mut self, rule: &Rule, event: &Event, change: Change) -> Result<Option<Reason>, StoreError> {
+    fn not_yet(&mut self, rule: &Rule, event: &Event, change: EpisodeChange) -> Result<Option<Reason>, StoreError> {
         let Some(repeat) = &rule.repeat else { return Ok(None) };
         let about: Vec<&str> =
             repeat.by.iter().map(|name| event.subject.part(name).unwrap_or_else(|| event.labels.get(name))).collect();
         let about = to_json(&about)?;
         let now = micros(self.now);
-        if change == Change::Opened {
+        if change == EpisodeChange::Opened {
             let sql = "INSERT INTO hit (rule, about, at) VALUES (?1, ?2, ?3)";
             exec(&self.tx.conn, sql, params![rule.name, about, now])?;
         }

@@ -2,9 +2,9 @@
 //!
 //! Invariant: bounded; alerts are never refused for it, and critical ones have a quota of their own.
 
-use super::Intake;
+use super::BatchIntake;
 use crate::limits;
-use crate::model::{About, Actor, Event, IncidentId, Severity, Subject, Time};
+use crate::model::{Actor, EntryLinks, Event, IncidentId, Severity, Subject, Time};
 use crate::planted::planted;
 use crate::store::StoreError;
 use crate::store::ops::incidents;
@@ -15,9 +15,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// By sender and whether it was critical: since when, and how many.
 #[derive(Default)]
-pub(crate) struct Quotas(HashMap<(String, bool), (Time, usize)>);
+pub(crate) struct IncidentQuotas(HashMap<(String, bool), (Time, usize)>);
 
-impl Quotas {
+impl IncidentQuotas {
     /// Whether the sender may open one more incident; it is counted then.
     fn admits(&mut self, sender: &str, severity: Severity, now: Time) -> bool {
         let fresh = |since: Time| since <= now && now < since + MINUTE;
@@ -34,7 +34,7 @@ impl Quotas {
     }
 }
 
-impl Intake<'_> {
+impl BatchIntake<'_> {
     /// Whether the sender of this batch may open an incident of its own for this event. The engine's own findings are
     /// bounded where it is found.
     pub(super) fn may_open(&mut self, event: &Event) -> bool {
@@ -55,7 +55,7 @@ impl Intake<'_> {
                 );
                 let subject = Subject::default();
                 let (incident, opened) = incidents::create(self.tx, &key, &title, &subject, event.severity, self.now)?;
-                self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, opened));
+                self.later.push((Actor::engine(), EntryLinks { incident: Some(incident), run: None }, opened));
                 self.open.insert(key, incident);
                 incident
             }

@@ -2,18 +2,20 @@
 //!
 //! Invariant: a group is formed only here, so that no event of the batch belongs to an incident that is gone.
 
-use super::{Found, Intake};
+use super::{BatchIntake, EventChange};
 use crate::limits;
-use crate::model::{About, Actor, EntryKind, Event, IncidentId, Rule, Subject};
-use crate::policy::{Change, Selected, alert_place, group_key, incident_key, incident_part, incident_title};
+use crate::model::{Actor, EntryKind, EntryLinks, Event, IncidentId, Rule, Subject};
+use crate::policy::{
+    EpisodeChange, RuleSelection, alert_place, group_key, incident_key, incident_part, incident_title,
+};
 use crate::store::db::one;
 use crate::store::ops::incidents::{self, group};
-use crate::store::{Batch, StoreError};
+use crate::store::{EventBatch, StoreError};
 use std::collections::BTreeMap;
 
 /// The rule that decides which incident an event belongs to: the first that decides at all. `Some(None)`: the
 /// catch-all; `None`: it belongs to none.
-pub(super) fn decides<'a>(selected: &[Selected<'a>]) -> Option<Option<&'a Rule>> {
+pub(super) fn decides<'a>(selected: &[RuleSelection<'a>]) -> Option<Option<&'a Rule>> {
     match selected.is_empty() {
         true => Some(None),
         false => selected.iter().find(|one| one.speaks()).map(|one| Some(one.rule)),
@@ -25,10 +27,10 @@ pub(super) fn group_by(rule: Option<&Rule>) -> &[String] {
 }
 
 /// Alerts that open in this batch, by their own key, with the part of the subject that distinguishes them.
-type Fresh<'b> = BTreeMap<String, (&'b Event, &'b str)>;
+type FreshAlerts<'b> = BTreeMap<String, (&'b Event, &'b str)>;
 
 /// A group to which alerts of this batch belong.
-pub(super) struct Member {
+pub(super) struct GroupMember {
     /// It was formed in this batch, and its opening has its number.
     pub formed: bool,
     pub alert: String,
@@ -38,19 +40,21 @@ pub(super) struct Member {
 
 /// Alerts that joined an incident in this batch.
 #[derive(Default)]
-pub(super) struct Joined {
+pub(super) struct JoinedAlerts {
     alerts: Vec<String>,
     more: usize,
 }
 
-impl Intake<'_> {
+impl BatchIntake<'_> {
     /// Finds the storms of a batch, together with alerts that opened just before, and forms their groups.
-    pub(super) fn storms(&mut self, batch: &Batch, found: &[Found<'_>]) -> Result<(), StoreError> {
+    pub(super) fn storms(&mut self, batch: &EventBatch, found: &[EventChange<'_>]) -> Result<(), StoreError> {
         let wait = self.tx.group_wait;
         let Some(since) = self.now.checked_sub(wait.0).ok().filter(|_| wait.0.as_micros() > 0) else { return Ok(()) };
-        let mut storms: BTreeMap<String, Fresh<'_>> = BTreeMap::new();
+        let mut storms: BTreeMap<String, FreshAlerts<'_>> = BTreeMap::new();
         for (event, found) in batch.events.iter().zip(found) {
-            let Some(rule) = decides(&found.selected).filter(|_| found.change == Change::Opened) else { continue };
+            let Some(rule) = decides(&found.selected).filter(|_| found.change == EpisodeChange::Opened) else {
+                continue;
+            };
             if self.returns_to(found.known.as_ref())?.is_some() {
                 continue;
             }
@@ -79,9 +83,14 @@ impl Intake<'_> {
     }
 
     /// Opens the group; incidents that no one has seen yet become part of it.
-    fn form(&mut self, storm: String, fresh: &Fresh<'_>, recent: &[group::Recent]) -> Result<(), StoreError> {
+    fn form(
+        &mut self,
+        storm: String,
+        fresh: &FreshAlerts<'_>,
+        recent: &[group::StormCandidate],
+    ) -> Result<(), StoreError> {
         let Some((first, _)) = fresh.values().next() else { return Ok(()) };
-        let unseen: Vec<&group::Recent> = recent.iter().filter(|one| one.unseen).collect();
+        let unseen: Vec<&group::StormCandidate> = recent.iter().filter(|one| one.unseen).collect();
         let mut subject = first.subject.clone();
         let others = fresh.values().map(|(event, _)| &event.subject).chain(unseen.iter().map(|one| &one.subject));
         others.for_each(|other| subject = subject.common(other));
@@ -101,7 +110,7 @@ impl Intake<'_> {
         let alert = first.name().to_owned();
         let title = group::retitle(&self.tx.conn, incident, &alert, &single, &subject)?.unwrap_or(single.clone());
         let EntryKind::IncidentOpened { key, .. } = opened else { return Ok(()) };
-        let about = About { incident: Some(incident), run: None };
+        let about = EntryLinks { incident: Some(incident), run: None };
         let (count, wait, seen) = (fresh.len() + recent.len(), self.tx.group_wait, recent.len() - unseen.len());
         let rest =
             if seen > 0 { format!("; {seen} of them were shown before and stay as they are") } else { String::new() };
@@ -109,14 +118,14 @@ impl Intake<'_> {
         let merged: Vec<IncidentId> = unseen.iter().map(|one| one.incident).collect();
         for old in &merged {
             let why = format!("it is part of {incident} now ({title})");
-            let about = About { incident: Some(*old), run: None };
+            let about = EntryLinks { incident: Some(*old), run: None };
             self.later.push((Actor::engine(), about, EntryKind::IncidentResolved { why }));
         }
         let opened = EntryKind::IncidentOpened { key, title: title.clone(), subject: subject.clone(), alert: None };
         self.later.push((Actor::engine(), about, opened));
         self.later.push((Actor::engine(), about, EntryKind::IncidentGrouped { title, why, merged }));
         self.open.insert(storm, incident);
-        self.groups.insert(incident, Member { formed: true, alert, single, subject });
+        self.groups.insert(incident, GroupMember { formed: true, alert, single, subject });
         Ok(())
     }
 
@@ -142,7 +151,7 @@ impl Intake<'_> {
         if !formed {
             self.joins(incident, event);
         }
-        let member = self.groups.entry(incident).or_insert_with(|| Member {
+        let member = self.groups.entry(incident).or_insert_with(|| GroupMember {
             formed: false,
             alert: event.name().to_owned(),
             single: incident_title(event),
@@ -159,12 +168,12 @@ impl Intake<'_> {
             let title = group::retitle(conn, incident, &member.alert, &member.single, &member.subject)?;
             titles.extend(title.map(|title| (incident, title)));
         }
-        for (incident, Joined { alerts, more }) in std::mem::take(&mut self.joined) {
+        for (incident, JoinedAlerts { alerts, more }) in std::mem::take(&mut self.joined) {
             let graver = self.touched.get(&incident).and_then(|touched| touched.severity);
             let before = incidents::severity(&self.tx.conn, incident)?;
             let raised = graver.filter(|graver| before.is_some_and(|before| *graver > before));
             let entry = EntryKind::AlertsJoined { alerts, more, title: titles.remove(&incident), raised };
-            self.later.push((Actor::engine(), About { incident: Some(incident), run: None }, entry));
+            self.later.push((Actor::engine(), EntryLinks { incident: Some(incident), run: None }, entry));
         }
         Ok(())
     }

@@ -2,29 +2,29 @@
 //!
 //! Invariant: fields that both shapes of an event share are read from either.
 
-use super::{Meta, time};
+use super::{ObjectMeta, time};
 use crate::world::kube::{EventSeen, LeaseSeen};
 use serde::Deserialize;
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 pub(in crate::world::kube) struct EventWire {
-    metadata: Meta,
-    involved_object: Involved,
+    metadata: ObjectMeta,
+    involved_object: InvolvedObject,
     reason: String,
     message: String,
     count: Option<u32>,
-    series: Option<Series>,
+    series: Option<EventSeries>,
     last_timestamp: Option<String>,
     event_time: Option<String>,
     #[serde(rename = "reportingComponent")]
     reporter: String,
-    source: Reporter,
+    source: EventReporter,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Involved {
+struct InvolvedObject {
     kind: String,
     namespace: String,
     name: String,
@@ -32,14 +32,14 @@ struct Involved {
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Series {
+struct EventSeries {
     count: u32,
     last_observed_time: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Reporter {
+struct EventReporter {
     component: String,
 }
 
@@ -65,7 +65,7 @@ impl From<EventWire> for EventSeen {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(in crate::world::kube) struct LeaseWire {
-    metadata: Meta,
+    metadata: ObjectMeta,
     spec: LeaseSpec,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: rounded as the controller itself rounds.
 
-use super::{Meta, or_default};
+use super::{ObjectMeta, or_default};
 use crate::world::kube::Workload;
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 #[serde(default)]
 pub(in crate::world::kube) struct WorkloadWire {
     kind: String,
-    metadata: Meta,
+    metadata: ObjectMeta,
     spec: WorkloadSpec,
     status: WorkloadStatus,
 }
@@ -21,23 +21,23 @@ pub(in crate::world::kube) struct WorkloadWire {
 #[serde(default)]
 struct WorkloadSpec {
     replicas: Option<u32>,
-    selector: Selector,
+    selector: MatchLabels,
     /// Of a Deployment; a StatefulSet has `updateStrategy`.
-    strategy: Strategy,
+    strategy: UpdateStrategy,
     #[serde(rename = "updateStrategy")]
-    update_strategy: Strategy,
+    update_strategy: UpdateStrategy,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Strategy {
+struct UpdateStrategy {
     r#type: String,
-    rolling_update: Option<Rolling>,
+    rolling_update: Option<RollingUpdate>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Rolling {
+struct RollingUpdate {
     max_surge: Option<Value>,
     max_unavailable: Option<Value>,
 }
@@ -76,7 +76,7 @@ impl WorkloadWire {
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Selector {
+struct MatchLabels {
     #[serde(deserialize_with = "or_default")]
     match_labels: BTreeMap<String, String>,
 }

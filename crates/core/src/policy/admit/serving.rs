@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A ready pod that is not on its way out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replica {
+pub struct ReadyReplica {
     /// `namespace/name`; a container's name.
     pub pod: String,
     /// Where it runs; empty for a container.
@@ -17,21 +17,21 @@ pub struct Replica {
 
 /// A set of replicas that a step takes some from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Serving {
+pub struct AffectedReplicas {
     /// `llm/chat`, or `model llama` where a label makes one set of several workloads.
     pub set: String,
     /// Never fewer than these.
     pub floor: u32,
     /// Where the floor is written: `guards.serving_floor`, or the annotation.
     pub floor_from: String,
-    pub ready: Vec<Replica>,
+    pub ready: Vec<ReadyReplica>,
     /// The pods among them that the step ends.
     pub takes: Vec<String>,
     /// It ends so many more, whichever they are.
     pub takes_any: u32,
 }
 
-impl Serving {
+impl AffectedReplicas {
     /// Ready ones that the step ends.
     pub fn taken(&self) -> u32 {
         let named = self.ready.iter().filter(|replica| self.takes.contains(&replica.pod)).count();
@@ -53,7 +53,7 @@ pub struct TakenReplica {
 
 /// Nodes that have a label in common with the target.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Group {
+pub struct NodeGroup {
     pub label: String,
     pub value: String,
     pub members: Vec<String>,

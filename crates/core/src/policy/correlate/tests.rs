@@ -10,7 +10,7 @@ fn at(second: i64) -> Time {
     Time::from_second(1_700_000_000 + second).unwrap()
 }
 
-fn event(status: Status, starts: i64, ends: Option<i64>) -> Event {
+fn event(status: EventStatus, starts: i64, ends: Option<i64>) -> Event {
     Event {
         source: "am".to_owned(),
         fingerprint: "00ff".to_owned(),
@@ -28,9 +28,9 @@ fn event(status: Status, starts: i64, ends: Option<i64>) -> Event {
 
 #[test]
 fn an_event_changes_its_episode_as_decided() {
-    use Change::*;
+    use EpisodeChange::*;
     use EpisodeState::{Open, Resolved as Ended, Stale};
-    use Status::{Firing, Resolved as Over};
+    use EventStatus::{Firing, Resolved as Over};
     #[rustfmt::skip]
     let table = [
         // prior               event               change     why
@@ -54,7 +54,7 @@ fn an_event_changes_its_episode_as_decided() {
         (Some((Stale, 10)),  (Over, 10, Some(20)),   Late,      "nobody waits for this end any more"),
     ];
     for (prior, (status, starts, ends), change, why) in table {
-        let prior = prior.map(|(state, starts)| Prior { state, starts_at: at(starts) });
+        let prior = prior.map(|(state, starts)| PriorEpisode { state, starts_at: at(starts) });
         assert_eq!(hear(prior.as_ref(), &event(status, starts, ends)), change, "{why}");
     }
 }
@@ -62,7 +62,7 @@ fn an_event_changes_its_episode_as_decided() {
 #[test]
 fn an_incident_is_keyed_by_the_most_telling_container() {
     let check = |subject: Subject, expect: &str| {
-        let event = Event { subject, ..event(Status::Firing, 0, None) };
+        let event = Event { subject, ..event(EventStatus::Firing, 0, None) };
         assert_eq!(incident_key(&event, &[]), expect);
     };
     let some = |text: &str| Some(text.to_owned());
@@ -77,7 +77,7 @@ fn an_incident_is_keyed_by_the_most_telling_container() {
 
 #[test]
 fn a_rule_may_group_by_parts_and_labels_but_never_by_nothing() {
-    let event = Event { subject: Subject::node("gpu-3"), ..event(Status::Firing, 0, None) };
+    let event = Event { subject: Subject::node("gpu-3"), ..event(EventStatus::Firing, 0, None) };
     let key = |names: &[&str]| incident_key(&event, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
     assert_eq!(key(&["rack", "node"]), "rack=r7,node=gpu-3");
     assert_eq!(key(&["rack", "zone"]), "rack=r7,zone=");
@@ -87,7 +87,7 @@ fn a_rule_may_group_by_parts_and_labels_but_never_by_nothing() {
 #[test]
 fn a_title_is_one_line_that_says_where() {
     let check = |subject: Subject, summary: &str, expect: &str| {
-        let event = Event { subject, summary: summary.to_owned(), ..event(Status::Firing, 0, None) };
+        let event = Event { subject, summary: summary.to_owned(), ..event(EventStatus::Firing, 0, None) };
         assert_eq!(incident_title(&event), expect);
     };
     check(Subject::node("gpu-3"), "GPU has fallen off the bus (XID 79)", "gpu-3: GPU has fallen off the bus (XID 79)");
@@ -100,7 +100,7 @@ fn a_title_is_one_line_that_says_where() {
 proptest! {
     #[test]
     fn keys_and_titles_are_bounded_and_titles_are_one_line(text in "(?s).{0,900}", node in "(?s).{1,600}") {
-        let event = Event { summary: text, subject: Subject::node(node), ..event(Status::Firing, 0, None) };
+        let event = Event { summary: text, subject: Subject::node(node), ..event(EventStatus::Firing, 0, None) };
         let (key, title) = (incident_key(&event, &[]), incident_title(&event));
         prop_assert!(key.len() <= limits::INCIDENT_KEY_BYTES && !key.is_empty());
         prop_assert!(title.chars().count() <= limits::TITLE_CHARS && !title.is_empty());
@@ -110,24 +110,24 @@ proptest! {
     /// Any sequence, each event twice: the second time changes nothing, and nothing is open that was not said to fire.
     #[test]
     fn the_same_event_again_changes_a_counter_and_nothing_else(said in prop::collection::vec((any::<bool>(), 0i64..6), 1..30)) {
-        let mut prior: Option<Prior> = None;
+        let mut prior: Option<PriorEpisode> = None;
         for (firing, starts) in said {
             let event = match firing {
-                true => event(Status::Firing, starts, None),
-                false => event(Status::Resolved, starts, Some(starts + 1)),
+                true => event(EventStatus::Firing, starts, None),
+                false => event(EventStatus::Resolved, starts, Some(starts + 1)),
             };
             for again in [false, true] {
                 let change = hear(prior.as_ref(), &event);
-                let quiet = matches!(change, Change::Refreshed | Change::Late);
+                let quiet = matches!(change, EpisodeChange::Refreshed | EpisodeChange::Late);
                 prop_assert!(!again || quiet, "{change:?} the second time");
-                let earliest = |prior: &Option<Prior>| prior.as_ref().map_or(event.starts_at, |p| p.starts_at.min(event.starts_at));
+                let earliest = |prior: &Option<PriorEpisode>| prior.as_ref().map_or(event.starts_at, |p| p.starts_at.min(event.starts_at));
                 prior = match change {
-                    Change::Opened => Some(Prior { state: EpisodeState::Open, starts_at: event.starts_at }),
-                    Change::Reopened | Change::Refreshed => {
-                        Some(Prior { state: EpisodeState::Open, starts_at: earliest(&prior) })
+                    EpisodeChange::Opened => Some(PriorEpisode { state: EpisodeState::Open, starts_at: event.starts_at }),
+                    EpisodeChange::Reopened | EpisodeChange::Refreshed => {
+                        Some(PriorEpisode { state: EpisodeState::Open, starts_at: earliest(&prior) })
                     }
-                    Change::Resolved => prior.map(|prior| Prior { state: EpisodeState::Resolved, ..prior }),
-                    Change::Late => prior,
+                    EpisodeChange::Resolved => prior.map(|prior| PriorEpisode { state: EpisodeState::Resolved, ..prior }),
+                    EpisodeChange::Late => prior,
                 };
             }
             let open = prior.as_ref().is_some_and(|prior| prior.state == EpisodeState::Open);
@@ -139,7 +139,7 @@ proptest! {
     fn two_different_values_never_share_a_key(a in "[a,=\"\\\\ ]{0,6}", b in "[a,=\"\\\\ ]{0,6}", c in "[a,=\"\\\\ ]{0,6}", d in "[a,=\"\\\\ ]{0,6}") {
         let names = ["x".to_owned(), "y".to_owned()];
         let with = |x: &str, y: &str| Event {
-            labels: [("x", x), ("y", y)].into_iter().collect(), ..event(Status::Firing, 0, None)
+            labels: [("x", x), ("y", y)].into_iter().collect(), ..event(EventStatus::Firing, 0, None)
         };
         prop_assume!((!a.is_empty() || !b.is_empty()) && (!c.is_empty() || !d.is_empty()));
         let same = incident_key(&with(&a, &b), &names) == incident_key(&with(&c, &d), &names);
@@ -149,7 +149,7 @@ proptest! {
 
 #[test]
 fn a_storm_has_a_key_of_its_alert_its_rule_and_its_cluster_and_a_title_that_counts() {
-    let mut event = event(Status::Firing, 10, None);
+    let mut event = event(EventStatus::Firing, 10, None);
     assert_eq!(group_key(&event, Some("gpu hot")), "group/alertname=GpuXid,rule=\"gpu hot\"");
     assert_eq!(group_key(&event, None), "group/alertname=GpuXid");
     event.subject = Subject { cluster: Some("eu-1".to_owned()), gpu: Some("5".to_owned()), ..Subject::node("gpu-3") };

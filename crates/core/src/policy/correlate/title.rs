@@ -151,7 +151,7 @@ fn number(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Labels, Severity, Status, Subject};
+    use crate::model::{EventStatus, Labels, Severity, Subject};
 
     fn event(name: &str, node: &str, gpu: Option<&str>, labels: &[(&str, &str)]) -> Event {
         let mut all: Labels = labels.iter().copied().collect();
@@ -159,7 +159,7 @@ mod tests {
         Event {
             source: "am".into(),
             fingerprint: "f".into(),
-            status: Status::Firing,
+            status: EventStatus::Firing,
             starts_at: "2026-11-23T03:00:00Z".parse().unwrap(),
             ends_at: None,
             labels: all,

@@ -4,11 +4,11 @@
 //! resort is so in every mode.
 
 use super::some_of;
-use crate::model::{ApprovalNeed, Effect, Mode, ReasonCode, Verdict};
+use crate::model::{ApprovalNeed, EffectClass, GuardDecision, Mode, ReasonCode};
 use crate::planted::planted;
-use crate::policy::admit::Asked;
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let call = &asked.proposal.call;
     let asks = asked.levels.mode == Mode::Approve || asked.proposal.approval == ApprovalNeed::LastResort;
     if !asks || !asked.acts() || asked.undoes() {
@@ -23,7 +23,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     let planned: Vec<String> = plan
         .calls
         .iter()
-        .filter(|planned| planned.effect != Effect::Read)
+        .filter(|planned| planned.effect != EffectClass::Read)
         .map(|planned| planned.call.to_string())
         .collect();
     let names = match planned.len() {

@@ -5,13 +5,13 @@
 
 use super::some_of;
 use crate::limits;
-use crate::model::{Reach, ReasonCode, Verdict};
+use crate::model::{GuardDecision, ImpactScope, ReasonCode};
 use crate::policy::GuardLimits;
-use crate::policy::admit::{Asked, Group};
+use crate::policy::admit::{GuardContext, NodeGroup};
 use std::collections::BTreeSet;
 
 /// One group of nodes that is counted together.
-struct Level<'a> {
+struct OutageCount<'a> {
     /// Empty for the fleet, ` of pool a100` for a pool.
     of: String,
     total: u32,
@@ -21,7 +21,7 @@ struct Level<'a> {
     taken_day: u32,
 }
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     if asked.reads() || asked.undoes() || !asked.proposal.disruptive {
         return None;
     }
@@ -34,7 +34,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         return asked.hold(ReasonCode::FleetUnknown, limits::HOLD_RECHECK, text);
     };
     let Some(node) = proposal.target.node.as_deref() else {
-        if proposal.reach < Reach::Node {
+        if proposal.reach < ImpactScope::Node {
             return None;
         }
         let text = format!(
@@ -49,17 +49,17 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     // Of a fleet of one the pool adds nothing.
     let pool = pool(asked).filter(|_| total > 1).map(|group| of_pool(asked, group, node, &out));
     let (taken_hour, taken_day) = (asked.levels.nodes_hour, asked.levels.nodes_day);
-    let fleet = Level { of: String::new(), total, out, taken_hour, taken_day };
+    let fleet = OutageCount { of: String::new(), total, out, taken_hour, taken_day };
     within(asked, node, &fleet).or_else(|| within(asked, node, &pool?))
 }
 
 /// The first label that names a pool and that the node has.
-fn pool<'a>(asked: &Asked<'a>) -> Option<&'a Group> {
+fn pool<'a>(asked: &GuardContext<'a>) -> Option<&'a NodeGroup> {
     let groups = &asked.proposal.facts.groups;
     asked.limits.pools.iter().find_map(|label| groups.iter().find(|group| group.label == *label))
 }
 
-fn of_pool<'a>(asked: &Asked<'a>, group: &'a Group, node: &str, out: &BTreeSet<&'a str>) -> Level<'a> {
+fn of_pool<'a>(asked: &GuardContext<'a>, group: &'a NodeGroup, node: &str, out: &BTreeSet<&'a str>) -> OutageCount<'a> {
     let members: BTreeSet<&str> = group.members.iter().map(String::as_str).collect();
     let mut out: BTreeSet<&str> = out.iter().copied().filter(|name| members.contains(name)).collect();
     out.extend(group.out.iter().map(String::as_str).filter(|name| *name != node));
@@ -73,7 +73,7 @@ fn of_pool<'a>(asked: &Asked<'a>, group: &'a Group, node: &str, out: &BTreeSet<&
             hour.insert(name);
         }
     }
-    Level {
+    OutageCount {
         of: format!(" of pool {}", group.value),
         total: members.len() as u32,
         out,
@@ -82,7 +82,7 @@ fn of_pool<'a>(asked: &Asked<'a>, group: &'a Group, node: &str, out: &BTreeSet<&
     }
 }
 
-fn within(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
+fn within(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
     at_once(asked, node, level)
         .or_else(|| last_one(asked, node, level))
         .or_else(|| rate(asked, level, level.taken_hour, asked.limits.share_per_hour, "hour"))
@@ -94,8 +94,8 @@ pub fn nodes_at_once(limits: &GuardLimits, total: u32) -> u32 {
     limits.nodes_at_once.min(share_of(limits.share_at_once, total))
 }
 
-fn at_once(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
-    let Level { of, total, out, .. } = level;
+fn at_once(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
+    let OutageCount { of, total, out, .. } = level;
     let limit = nodes_at_once(asked.limits, *total);
     if out.len() < limit as usize {
         return None;
@@ -120,8 +120,8 @@ fn at_once(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> 
 }
 
 /// The last node in service stays, however generous the limits are.
-fn last_one(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict> {
-    let Level { of, total, out, .. } = level;
+fn last_one(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
+    let OutageCount { of, total, out, .. } = level;
     let others = total.saturating_sub(1) as usize;
     if out.len() < others {
         return None;
@@ -139,8 +139,14 @@ fn last_one(asked: &Asked<'_>, node: &str, level: &Level<'_>) -> Option<Verdict>
     asked.hold(ReasonCode::BlastRadius, limits::HOLD_RECHECK, text)
 }
 
-fn rate(asked: &Asked<'_>, level: &Level<'_>, taken: u32, share: f64, window: &str) -> Option<Verdict> {
-    let Level { of, total, .. } = level;
+fn rate(
+    asked: &GuardContext<'_>,
+    level: &OutageCount<'_>,
+    taken: u32,
+    share: f64,
+    window: &str,
+) -> Option<GuardDecision> {
+    let OutageCount { of, total, .. } = level;
     let limit = share_of(share, *total);
     if taken < limit {
         return None;

@@ -3,11 +3,11 @@
 //! Invariant: only a user resets one; undo, giving back, and a run that has acted already pass.
 
 use crate::limits;
-use crate::model::{Breaker, ReasonCode, Verdict};
+use crate::model::{Breaker, GuardDecision, ReasonCode};
 use crate::planted::planted;
-use crate::policy::admit::Asked;
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let passes = asked.undoes() || asked.gives_back() || asked.levels.acted;
     if !asked.acts() || (passes && !planted("undo-blocked-by-a-breaker")) {
         return None;

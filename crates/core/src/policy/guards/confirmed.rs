@@ -3,10 +3,10 @@
 //! Invariant: an act waits for a signal that confirms it; taking back waits for neither.
 
 use crate::limits;
-use crate::model::{Reason, ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, Reason, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     if !asked.acts() || asked.undoes() || asked.gives_back() {
         return None;
     }
@@ -15,7 +15,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         let text = format!("{} until {}", closed.why, closed.until.strftime("%Y-%m-%d %H:%M UTC"));
         let recheck = asked.now.checked_add(limits::HOLD_RECHECK.0).unwrap_or(asked.now);
         let until = closed.until.max(recheck);
-        return Some(Verdict::Hold { reason: Reason::new(ReasonCode::Window, text), until });
+        return Some(GuardDecision::Hold { reason: Reason::new(ReasonCode::Window, text), until });
     }
     let why = facts.unconfirmed.as_ref()?;
     let text = format!("a second signal does not confirm the alert: {why}");

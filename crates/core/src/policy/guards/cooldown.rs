@@ -4,10 +4,10 @@
 //! cap.
 
 use crate::limits;
-use crate::model::{ReasonCode, Span, Time, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode, Span, Time};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let levels = asked.levels;
     if !asked.acts() || asked.undoes() || levels.acted {
         return None;
@@ -43,7 +43,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         if uncapped { "any number".to_owned() } else { cap.to_string() },
         minute(until),
     );
-    Some(Verdict::Hold { reason: crate::model::Reason::new(ReasonCode::Cooldown, text), until })
+    Some(GuardDecision::Hold { reason: crate::model::Reason::new(ReasonCode::Cooldown, text), until })
 }
 
 fn minute(at: Time) -> String {

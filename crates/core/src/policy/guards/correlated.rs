@@ -3,10 +3,10 @@
 //! Invariant: checked before a run acts for the first time; a refusal trips a breaker that only a user resets.
 
 use crate::limits;
-use crate::model::{ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let levels = asked.levels;
     if !asked.acts() || asked.undoes() || levels.acted {
         return None;

@@ -2,10 +2,10 @@
 //!
 //! Invariant: checked in the transaction that begins the first act; a run that has acted goes on to its end.
 
-use crate::model::{Reason, ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, Reason, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     if !asked.acts() || asked.undoes() || asked.levels.acted || !asked.levels.over {
         return None;
     }
@@ -15,7 +15,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
             asked.proposal.call,
             until.strftime("%H:%M UTC")
         );
-        return Some(Verdict::Hold { reason: Reason::new(ReasonCode::EpisodeOver, text), until });
+        return Some(GuardDecision::Hold { reason: Reason::new(ReasonCode::EpisodeOver, text), until });
     }
     let text = format!("the alert ended before {} could start; no action was taken", asked.proposal.call);
     asked.deny(ReasonCode::EpisodeOver, text)

@@ -3,10 +3,10 @@
 //! Invariant: checked before a run acts for the first time; held until the alert was steady for the whole window.
 
 use crate::limits;
-use crate::model::{Reason, ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, Reason, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let levels = asked.levels;
     if !asked.acts() || asked.undoes() || levels.acted || levels.came_back < limits::FLAPS {
         return None;
@@ -19,5 +19,5 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
         levels.came_back,
         until.strftime("%H:%M UTC")
     );
-    Some(Verdict::Hold { reason: Reason::new(ReasonCode::Flapping, text), until })
+    Some(GuardDecision::Hold { reason: Reason::new(ReasonCode::Flapping, text), until })
 }

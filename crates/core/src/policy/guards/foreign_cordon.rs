@@ -2,10 +2,10 @@
 //!
 //! Invariant: we never drain, disturb or give back a node that another owner took out of service.
 
-use crate::model::{ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let who = asked.proposal.facts.foreign_cordon.as_ref()?;
     if !asked.acts() || !(asked.proposal.disruptive || asked.schedules()) {
         return None;

@@ -3,10 +3,10 @@
 //! Invariant: once a node that the run cordoned no longer bears its cordon, the run does nothing more to it but undo
 //! its own changes.
 
-use crate::model::{ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     // A fact that was not read is not known to have changed; a target that does not answer is held by another guard.
     let taken_back = asked.levels.cordoned && asked.proposal.facts.our_cordon == Some(false);
     if !taken_back || asked.undoes() || !asked.acts() {

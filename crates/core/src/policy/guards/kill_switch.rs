@@ -3,10 +3,10 @@
 //! Invariant: it holds undo too, and a scope that cannot be distinguished from ours counts as ours.
 
 use crate::limits;
-use crate::model::{Freeze, ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{Freeze, GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     if !asked.acts() {
         return None;
     }
@@ -29,7 +29,7 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
 }
 
 /// Whether a freeze covers the step, with a word about any doubt.
-fn covers(freeze: &Freeze, asked: &Asked<'_>) -> Option<&'static str> {
+fn covers(freeze: &Freeze, asked: &GuardContext<'_>) -> Option<&'static str> {
     if freeze.scope == "all" {
         return Some("");
     }

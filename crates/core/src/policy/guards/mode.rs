@@ -3,10 +3,10 @@
 //! Invariant: in observe and suggest only reads begin, and steps that undo or release an earlier step's change: a rule
 //! that was demoted in the middle must not leave things half done.
 
-use crate::model::{Mode, ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, Mode, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let passes = asked.undoes() || (asked.gives_back() && asked.levels.acted);
     if asked.reads() || asked.levels.mode >= Mode::Approve || passes {
         return None;

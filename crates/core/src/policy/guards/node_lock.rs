@@ -3,11 +3,11 @@
 //! Invariant: while a run holds a node, no other run disturbs it or changes whether it is scheduled.
 
 use crate::limits;
-use crate::model::{ReasonCode, Verdict};
+use crate::model::{GuardDecision, ReasonCode};
 use crate::planted::planted;
-use crate::policy::admit::Asked;
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let holder = asked.levels.node_holder?;
     if planted("node-lock-not-asked") {
         return None;

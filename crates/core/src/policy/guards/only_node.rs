@@ -3,10 +3,10 @@
 //!
 //! Invariant: checked before approval is requested, so that no approver approves a step that is denied afterwards.
 
-use crate::model::{ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let proposal = asked.proposal;
     let spared = asked.reads() || asked.undoes() || !proposal.disruptive || asked.limits.only_node;
     if spared || proposal.facts.nodes_total != Some(1) || proposal.target.gpu.is_some() {

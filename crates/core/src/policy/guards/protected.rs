@@ -3,10 +3,10 @@
 //! Invariant: protection holds for undo too; hands off means hands off.
 
 use crate::limits;
-use crate::model::{ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     if !asked.acts() {
         return None;
     }

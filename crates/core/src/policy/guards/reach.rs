@@ -2,10 +2,10 @@
 //!
 //! Invariant: the header is the text that a reviewer read, so a call beyond it is denied, not held.
 
-use crate::model::{ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     let (wants, declared) = (asked.proposal.reach, asked.levels.declared_reach);
     // Undo has at most the scope of the step that it undoes, and that one passed here.
     if !asked.acts() || asked.undoes() || wants <= declared {

@@ -5,10 +5,10 @@
 
 use super::some_of;
 use crate::limits;
-use crate::model::{ReasonCode, RunId, Verdict};
-use crate::policy::admit::{Asked, Replica, Serving};
+use crate::model::{GuardDecision, ReasonCode, RunId};
+use crate::policy::admit::{AffectedReplicas, GuardContext, ReadyReplica};
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     if !asked.acts() || asked.undoes() {
         return None;
     }
@@ -22,20 +22,21 @@ pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
     asked.proposal.facts.serving.iter().find_map(|serving| below(asked, serving))
 }
 
-fn below(asked: &Asked<'_>, serving: &Serving) -> Option<Verdict> {
+fn below(asked: &GuardContext<'_>, serving: &AffectedReplicas) -> Option<GuardDecision> {
     // Who takes none that serves makes nothing worse.
     if serving.taken() == 0 {
         return None;
     }
     let others = serving.ready.iter().filter(|replica| !serving.takes.contains(&replica.pod));
-    let (goes, stays): (Vec<&Replica>, Vec<&Replica>) = others.partition(|replica| goes(asked, serving, replica));
+    let (goes, stays): (Vec<&ReadyReplica>, Vec<&ReadyReplica>) =
+        others.partition(|replica| goes(asked, serving, replica));
     let unnamed = asked.levels.replicas_taken.iter().filter(|taken| taken.set == serving.set && taken.pod.is_empty());
     let unnamed: u32 = unnamed.map(|taken| taken.count).sum();
     let left = (stays.len() as u32).saturating_sub(unnamed).saturating_sub(serving.takes_any);
     if left >= serving.floor {
         return None;
     }
-    let Serving { set, floor, floor_from, ready, .. } = serving;
+    let AffectedReplicas { set, floor, floor_from, ready, .. } = serving;
     let replicas =
         if ready.len() == 1 { "1 ready replica".to_owned() } else { format!("{} ready replicas", ready.len()) };
     let mut text = format!("{set} has {replicas}");
@@ -59,7 +60,7 @@ fn below(asked: &Asked<'_>, serving: &Serving) -> Option<Verdict> {
 }
 
 /// Whether a replica that the step leaves alone is about to go all the same.
-fn goes(asked: &Asked<'_>, serving: &Serving, replica: &Replica) -> bool {
+fn goes(asked: &GuardContext<'_>, serving: &AffectedReplicas, replica: &ReadyReplica) -> bool {
     let levels = asked.levels;
     if levels.replicas_taken.iter().any(|taken| taken.set == serving.set && taken.pod == replica.pod) {
         return true;

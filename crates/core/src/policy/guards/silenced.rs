@@ -3,10 +3,10 @@
 //! Invariant: held, not denied, until the silence ends; whether there is one and could not be read is a hold too.
 
 use crate::limits;
-use crate::model::{ReasonCode, Verdict};
-use crate::policy::admit::Asked;
+use crate::model::{GuardDecision, ReasonCode};
+use crate::policy::admit::GuardContext;
 
-pub(super) fn check(asked: &Asked<'_>) -> Option<Verdict> {
+pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     if !asked.acts() || asked.undoes() || asked.gives_back() {
         return None;
     }

@@ -3,14 +3,14 @@
 //!
 //! Invariant: a check decides from two looks alone; a value that it cannot see leaves its condition as it is.
 
-use super::{EngineLimits, EngineLook, EngineReading, FirstTokens, Lane};
+use super::{EngineLimits, EngineLook, EngineQueue, EngineReading, FirstTokens};
 use crate::limits;
 use crate::model::{Severity, Span};
 use std::fmt::Write as _;
 
 /// The result of one check on one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum EngineCheckResult {
     /// In words for a user.
     Ill(String),
     Well,
@@ -21,7 +21,7 @@ pub(super) enum Verdict {
 }
 
 /// The input of a check.
-pub(super) struct View<'a> {
+pub(super) struct EngineCheckInput<'a> {
     pub look: &'a EngineLook,
     /// The last reading before this one, unless the engine has begun anew since.
     pub before: Option<&'a EngineReading>,
@@ -59,7 +59,7 @@ impl SignalGroup {
 
 /// When a condition begins.
 #[derive(Clone, Copy)]
-pub(super) enum Begins {
+pub(super) enum OnsetThreshold {
     /// After so many looks in a row.
     Looks(fn(&EngineLimits) -> u32),
     /// Once it has lasted for so long.
@@ -73,7 +73,7 @@ pub struct EngineCheck {
     pub severity: Severity,
     /// Which kind of signal for a restart it is, if it is one.
     pub group: Option<SignalGroup>,
-    pub(super) begins: Begins,
+    pub(super) begins: OnsetThreshold,
     /// The setting of its threshold, for the page.
     setting: &'static str,
     /// Looks in a row that must be well before it is over.
@@ -81,72 +81,75 @@ pub struct EngineCheck {
     /// Skipped for an engine that was never ready, while it may be starting.
     pub(super) waits_for_start: bool,
     when: &'static str,
-    pub(super) judge: fn(&View) -> Verdict,
+    pub(super) judge: fn(&EngineCheckInput) -> EngineCheckResult,
 }
 
 /// One line a check.
 #[rustfmt::skip]
 pub(super) static CHECKS: [EngineCheck; 6] = [
     EngineCheck { key: "no-progress", alertname: "InferenceNoProgress", severity: Severity::Critical, group: Some(SignalGroup::Progress),
-        begins: Begins::After(|limits| limits.frozen_for), setting: "frozen_for", ends: 4, waits_for_start: false,
+        begins: OnsetThreshold::After(|limits| limits.frozen_for), setting: "frozen_for", ends: 4, waits_for_start: false,
         when: "requests run or wait, and no counter of steps or tokens has grown; over at once when one grows, or when no request waits for some polls", judge: no_progress },
     EngineCheck { key: "not-ready", alertname: "InferenceNotReady", severity: Severity::Error, group: Some(SignalGroup::Readiness),
-        begins: Begins::Looks(|limits| limits.looks), setting: "looks", ends: 2, waits_for_start: true,
+        begins: OnsetThreshold::Looks(|limits| limits.looks), setting: "looks", ends: 2, waits_for_start: true,
         when: "its readiness endpoint reports not ready, or does not answer in time", judge: not_ready },
     EngineCheck { key: "slow-first-token", alertname: "InferenceSlowFirstToken", severity: Severity::Warning, group: Some(SignalGroup::Latency),
-        begins: Begins::After(|limits| limits.first_token_for), setting: "first_token_for", ends: 2, waits_for_start: false,
+        begins: OnsetThreshold::After(|limits| limits.first_token_for), setting: "first_token_for", ends: 2, waits_for_start: false,
         when: "the quantile `first_token_quantile` of the time to the first token is above `first_token`, of ten requests or more", judge: slow_first_token },
     EngineCheck { key: "cache-full", alertname: "InferenceCacheFull", severity: Severity::Warning, group: Some(SignalGroup::Cache),
-        begins: Begins::After(|limits| limits.cache_for), setting: "cache_for", ends: 2, waits_for_start: false,
+        begins: OnsetThreshold::After(|limits| limits.cache_for), setting: "cache_for", ends: 2, waits_for_start: false,
         when: "more than the share `cache` of the KV cache is in use", judge: cache_full },
     EngineCheck { key: "queue", alertname: "InferenceQueueLong", severity: Severity::Warning, group: None,
-        begins: Begins::After(|limits| limits.queue_for), setting: "queue_for", ends: 2, waits_for_start: false,
+        begins: OnsetThreshold::After(|limits| limits.queue_for), setting: "queue_for", ends: 2, waits_for_start: false,
         when: "more than `queue` requests wait", judge: queue },
     EngineCheck { key: "unreadable", alertname: "InferenceUnreadable", severity: Severity::Warning, group: None,
-        begins: Begins::Looks(|limits| limits.looks), setting: "looks", ends: 2, waits_for_start: true,
+        begins: OnsetThreshold::Looks(|limits| limits.looks), setting: "looks", ends: 2, waits_for_start: true,
         when: "its metrics page is not reached, silent, over 4 MiB, of another status than 200, or no page of that engine", judge: unreadable },
 ];
 
-fn no_progress(view: &View) -> Verdict {
-    let Some(now) = view.look.reading() else { return Verdict::Same };
+fn no_progress(view: &EngineCheckInput) -> EngineCheckResult {
+    let Some(now) = view.look.reading() else { return EngineCheckResult::Same };
     if view.is_anew {
-        return Verdict::Over;
+        return EngineCheckResult::Over;
     }
-    let Some(before) = view.before else { return Verdict::Same };
+    let Some(before) = view.before else { return EngineCheckResult::Same };
     let mut moved = false;
     for (name, lane) in &now.lanes {
         let Some(was) = before.lanes.get(name) else { continue };
         let Some((had, has)) = was.steps.zip(lane.steps) else { continue };
         moved |= has != had;
         if has == had && lane.has_work() && was.has_work() {
-            return Verdict::Ill(stuck(name, lane));
+            return EngineCheckResult::Ill(stuck(name, lane));
         }
     }
-    match (moved, now.lanes.values().any(Lane::has_work)) {
-        (true, _) => Verdict::Over,
-        (false, false) => Verdict::Well,
-        (false, true) => Verdict::Same,
+    match (moved, now.lanes.values().any(EngineQueue::has_work)) {
+        (true, _) => EngineCheckResult::Over,
+        (false, false) => EngineCheckResult::Well,
+        (false, true) => EngineCheckResult::Same,
     }
 }
 
-fn stuck(name: &str, lane: &Lane) -> String {
+fn stuck(name: &str, lane: &EngineQueue) -> String {
     let of = if name.is_empty() { String::new() } else { format!(" of {name}") };
     format!("{} requests wait and {} run{of}, and no step was made", lane.waiting, lane.running)
 }
 
-fn not_ready(view: &View) -> Verdict {
-    view.look.unready.as_ref().map_or(Verdict::Well, |why| Verdict::Ill(format!("it is not ready: {why}")))
+fn not_ready(view: &EngineCheckInput) -> EngineCheckResult {
+    view.look
+        .unready
+        .as_ref()
+        .map_or(EngineCheckResult::Well, |why| EngineCheckResult::Ill(format!("it is not ready: {why}")))
 }
 
-fn slow_first_token(view: &View) -> Verdict {
-    let Some(tokens) = view.first_tokens else { return Verdict::Same };
+fn slow_first_token(view: &EngineCheckInput) -> EngineCheckResult {
+    let Some(tokens) = view.first_tokens else { return EngineCheckResult::Same };
     let (limit, quantile) = (view.limits.first_token.0.as_secs_f64(), view.limits.first_token_quantile);
     // The bucket that holds the limit counts as within it, so that only certainly late tokens count as late.
     let within = tokens.buckets.iter().find(|(bound, _)| *bound >= limit).map_or(tokens.total, |(_, count)| *count);
     if within >= quantile * tokens.total {
-        return Verdict::Well;
+        return EngineCheckResult::Well;
     }
-    Verdict::Ill(format!(
+    EngineCheckResult::Ill(format!(
         "{:.0} of {:.0} requests waited more than {} for their first token",
         tokens.total - within,
         tokens.total,
@@ -154,28 +157,30 @@ fn slow_first_token(view: &View) -> Verdict {
     ))
 }
 
-fn cache_full(view: &View) -> Verdict {
+fn cache_full(view: &EngineCheckInput) -> EngineCheckResult {
     match view.look.reading().and_then(|reading| reading.cache) {
         Some(share) if share > view.limits.cache => {
-            Verdict::Ill(format!("{:.0} % of its KV cache is in use", share * 100.0))
+            EngineCheckResult::Ill(format!("{:.0} % of its KV cache is in use", share * 100.0))
         }
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
+        Some(_) => EngineCheckResult::Well,
+        None => EngineCheckResult::Same,
     }
 }
 
-fn queue(view: &View) -> Verdict {
+fn queue(view: &EngineCheckInput) -> EngineCheckResult {
     match view.look.reading().map(EngineReading::waiting) {
-        Some(waiting) if waiting > view.limits.queue => Verdict::Ill(format!("{waiting} requests wait")),
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
+        Some(waiting) if waiting > view.limits.queue => EngineCheckResult::Ill(format!("{waiting} requests wait")),
+        Some(_) => EngineCheckResult::Well,
+        None => EngineCheckResult::Same,
     }
 }
 
-fn unreadable(view: &View) -> Verdict {
+fn unreadable(view: &EngineCheckInput) -> EngineCheckResult {
     match &view.look.page {
-        Ok(_) => Verdict::Well,
-        Err((kind, words)) => Verdict::Ill(format!("its metrics page cannot be read ({}): {words}", kind.word())),
+        Ok(_) => EngineCheckResult::Well,
+        Err((kind, words)) => {
+            EngineCheckResult::Ill(format!("its metrics page cannot be read ({}): {words}", kind.word()))
+        }
     }
 }
 
@@ -202,8 +207,8 @@ pub fn inference_page() -> String {
     let defaults = EngineLimits::default();
     for check in &CHECKS {
         let begins = match check.begins {
-            Begins::Looks(looks) => format!("{} looks", looks(&defaults)),
-            Begins::After(span) => span(&defaults).to_string(),
+            OnsetThreshold::Looks(looks) => format!("{} looks", looks(&defaults)),
+            OnsetThreshold::After(span) => span(&defaults).to_string(),
         };
         let signal = check.group.map_or("–", SignalGroup::word);
         let _ = writeln!(

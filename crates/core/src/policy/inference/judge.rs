@@ -3,7 +3,7 @@
 //! Invariant: pure, and each answer lists all present conditions of the engine; the caller compares with the previous
 //! answer.
 
-use super::checks::{Begins, CHECKS, EngineCheck, Verdict, View, came};
+use super::checks::{CHECKS, EngineCheck, EngineCheckInput, EngineCheckResult, OnsetThreshold, came};
 use super::{EngineLimits, EngineLook, EngineReading, FirstTokens};
 use crate::model::Time;
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ pub struct EngineJudge {
     counted: Option<FirstTokens>,
     first_seen: Option<Time>,
     was_ready: bool,
-    runs: BTreeMap<&'static str, Run>,
+    runs: BTreeMap<&'static str, CheckHistory>,
 }
 
 /// The results of the last looks for one check.
 #[derive(Debug, Default)]
-struct Run {
+struct CheckHistory {
     ill: u32,
     well: u32,
     since: Option<Time>,
@@ -54,7 +54,7 @@ impl EngineJudge {
         let is_starting = !self.was_ready && look.at < first_seen + limits.starting.0;
         let before = self.before.as_ref().map(|(at, reading)| (*at, reading));
         let reading = before.map(|(_, reading)| reading);
-        let view = View { look, before: reading, is_anew, first_tokens: first_tokens.as_ref(), limits };
+        let view = EngineCheckInput { look, before: reading, is_anew, first_tokens: first_tokens.as_ref(), limits };
         for check in CHECKS.iter().filter(|check| !(is_starting && check.waits_for_start)) {
             let run = self.runs.entry(check.key).or_default();
             // A condition that compares two looks has lasted since the first of them.
@@ -81,36 +81,36 @@ impl EngineJudge {
     }
 }
 
-impl Run {
-    fn take(&mut self, check: &EngineCheck, verdict: Verdict, now: Time, since: Time, limits: &EngineLimits) {
+impl CheckHistory {
+    fn take(&mut self, check: &EngineCheck, verdict: EngineCheckResult, now: Time, since: Time, limits: &EngineLimits) {
         match verdict {
-            Verdict::Same => {}
-            Verdict::Over => *self = Run::default(),
-            Verdict::Well => {
+            EngineCheckResult::Same => {}
+            EngineCheckResult::Over => *self = CheckHistory::default(),
+            EngineCheckResult::Well => {
                 (self.ill, self.well) = (0, self.well.saturating_add(1));
                 if !self.is_open {
                     self.since = None;
                 } else if self.well >= check.ends {
-                    *self = Run::default();
+                    *self = CheckHistory::default();
                 }
             }
-            Verdict::Ill(words) => {
+            EngineCheckResult::Ill(words) => {
                 let hold = match check.begins {
-                    Begins::After(span) => span(limits).0,
-                    Begins::Looks(_) => Duration::MAX,
+                    OnsetThreshold::After(span) => span(limits).0,
+                    OnsetThreshold::Looks(_) => Duration::MAX,
                 };
                 // A sighting of long ago, with none in between, is no part of this.
                 let is_stale = self.last_ill.is_some_and(|last| lasted(last, now) > hold.max(Duration::from_secs(60)));
                 if is_stale && !self.is_open {
-                    *self = Run::default();
+                    *self = CheckHistory::default();
                 }
                 (self.ill, self.well) = (self.ill.saturating_add(1), 0);
                 self.last_ill = Some(now);
                 let since = *self.since.get_or_insert(since);
                 self.words = words;
                 self.is_open |= match check.begins {
-                    Begins::Looks(looks) => self.ill >= looks(limits),
-                    Begins::After(_) => lasted(since, now) >= hold,
+                    OnsetThreshold::Looks(looks) => self.ill >= looks(limits),
+                    OnsetThreshold::After(_) => lasted(since, now) >= hold,
                 };
             }
         }

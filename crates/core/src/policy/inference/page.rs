@@ -3,13 +3,13 @@
 //! Invariant: the reading is bounded by the page's own size and `limits`; a line that is not understood is skipped
 //! unless it is one that counts, and a page without any that counts is refused.
 
-use super::{EngineKind, EngineReading, FirstTokens, Lane};
+use super::{EngineKind, EngineQueue, EngineReading, FirstTokens};
 use crate::limits;
 use std::collections::BTreeMap;
 
 /// The meaning of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Means {
+enum MetricMeaning {
     Running,
     Waiting,
     Steps,
@@ -20,32 +20,32 @@ enum Means {
 }
 
 /// (metric, meaning). Names and units as the engines' own documentation has them; older names beside newer ones.
-const VLLM: [(&str, Means); 10] = [
-    ("vllm:num_requests_running", Means::Running),
-    ("vllm:num_requests_waiting", Means::Waiting),
-    ("vllm:iteration_tokens_total_sum", Means::Steps),
-    ("vllm:iteration_tokens_total_count", Means::Steps),
-    ("vllm:prompt_tokens_total", Means::Steps),
-    ("vllm:generation_tokens_total", Means::Steps),
-    ("vllm:kv_cache_usage_perc", Means::Cache),
-    ("vllm:gpu_cache_usage_perc", Means::Cache),
-    ("vllm:time_to_first_token_seconds_bucket", Means::FirstToken(1.0)),
-    ("process_start_time_seconds", Means::Began),
+const VLLM: [(&str, MetricMeaning); 10] = [
+    ("vllm:num_requests_running", MetricMeaning::Running),
+    ("vllm:num_requests_waiting", MetricMeaning::Waiting),
+    ("vllm:iteration_tokens_total_sum", MetricMeaning::Steps),
+    ("vllm:iteration_tokens_total_count", MetricMeaning::Steps),
+    ("vllm:prompt_tokens_total", MetricMeaning::Steps),
+    ("vllm:generation_tokens_total", MetricMeaning::Steps),
+    ("vllm:kv_cache_usage_perc", MetricMeaning::Cache),
+    ("vllm:gpu_cache_usage_perc", MetricMeaning::Cache),
+    ("vllm:time_to_first_token_seconds_bucket", MetricMeaning::FirstToken(1.0)),
+    ("process_start_time_seconds", MetricMeaning::Began),
 ];
-const TGI: [(&str, Means); 6] = [
-    ("tgi_batch_current_size", Means::Running),
-    ("tgi_queue_size", Means::Waiting),
+const TGI: [(&str, MetricMeaning); 6] = [
+    ("tgi_batch_current_size", MetricMeaning::Running),
+    ("tgi_queue_size", MetricMeaning::Waiting),
     // Of ended requests; the others count each batch, so a long answer is progress too.
-    ("tgi_request_generated_tokens_sum", Means::Steps),
-    ("tgi_batch_inference_count", Means::Steps),
-    ("tgi_batch_inference_success", Means::Steps),
-    ("tgi_batch_forward_duration_count", Means::Steps),
+    ("tgi_request_generated_tokens_sum", MetricMeaning::Steps),
+    ("tgi_batch_inference_count", MetricMeaning::Steps),
+    ("tgi_batch_inference_success", MetricMeaning::Steps),
+    ("tgi_batch_forward_duration_count", MetricMeaning::Steps),
 ];
-const TRITON: [(&str, Means); 4] = [
-    ("nv_inference_pending_request_count", Means::Waiting),
-    ("nv_inference_count", Means::Steps),
-    ("nv_inference_exec_count", Means::Steps),
-    ("nv_inference_first_response_histogram_ms_bucket", Means::FirstToken(0.001)),
+const TRITON: [(&str, MetricMeaning); 4] = [
+    ("nv_inference_pending_request_count", MetricMeaning::Waiting),
+    ("nv_inference_count", MetricMeaning::Steps),
+    ("nv_inference_exec_count", MetricMeaning::Steps),
+    ("nv_inference_first_response_histogram_ms_bucket", MetricMeaning::FirstToken(0.001)),
 ];
 
 /// Reads a page. `model`: of an engine that serves several, only this one counts.
@@ -55,7 +55,7 @@ const TRITON: [(&str, Means); 4] = [
 /// Fails when a line of a metric that counts cannot be read, or when the page has no such metric; the message names the
 /// line.
 pub fn parse_engine_page(kind: EngineKind, page: &str, model: Option<&str>) -> Result<EngineReading, String> {
-    let metrics: &[(&str, Means)] = match kind {
+    let metrics: &[(&str, MetricMeaning)] = match kind {
         EngineKind::Vllm => &VLLM,
         EngineKind::Tgi => &TGI,
         EngineKind::Triton => &TRITON,
@@ -75,9 +75,9 @@ pub fn parse_engine_page(kind: EngineKind, page: &str, model: Option<&str>) -> R
             continue;
         }
         match means {
-            Means::Began => reading.began = Some(value),
-            Means::Cache => reading.cache = Some(reading.cache.unwrap_or(0.0).max(value)),
-            Means::FirstToken(unit) => {
+            MetricMeaning::Began => reading.began = Some(value),
+            MetricMeaning::Cache => reading.cache = Some(reading.cache.unwrap_or(0.0).max(value)),
+            MetricMeaning::FirstToken(unit) => {
                 let bound: f64 = label("le").and_then(|le| le.parse().ok()).ok_or_else(|| wrong("names no `le`"))?;
                 // The bits of numbers above zero are in the numbers' order.
                 if bound >= 0.0 && buckets.len() < limits::ENGINE_BUCKETS {
@@ -103,10 +103,10 @@ pub fn parse_engine_page(kind: EngineKind, page: &str, model: Option<&str>) -> R
     Ok(reading)
 }
 
-fn add(lane: &mut Lane, means: Means, value: f64) {
+fn add(lane: &mut EngineQueue, means: MetricMeaning, value: f64) {
     match means {
-        Means::Running => lane.running += value,
-        Means::Waiting => lane.waiting += value,
+        MetricMeaning::Running => lane.running += value,
+        MetricMeaning::Waiting => lane.waiting += value,
         _ => lane.steps = Some(lane.steps.unwrap_or(0.0) + value),
     }
 }
@@ -117,10 +117,10 @@ fn first_tokens(buckets: &BTreeMap<u64, f64>) -> Option<FirstTokens> {
     Some(FirstTokens { buckets: finite.filter(|(bound, _)| bound.is_finite()).collect(), total })
 }
 
-type Labels<'a> = Vec<(&'a str, String)>;
+type MetricLabels<'a> = Vec<(&'a str, String)>;
 
 /// `{a="b",c="d"} 1.5 1700000000 # exemplar`, or only the value.
-fn sample(rest: &str) -> Option<(Labels<'_>, f64)> {
+fn sample(rest: &str) -> Option<(MetricLabels<'_>, f64)> {
     let (labels, rest) = match rest.strip_prefix('{') {
         Some(inside) => labels(inside)?,
         None => (Vec::new(), rest),
@@ -130,7 +130,7 @@ fn sample(rest: &str) -> Option<(Labels<'_>, f64)> {
 }
 
 /// The labels up to the closing bracket, and the text after it.
-fn labels(mut text: &str) -> Option<(Labels<'_>, &str)> {
+fn labels(mut text: &str) -> Option<(MetricLabels<'_>, &str)> {
     let mut found = Vec::new();
     loop {
         text = text.trim_start_matches([',', ' ']);

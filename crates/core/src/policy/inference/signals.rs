@@ -3,7 +3,7 @@
 //! Invariant: only facts that both looks show are a signal, and one group is one signal, however many of its members
 //! agree.
 
-use super::checks::{CHECKS, SignalGroup, Verdict, View, came};
+use super::checks::{CHECKS, EngineCheckInput, EngineCheckResult, SignalGroup, came};
 use super::{EngineLimits, EngineLook};
 use crate::limits;
 
@@ -22,28 +22,28 @@ pub fn engine_signals(first: &EngineLook, second: &EngineLook, limits: &EngineLi
     let before = first.reading().filter(|_| !is_anew);
     let tokens = |look: &EngineLook| look.reading().and_then(|reading| reading.first_tokens.clone());
     let first_tokens = tokens(second).zip(tokens(first)).and_then(|(now, before)| came(&now, &before));
-    let now = View { look: second, before, is_anew, first_tokens: first_tokens.as_ref(), limits };
-    let then = View { look: first, before: None, is_anew: false, first_tokens: None, limits };
+    let now = EngineCheckInput { look: second, before, is_anew, first_tokens: first_tokens.as_ref(), limits };
+    let then = EngineCheckInput { look: first, before: None, is_anew: false, first_tokens: None, limits };
     let judged = CHECKS.iter().filter_map(|check| Some((check, check.group?)));
     judged
         .map(|(check, group)| {
             let verdict = (check.judge)(&now);
             let both = matches!(group, SignalGroup::Progress | SignalGroup::Latency)
-                || matches!((check.judge)(&then), Verdict::Ill(_));
+                || matches!((check.judge)(&then), EngineCheckResult::Ill(_));
             match verdict {
-                Verdict::Ill(words) if both => EngineSignal { group, agrees: true, words },
+                EngineCheckResult::Ill(words) if both => EngineSignal { group, agrees: true, words },
                 other => EngineSignal { group, agrees: false, words: against(group, &other, second) },
             }
         })
         .collect()
 }
 
-fn against(group: SignalGroup, verdict: &Verdict, look: &EngineLook) -> String {
-    let unknown = matches!(verdict, Verdict::Same);
+fn against(group: SignalGroup, verdict: &EngineCheckResult, look: &EngineLook) -> String {
+    let unknown = matches!(verdict, EngineCheckResult::Same);
     match group {
         SignalGroup::Progress => match look.page.as_ref() {
             Err((_, why)) => format!("its page cannot be read: {why}"),
-            Ok(_) if matches!(verdict, Verdict::Well) => "no request waits".to_owned(),
+            Ok(_) if matches!(verdict, EngineCheckResult::Well) => "no request waits".to_owned(),
             Ok(_) if unknown => "it is not yet known whether it makes progress".to_owned(),
             Ok(_) => "it makes progress, or has restarted".to_owned(),
         },

@@ -19,14 +19,14 @@ fn at(second: i64) -> Time {
 #[test]
 fn the_three_engines_pages_are_read() {
     let vllm = parse_engine_page(EngineKind::Vllm, &sample(EngineKind::Vllm), None).unwrap();
-    assert_eq!(vllm.lanes["mistral/1"], Lane { running: 0.0, waiting: 12.0, steps: Some(113_500.0) });
+    assert_eq!(vllm.lanes["mistral/1"], EngineQueue { running: 0.0, waiting: 12.0, steps: Some(113_500.0) });
     assert_eq!((vllm.running(), vllm.cache, vllm.began), (3.0, Some(0.97), Some(1_795_320_000.0)));
     let tokens = vllm.first_tokens.unwrap();
     assert_eq!((tokens.total, tokens.buckets.last().copied()), (1_000.0, Some((10.0, 990.0))));
     let tgi = parse_engine_page(EngineKind::Tgi, &sample(EngineKind::Tgi), None).unwrap();
-    assert_eq!(tgi.lanes[""], Lane { running: 4.0, waiting: 7.0, steps: Some(262_495.0) });
+    assert_eq!(tgi.lanes[""], EngineQueue { running: 4.0, waiting: 7.0, steps: Some(262_495.0) });
     let triton = parse_engine_page(EngineKind::Triton, &sample(EngineKind::Triton), None).unwrap();
-    assert_eq!(triton.lanes["llama/1"], Lane { running: 0.0, waiting: 5.0, steps: Some(2_280.0) });
+    assert_eq!(triton.lanes["llama/1"], EngineQueue { running: 0.0, waiting: 5.0, steps: Some(2_280.0) });
     assert!(triton.lanes.contains_key("ocr \"fast\"/2"));
     let one = parse_engine_page(EngineKind::Triton, &sample(EngineKind::Triton), Some("llama")).unwrap();
     assert_eq!(one.lanes.len(), 1);
@@ -79,7 +79,11 @@ impl Day {
     }
 
     /// 15 s later; what is wrong then.
-    fn look(&mut self, unready: Option<&str>, page: Result<EngineReading, (Unread, String)>) -> Vec<&'static str> {
+    fn look(
+        &mut self,
+        unready: Option<&str>,
+        page: Result<EngineReading, (EngineReadError, String)>,
+    ) -> Vec<&'static str> {
         self.second += 15;
         let look = EngineLook { at: at(self.second), unready: unready.map(str::to_owned), page };
         self.judge.look(&look, &self.limits).into_iter().map(|trouble| trouble.check.key).collect()
@@ -91,7 +95,7 @@ impl Day {
 }
 
 fn reading(running: f64, waiting: f64, steps: f64) -> EngineReading {
-    let lane = Lane { running, waiting, steps: Some(steps) };
+    let lane = EngineQueue { running, waiting, steps: Some(steps) };
     EngineReading { lanes: [("m/0".to_owned(), lane)].into(), cache: Some(0.5), ..EngineReading::default() }
 }
 
@@ -123,7 +127,7 @@ fn one_frozen_queue_shows_beside_one_that_works() {
     let mut last = Vec::new();
     for step in 0..12 {
         let mut both = reading(0.0, 3.0, 7.0);
-        both.lanes.insert("m/1".to_owned(), Lane { running: 4.0, waiting: 0.0, steps: Some(f64::from(step)) });
+        both.lanes.insert("m/1".to_owned(), EngineQueue { running: 4.0, waiting: 0.0, steps: Some(f64::from(step)) });
         last = day.look(None, Ok(both));
     }
     assert_eq!(last, ["no-progress"]);
@@ -153,7 +157,7 @@ fn not_ready_is_said_after_three_looks_and_of_a_new_engine_only_after_its_start(
     assert_eq!(day.look(None, busy()), [""; 0]);
 
     let mut new = Day { judge: EngineJudge::default(), limits: EngineLimits::default(), second: 0 };
-    let gone = || Err((Unread::Unreached, "connection refused".to_owned()));
+    let gone = || Err((EngineReadError::Unreached, "connection refused".to_owned()));
     let said: Vec<_> = (0..70).map(|_| new.look(Some("connection refused"), gone())).collect();
     assert!(said[..58].iter().all(Vec::is_empty), "weights are loaded for fifteen minutes");
     assert_eq!(said[69], ["not-ready", "unreadable"]);
@@ -163,7 +167,7 @@ fn not_ready_is_said_after_three_looks_and_of_a_new_engine_only_after_its_start(
 fn a_page_that_cannot_be_read_changes_nothing_else() {
     let mut day = Day::new();
     day.looks(10, &reading(0.0, 12.0, 500.0));
-    let garbage = || Err((Unread::Garbage, "no metric of vllm".to_owned()));
+    let garbage = || Err((EngineReadError::Garbage, "no metric of vllm".to_owned()));
     assert_eq!(day.look(None, garbage()), ["no-progress"]);
     day.look(None, garbage());
     assert_eq!(day.look(None, garbage()), ["no-progress", "unreadable"]);

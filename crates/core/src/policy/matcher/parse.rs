@@ -2,7 +2,7 @@
 //!
 //! Invariant: it never panics, whatever the text, and an accepted text prints as a text that parses to the same.
 
-use super::{Matcher, MatcherError, Op};
+use super::{MatchOperator, Matcher, MatcherError};
 use crate::limits;
 
 /// Parses one matcher or a comma-separated list, with or without braces. Empty and `{}` are the empty list.
@@ -21,7 +21,7 @@ pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, MatcherError> {
             hint: format!("write at most {} bytes, or split it into several lines", limits::MATCHER_BYTES),
         });
     }
-    Parser { text, rest: text, at: 0 }.list()
+    MatcherParser { text, rest: text, at: 0 }.list()
 }
 
 /// Characters that a bare name or value cannot hold; they need quotes.
@@ -30,50 +30,50 @@ pub(super) fn is_reserved(c: char) -> bool {
 }
 
 #[derive(Debug, PartialEq)]
-enum Token {
+enum MatcherToken {
     Open,
     Close,
     Comma,
-    Op(Op),
+    Op(MatchOperator),
     Text(String),
     End,
 }
 
-impl Token {
+impl MatcherToken {
     fn words(&self) -> String {
         match self {
-            Token::Open => "unexpected `{`".to_owned(),
-            Token::Close => "unexpected `}`".to_owned(),
-            Token::Comma => "unexpected `,`".to_owned(),
-            Token::Op(op) => format!("unexpected `{}`", op.sign()),
-            Token::Text(text) => format!("unexpected `{text}`"),
-            Token::End => "unexpected end".to_owned(),
+            MatcherToken::Open => "unexpected `{`".to_owned(),
+            MatcherToken::Close => "unexpected `}`".to_owned(),
+            MatcherToken::Comma => "unexpected `,`".to_owned(),
+            MatcherToken::Op(op) => format!("unexpected `{}`", op.sign()),
+            MatcherToken::Text(text) => format!("unexpected `{text}`"),
+            MatcherToken::End => "unexpected end".to_owned(),
         }
     }
 }
 
-struct Parser<'a> {
+struct MatcherParser<'a> {
     text: &'a str,
     rest: &'a str,
     /// Characters eaten so far.
     at: usize,
 }
 
-impl Parser<'_> {
+impl MatcherParser<'_> {
     fn list(mut self) -> Result<Vec<Matcher>, MatcherError> {
         let mut found = Vec::new();
         let (mut at, mut token) = self.next()?;
-        let braced = token == Token::Open;
+        let braced = token == MatcherToken::Open;
         if braced {
             (at, token) = self.next()?;
         }
         loop {
             match token {
-                Token::Text(name) => found.push(self.matcher(at, name)?),
+                MatcherToken::Text(name) => found.push(self.matcher(at, name)?),
                 end => return self.finish(at, end, braced, found),
             }
             (at, token) = self.next()?;
-            if token != Token::Comma {
+            if token != MatcherToken::Comma {
                 return self.finish(at, token, braced, found);
             }
             (at, token) = self.next()?;
@@ -84,26 +84,26 @@ impl Parser<'_> {
     fn finish(
         &mut self,
         at: usize,
-        token: Token,
+        token: MatcherToken,
         braced: bool,
         found: Vec<Matcher>,
     ) -> Result<Vec<Matcher>, MatcherError> {
         match (token, braced) {
-            (Token::End, false) => Ok(found),
-            (Token::Close, true) => match self.next()? {
-                (_, Token::End) => Ok(found),
+            (MatcherToken::End, false) => Ok(found),
+            (MatcherToken::Close, true) => match self.next()? {
+                (_, MatcherToken::End) => Ok(found),
                 (at, more) => Err(self.error(at, more.words(), "remove the text after the closing brace")),
             },
-            (Token::End, true) => Err(self.error(at, "the text ends".to_owned(), "close the brace with `}`")),
-            (Token::Close, false) => {
+            (MatcherToken::End, true) => Err(self.error(at, "the text ends".to_owned(), "close the brace with `}`")),
+            (MatcherToken::Close, false) => {
                 Err(self.error(at, "unexpected `}`".to_owned(), "no brace was opened: remove it, or start with `{`"))
             }
-            (other @ Token::Text(_), _) => Err(self.error(
+            (other @ MatcherToken::Text(_), _) => Err(self.error(
                 at,
                 other.words(),
                 "put a comma between two matchers, and quotes around a value with spaces",
             )),
-            (other, _) if found.is_empty() || other == Token::Comma => {
+            (other, _) if found.is_empty() || other == MatcherToken::Comma => {
                 Err(self.error(at, other.words(), "a label name is expected here, as in `alertname=\"GpuXid\"`"))
             }
             (other, _) => Err(self.error(at, other.words(), "a comma or the end is expected after a matcher")),
@@ -116,16 +116,16 @@ impl Parser<'_> {
             return Err(self.error(name_at, "an empty label name".to_owned(), "name the label before the operator"));
         }
         let (op_at, op) = self.next()?;
-        let Token::Op(op) = op else {
+        let MatcherToken::Op(op) = op else {
             return Err(self.error(op_at, op.words(), "an operator is expected: `=`, `!=`, `=~` or `!~`"));
         };
         let (value_at, value) = self.next()?;
-        let Token::Text(value) = value else {
+        let MatcherToken::Text(value) = value else {
             return Err(self.error(value_at, value.words(), "a value is expected; write `\"\"` for a missing label"));
         };
         let regex = match op {
-            Op::Equal | Op::NotEqual => None,
-            Op::Like | Op::Unlike => Some(self.compile(value_at, &value)?),
+            MatchOperator::Equal | MatchOperator::NotEqual => None,
+            MatchOperator::Like | MatchOperator::Unlike => Some(self.compile(value_at, &value)?),
         };
         Ok(Matcher { name, op, value, regex })
     }
@@ -148,29 +148,29 @@ impl Parser<'_> {
     }
 
     /// The next token and where it begins.
-    fn next(&mut self) -> Result<(usize, Token), MatcherError> {
+    fn next(&mut self) -> Result<(usize, MatcherToken), MatcherError> {
         while self.rest.starts_with(char::is_whitespace) {
             self.eat();
         }
         let at = self.at;
-        let Some(c) = self.peek() else { return Ok((at, Token::End)) };
+        let Some(c) = self.peek() else { return Ok((at, MatcherToken::End)) };
         let token = match c {
-            '{' => self.single(Token::Open),
-            '}' => self.single(Token::Close),
-            ',' => self.single(Token::Comma),
+            '{' => self.single(MatcherToken::Open),
+            '}' => self.single(MatcherToken::Close),
+            ',' => self.single(MatcherToken::Comma),
             '=' => {
                 self.eat();
-                Token::Op(if self.eat_if('~') { Op::Like } else { Op::Equal })
+                MatcherToken::Op(if self.eat_if('~') { MatchOperator::Like } else { MatchOperator::Equal })
             }
             '!' => {
                 self.eat();
                 match self.peek() {
-                    Some('=') => self.single(Token::Op(Op::NotEqual)),
-                    Some('~') => self.single(Token::Op(Op::Unlike)),
+                    Some('=') => self.single(MatcherToken::Op(MatchOperator::NotEqual)),
+                    Some('~') => self.single(MatcherToken::Op(MatchOperator::Unlike)),
                     _ => return Err(self.error(at, "`!` alone".to_owned(), "write `!=` or `!~`")),
                 }
             }
-            '"' => Token::Text(self.quoted(at)?),
+            '"' => MatcherToken::Text(self.quoted(at)?),
             '~' => return Err(self.error(at, "`~` alone".to_owned(), "write `=~` or `!~`")),
             '\'' | '`' => {
                 return Err(self.error(at, format!("unexpected {c}"), "only double quotes enclose a name or a value"));
@@ -183,7 +183,7 @@ impl Parser<'_> {
                 let (bare, rest) = self.rest.split_at(end);
                 self.rest = rest;
                 self.at += bare.chars().count();
-                Token::Text(bare.to_owned())
+                MatcherToken::Text(bare.to_owned())
             }
         };
         Ok((at, token))
@@ -293,7 +293,7 @@ impl Parser<'_> {
         there
     }
 
-    fn single(&mut self, token: Token) -> Token {
+    fn single(&mut self, token: MatcherToken) -> MatcherToken {
         self.eat();
         token
     }

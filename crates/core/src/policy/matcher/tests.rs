@@ -5,7 +5,7 @@
 use super::*;
 use proptest::prelude::*;
 
-fn check(text: &str, expect: &[(&str, Op, &str)]) {
+fn check(text: &str, expect: &[(&str, MatchOperator, &str)]) {
     let found = parse_matchers(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     let found: Vec<_> = found.iter().map(|m| (m.name.as_str(), m.op, m.value.as_str())).collect();
     assert_eq!(found, expect, "{text}");
@@ -26,21 +26,24 @@ fn wrong(text: &str, at: usize, what: &str) {
 fn alertmanagers_own_examples_mean_the_same_here() {
     check("", &[]);
     check(" {} ", &[]);
-    check("{foo=bar}", &[("foo", Op::Equal, "bar")]);
-    check("{foo=bar,}", &[("foo", Op::Equal, "bar")]);
-    check("foo=bar,", &[("foo", Op::Equal, "bar")]);
-    check("foo!=bar", &[("foo", Op::NotEqual, "bar")]);
-    check("{foo=~[a-z]+}", &[("foo", Op::Like, "[a-z]+")]);
-    check("foo!~[a-z]+", &[("foo", Op::Unlike, "[a-z]+")]);
-    check("{foo=🙂bar}", &[("foo", Op::Equal, "🙂bar")]);
-    check(r#"{"foo"="bar"}"#, &[("foo", Op::Equal, "bar")]);
-    check(r#"{"foo"="\xf0\x9f\x99\x82"}"#, &[("foo", Op::Equal, "🙂")]);
-    check(r#"{"foo"="\U0001f642"}"#, &[("foo", Op::Equal, "🙂")]);
-    check(r#"foo="bar\n\t\"\\\101""#, &[("foo", Op::Equal, "bar\n\t\"\\A")]);
-    check("foo = bar , bar != \"baz qux\"", &[("foo", Op::Equal, "bar"), ("bar", Op::NotEqual, "baz qux")]);
-    check("a:b$=1\u{202f}", &[("a:b$", Op::Equal, "1")]);
-    check(r#"foo="""#, &[("foo", Op::Equal, "")]);
-    check(r#""weird name, {x}"="y""#, &[("weird name, {x}", Op::Equal, "y")]);
+    check("{foo=bar}", &[("foo", MatchOperator::Equal, "bar")]);
+    check("{foo=bar,}", &[("foo", MatchOperator::Equal, "bar")]);
+    check("foo=bar,", &[("foo", MatchOperator::Equal, "bar")]);
+    check("foo!=bar", &[("foo", MatchOperator::NotEqual, "bar")]);
+    check("{foo=~[a-z]+}", &[("foo", MatchOperator::Like, "[a-z]+")]);
+    check("foo!~[a-z]+", &[("foo", MatchOperator::Unlike, "[a-z]+")]);
+    check("{foo=🙂bar}", &[("foo", MatchOperator::Equal, "🙂bar")]);
+    check(r#"{"foo"="bar"}"#, &[("foo", MatchOperator::Equal, "bar")]);
+    check(r#"{"foo"="\xf0\x9f\x99\x82"}"#, &[("foo", MatchOperator::Equal, "🙂")]);
+    check(r#"{"foo"="\U0001f642"}"#, &[("foo", MatchOperator::Equal, "🙂")]);
+    check(r#"foo="bar\n\t\"\\\101""#, &[("foo", MatchOperator::Equal, "bar\n\t\"\\A")]);
+    check(
+        "foo = bar , bar != \"baz qux\"",
+        &[("foo", MatchOperator::Equal, "bar"), ("bar", MatchOperator::NotEqual, "baz qux")],
+    );
+    check("a:b$=1\u{202f}", &[("a:b$", MatchOperator::Equal, "1")]);
+    check(r#"foo="""#, &[("foo", MatchOperator::Equal, "")]);
+    check(r#""weird name, {x}"="y""#, &[("weird name, {x}", MatchOperator::Equal, "y")]);
 }
 
 #[test]
@@ -105,7 +108,7 @@ proptest! {
 
     #[test]
     fn what_is_printed_parses_back(name in "(?s).{1,12}", value in "(?s).{0,20}", equal in any::<bool>()) {
-        let op = if equal { Op::Equal } else { Op::NotEqual };
+        let op = if equal { MatchOperator::Equal } else { MatchOperator::NotEqual };
         let matcher = Matcher { name, op, value, regex: None };
         let printed = matcher.to_string();
         prop_assert_eq!(parse_matchers(&printed).unwrap(), vec![matcher], "{}", printed);
@@ -114,7 +117,7 @@ proptest! {
     #[test]
     fn an_expression_that_is_printed_parses_back(value in "[a-z.*+|\\\\d\"]{0,12}") {
         if let Ok(regex) = parse::anchored(&value) {
-            let matcher = Matcher { name: "x".to_owned(), op: Op::Like, value, regex: Some(regex) };
+            let matcher = Matcher { name: "x".to_owned(), op: MatchOperator::Like, value, regex: Some(regex) };
             prop_assert_eq!(parse_matchers(&matcher.to_string()).unwrap(), vec![matcher]);
         }
     }

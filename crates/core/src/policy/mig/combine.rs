@@ -4,24 +4,24 @@
 //! omission beyond that is reported (`exact`).
 
 use super::MigCost;
-use super::options::{Choice, Net, Question};
+use super::options::{CombinedDemand, GpuChoice, ProfileDelta};
 use crate::limits;
 use std::collections::HashMap;
 
 /// The best combination.
-pub(super) struct Picked {
+pub(super) struct MigSelection {
     /// Index of a choice, for each GPU.
     pub choices: Vec<usize>,
     /// The demand without a place, by profile.
-    pub left: Net,
+    pub left: ProfileDelta,
     pub cost: MigCost,
 }
 
 /// Where the first GPUs of the row have led.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
+struct MigSearchState {
     /// The rest to be placed: demand and pods that left, less new instances; below zero, made for pods to come.
-    left: Net,
+    left: ProfileDelta,
     moves: u32,
     cost: u64,
     changes: u32,
@@ -30,15 +30,15 @@ struct State {
     from: (u32, u32),
 }
 
-impl State {
+impl MigSearchState {
     fn rank(&self) -> (u64, u32, i32) {
         (self.cost, self.changes, -self.freedom)
     }
 }
 
-pub(super) fn combine(options: &[Vec<Choice>], question: &Question) -> (Picked, bool) {
+pub(super) fn combine(options: &[Vec<GpuChoice>], question: &CombinedDemand) -> (MigSelection, bool) {
     let width = width(options);
-    let first = State { left: question.wanted, moves: 0, cost: 0, changes: 0, freedom: 0, from: (0, 0) };
+    let first = MigSearchState { left: question.wanted, moves: 0, cost: 0, changes: 0, freedom: 0, from: (0, 0) };
     let mut layers = vec![vec![first]];
     let mut exact = true;
     for list in options {
@@ -62,23 +62,23 @@ pub(super) fn combine(options: &[Vec<Choice>], question: &Question) -> (Picked, 
     choices.reverse();
     let left = end.left.map(|left| left.max(0));
     let cost = MigCost { unserved: unserved(&left), moving: end.cost, changes: end.changes };
-    (Picked { choices, left, cost }, exact)
+    (MigSelection { choices, left, cost }, exact)
 }
 
 /// How many states are kept, so that the work is bounded whatever the number of GPUs.
-fn width(options: &[Vec<Choice>]) -> usize {
+fn width(options: &[Vec<GpuChoice>]) -> usize {
     let steps: usize = options.iter().map(Vec::len).sum();
     (limits::MIG_SEARCH_STEPS / steps.max(1)).max(limits::MIG_SEARCH_WIDTH_MIN)
 }
 
-fn advance(before: &[State], list: &[Choice], question: &Question) -> Vec<State> {
-    let mut next: Vec<State> = Vec::new();
-    let mut known: HashMap<(Net, u32), usize> = HashMap::new();
+fn advance(before: &[MigSearchState], list: &[GpuChoice], question: &CombinedDemand) -> Vec<MigSearchState> {
+    let mut next: Vec<MigSearchState> = Vec::new();
+    let mut known: HashMap<(ProfileDelta, u32), usize> = HashMap::new();
     for (from, state) in before.iter().enumerate() {
         for (index, choice) in list.iter().enumerate() {
             let moves = state.moves + choice.moves();
             let Some(left) = after(state, choice, moves, question) else { continue };
-            let candidate = State {
+            let candidate = MigSearchState {
                 left,
                 moves,
                 cost: state.cost + choice.cost,
@@ -99,7 +99,7 @@ fn advance(before: &[State], list: &[Choice], question: &Question) -> Vec<State>
 }
 
 /// The rest after this choice, unless more is made than pods that may yet move could use.
-fn after(state: &State, choice: &Choice, moves: u32, question: &Question) -> Option<Net> {
+fn after(state: &MigSearchState, choice: &GpuChoice, moves: u32, question: &CombinedDemand) -> Option<ProfileDelta> {
     if moves > question.most_moves {
         return None;
     }
@@ -115,13 +115,13 @@ fn after(state: &State, choice: &Choice, moves: u32, question: &Question) -> Opt
 
 /// Of too many states the most promising, as many with each number of moves, so that a costly shortcut taken early
 /// cannot crowd out the plan that needs none.
-fn best_of(states: Vec<State>, width: usize, question: &Question) -> Vec<State> {
+fn best_of(states: Vec<MigSearchState>, width: usize, question: &CombinedDemand) -> Vec<MigSearchState> {
     let buckets = question.most_moves as usize + 1;
     let each = (width / buckets).max(1);
-    let to_do = |state: &State| -> i64 {
+    let to_do = |state: &MigSearchState| -> i64 {
         state.left.iter().zip(question.widths).map(|(left, width)| i64::from((*left).max(0)) * width).sum()
     };
-    let mut sorted: Vec<Vec<(i64, State)>> = vec![Vec::new(); buckets];
+    let mut sorted: Vec<Vec<(i64, MigSearchState)>> = vec![Vec::new(); buckets];
     for state in states {
         sorted[state.moves as usize].push((to_do(&state), state));
     }
@@ -134,14 +134,15 @@ fn best_of(states: Vec<State>, width: usize, question: &Question) -> Vec<State> 
 }
 
 /// The best of the last states in which every pod that left has a place. Leaving all as it is always is one.
-fn end(states: &[State], question: &Question) -> (usize, State) {
-    let is_whole = |state: &State| state.left.iter().zip(question.wanted).all(|(left, wanted)| *left <= wanted);
-    let rank = |state: &State| (unserved(&state.left), state.rank());
+fn end(states: &[MigSearchState], question: &CombinedDemand) -> (usize, MigSearchState) {
+    let is_whole =
+        |state: &MigSearchState| state.left.iter().zip(question.wanted).all(|(left, wanted)| *left <= wanted);
+    let rank = |state: &MigSearchState| (unserved(&state.left), state.rank());
     let whole = states.iter().enumerate().filter(|(_, state)| is_whole(state));
     let best = whole.min_by_key(|(_, state)| rank(state)).expect("leaving everything as it is, is always possible");
     (best.0, *best.1)
 }
 
-fn unserved(left: &Net) -> u32 {
+fn unserved(left: &ProfileDelta) -> u32 {
     left.iter().map(|left| u32::try_from(*left).unwrap_or(0)).sum()
 }

@@ -6,7 +6,7 @@ use crate::model::{MigPlace, MigProfile};
 
 /// One legal place of one profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ProfilePlacement {
     /// Index into `profiles`.
     pub profile: usize,
     pub start: u32,
@@ -16,24 +16,24 @@ pub(super) struct Place {
 
 /// A GPU's profiles and places, made for searching.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Geometry {
+pub struct MigGeometry {
     profiles: Vec<MigProfile>,
     slots: u32,
     slices: u32,
     /// Ordered by start.
-    places: Vec<Place>,
+    places: Vec<ProfilePlacement>,
     /// For each mask of taken slots: how many places are still legal.
     freedom: Vec<u16>,
 }
 
-impl Geometry {
+impl MigGeometry {
     /// The geometry of a GPU with these profiles.
     ///
     /// # Errors
     ///
     /// Fails when the profiles span no or more than 16 memory slots, or one has no width or no slices; the message
     /// names it.
-    pub fn new(profiles: Vec<MigProfile>) -> Result<Geometry, String> {
+    pub fn new(profiles: Vec<MigProfile>) -> Result<MigGeometry, String> {
         let end =
             |profile: &MigProfile| profile.starts.iter().max().map_or(0, |start| start.saturating_add(profile.width));
         let slots = profiles.iter().map(end).max().unwrap_or(0);
@@ -49,18 +49,18 @@ impl Geometry {
             for start in &profile.starts {
                 // 32 bits: a width of 16 would shift the mask out.
                 let mask = (((1u32 << profile.width) - 1) << start) as u16;
-                places.push(Place { profile: at, start: *start, mask, slices: profile.slices });
+                places.push(ProfilePlacement { profile: at, start: *start, mask, slices: profile.slices });
             }
         }
         places.sort_by_key(|place| (place.start, place.profile));
         let free = |mask: u16| places.iter().filter(|place| place.mask & mask == 0).count();
         let freedom = (0..1u32 << slots).map(|mask| u16::try_from(free(mask as u16)).unwrap_or(u16::MAX)).collect();
-        Ok(Geometry { profiles, slots, slices, places, freedom })
+        Ok(MigGeometry { profiles, slots, slices, places, freedom })
     }
 
     /// Of a GPU that offers nothing.
-    pub fn none() -> Geometry {
-        Geometry { profiles: Vec::new(), slots: 0, slices: 0, places: Vec::new(), freedom: vec![0] }
+    pub fn none() -> MigGeometry {
+        MigGeometry { profiles: Vec::new(), slots: 0, slices: 0, places: Vec::new(), freedom: vec![0] }
     }
 
     /// The profiles that the geometry was made from.
@@ -82,7 +82,7 @@ impl Geometry {
     /// Whether this place is free beside those taken.
     pub fn fits(&self, taken: &[MigPlace], place: &MigPlace) -> bool {
         let Some(found) = self.find(place) else { return false };
-        let others: Option<Vec<Place>> = taken.iter().map(|other| self.find(other)).collect();
+        let others: Option<Vec<ProfilePlacement>> = taken.iter().map(|other| self.find(other)).collect();
         let Some(others) = others else { return false };
         let slices: u32 = others.iter().map(|other| other.slices).sum();
         let same = others.iter().filter(|other| other.profile == found.profile).count();
@@ -110,16 +110,18 @@ impl Geometry {
         }
     }
 
-    pub(super) fn find(&self, place: &MigPlace) -> Option<Place> {
-        let named = |found: &&Place| found.start == place.start && self.profiles[found.profile].name == place.profile;
+    pub(super) fn find(&self, place: &MigPlace) -> Option<ProfilePlacement> {
+        let named = |found: &&ProfilePlacement| {
+            found.start == place.start && self.profiles[found.profile].name == place.profile
+        };
         self.places.iter().find(named).copied()
     }
 
-    pub(super) fn named(&self, place: Place) -> MigPlace {
+    pub(super) fn named(&self, place: ProfilePlacement) -> MigPlace {
         MigPlace { profile: self.profiles[place.profile].name.clone(), start: place.start }
     }
 
-    pub(super) fn places(&self) -> &[Place] {
+    pub(super) fn places(&self) -> &[ProfilePlacement] {
         &self.places
     }
 

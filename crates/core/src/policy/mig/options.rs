@@ -3,22 +3,22 @@
 //!
 //! Invariant: no choice shares a slot between two instances, and each leaves pinned ones where they are.
 
-use super::geometry::Place;
-use super::{Held, MigBoard, MigBounds, MigDemand, MigPlanError};
+use super::geometry::ProfilePlacement;
+use super::{MigBoard, MigBounds, MigDemand, MigOccupancy, MigPlanError};
 use crate::limits;
 use std::collections::BTreeMap;
 
 /// Gains (or, below zero, losses) of instances, by profile of the question.
-pub(super) type Net = [i16; limits::MIG_PROFILES_AT_ONCE];
+pub(super) type ProfileDelta = [i16; limits::MIG_PROFILES_AT_ONCE];
 
 /// The demand on all GPUs together.
-pub(super) struct Question {
+pub(super) struct CombinedDemand {
     /// Profiles in the demand, and those of pods that may move.
     pub profiles: Vec<String>,
     /// The demand, by profile.
-    pub wanted: Net,
+    pub wanted: ProfileDelta,
     /// How many of each may have to be made: the demand's, and those of pods that move.
-    pub ceiling: Net,
+    pub ceiling: ProfileDelta,
     /// Memory slots of each profile, for judging how much is left to do.
     pub widths: [i64; limits::MIG_PROFILES_AT_ONCE],
     pub most_moves: u32,
@@ -26,8 +26,8 @@ pub(super) struct Question {
 
 /// One thing to do with one GPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Choice {
-    pub net: Net,
+pub(super) struct GpuChoice {
+    pub net: ProfileDelta,
     pub cost: u64,
     pub changes: u32,
     /// Legal places gained by it, mostly below zero.
@@ -37,10 +37,10 @@ pub(super) struct Choice {
     /// Idle seats that are destroyed, as bits of their index.
     pub cleared: u32,
     /// Where instances serve afterwards: idle ones that are used, and new ones.
-    pub serving: Vec<Place>,
+    pub serving: Vec<ProfilePlacement>,
 }
 
-impl Choice {
+impl GpuChoice {
     /// The number of pods that leave the GPU.
     pub fn moves(&self) -> u32 {
         self.leaving.count_ones()
@@ -52,14 +52,14 @@ impl Choice {
     }
 }
 
-impl Question {
+impl CombinedDemand {
     /// The demand, the pods that may move and the bounds, by profile.
     ///
     /// # Errors
     ///
     /// Fails when the demand has more than `MIG_DEMAND` instances, or demand and movable pods together more than
     /// `MIG_PROFILES_AT_ONCE` profiles.
-    pub fn new(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> Result<Question, MigPlanError> {
+    pub fn new(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> Result<CombinedDemand, MigPlanError> {
         let mut counts: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
         for wanted in demand.iter().filter(|wanted| wanted.count > 0) {
             let (asked, _) = counts.entry(&wanted.profile).or_default();
@@ -72,17 +72,17 @@ impl Question {
         let most_moves = if total == 0 { 0 } else { bounds.most_moves };
         for seat in boards.iter().filter(|board| board.shut.is_none() && most_moves > 0).flat_map(|board| &board.seats)
         {
-            if matches!(seat.held, Held::Movable { .. }) {
+            if matches!(seat.held, MigOccupancy::Movable { .. }) {
                 counts.entry(&seat.place.profile).or_default().1 += 1;
             }
         }
         if counts.len() > limits::MIG_PROFILES_AT_ONCE {
             return Err(MigPlanError::TooManyProfiles(counts.len(), limits::MIG_PROFILES_AT_ONCE));
         }
-        let mut question = Question {
+        let mut question = CombinedDemand {
             profiles: counts.keys().map(|name| (*name).to_owned()).collect(),
-            wanted: Net::default(),
-            ceiling: Net::default(),
+            wanted: ProfileDelta::default(),
+            ceiling: ProfileDelta::default(),
             widths: [1; limits::MIG_PROFILES_AT_ONCE],
             most_moves,
         };
@@ -98,8 +98,8 @@ impl Question {
 }
 
 /// A seat with its place found.
-struct Seat {
-    place: Place,
+struct PlacedSeat {
+    place: ProfilePlacement,
     /// The price of moving it; none: it is pinned. Idle ones are kept apart.
     price: Option<u64>,
     bit: u32,
@@ -108,54 +108,54 @@ struct Seat {
 }
 
 /// Every sensible choice for a GPU; the first is to leave it as it is.
-pub(super) fn choices(board: &MigBoard, question: &Question) -> Result<Vec<Choice>, MigPlanError> {
-    let mut list = vec![Choice::default()];
+pub(super) fn choices(board: &MigBoard, question: &CombinedDemand) -> Result<Vec<GpuChoice>, MigPlanError> {
+    let mut list = vec![GpuChoice::default()];
     if board.shut.is_some() || question.profiles.is_empty() {
         return Ok(list);
     }
-    let search = Search::new(board, question)?;
-    let mut best: BTreeMap<(Net, u32), Choice> = BTreeMap::new();
+    let search = LayoutSearch::new(board, question)?;
+    let mut best: BTreeMap<(ProfileDelta, u32), GpuChoice> = BTreeMap::new();
     for leaving in 0..1u32 << search.movable.len() {
         if leaving.count_ones() <= question.most_moves {
             search.with_leaving(leaving, &mut best);
         }
     }
-    list.extend(best.into_values().filter(|choice| choice.net != Net::default() || choice.moves() > 0));
+    list.extend(best.into_values().filter(|choice| choice.net != ProfileDelta::default() || choice.moves() > 0));
     Ok(list)
 }
 
-struct Search<'a> {
+struct LayoutSearch<'a> {
     board: &'a MigBoard,
-    question: &'a Question,
-    pinned: Vec<Seat>,
-    movable: Vec<Seat>,
-    idle: Vec<Seat>,
+    question: &'a CombinedDemand,
+    pinned: Vec<PlacedSeat>,
+    movable: Vec<PlacedSeat>,
+    idle: Vec<PlacedSeat>,
     /// Places of the demanded profiles, with the index of the profile in the question.
-    useful: Vec<(Place, usize)>,
+    useful: Vec<(ProfilePlacement, usize)>,
     freedom_now: i32,
 }
 
 /// A set of instances under construction.
-struct Draft {
+struct LayoutDraft {
     leaving: u32,
     cost: u64,
-    net: Net,
+    net: ProfileDelta,
     mask: u16,
     slices: u32,
     /// Of each profile of the geometry, how many are there.
     counts: Vec<u32>,
-    serving: Vec<Place>,
+    serving: Vec<ProfilePlacement>,
 }
 
-impl<'a> Search<'a> {
-    fn new(board: &'a MigBoard, question: &'a Question) -> Result<Search<'a>, MigPlanError> {
+impl<'a> LayoutSearch<'a> {
+    fn new(board: &'a MigBoard, question: &'a CombinedDemand) -> Result<LayoutSearch<'a>, MigPlanError> {
         let index = |name: &str| question.profiles.iter().position(|profile| profile == name);
         let geometry = &board.geometry;
         let useful = geometry.places().iter().filter_map(|place| {
             let asked = index(&geometry.profiles()[place.profile].name)?;
             Some((*place, asked))
         });
-        let mut search = Search {
+        let mut search = LayoutSearch {
             board,
             question,
             pinned: Vec::new(),
@@ -181,13 +181,13 @@ impl<'a> Search<'a> {
             }
             taken |= place.mask;
             let asked = index(&seat.place.profile);
-            let seat_of = |price| Seat { place, price, bit: 1 << at, asked };
+            let seat_of = |price| PlacedSeat { place, price, bit: 1 << at, asked };
             match &seat.held {
-                Held::Idle => search.idle.push(seat_of(None)),
-                Held::Pinned { .. } => search.pinned.push(seat_of(None)),
+                MigOccupancy::Idle => search.idle.push(seat_of(None)),
+                MigOccupancy::Pinned { .. } => search.pinned.push(seat_of(None)),
                 // Without demand nothing moves, and then its profile is in no question.
-                Held::Movable { .. } if asked.is_none() => search.pinned.push(seat_of(None)),
-                Held::Movable { cost, .. } => search.movable.push(seat_of(Some((*cost).max(1)))),
+                MigOccupancy::Movable { .. } if asked.is_none() => search.pinned.push(seat_of(None)),
+                MigOccupancy::Movable { cost, .. } => search.movable.push(seat_of(Some((*cost).max(1)))),
             }
         }
         let held = search.pinned.iter().chain(&search.movable).map(|seat| seat.place.mask).sum();
@@ -196,11 +196,11 @@ impl<'a> Search<'a> {
     }
 
     /// All sets of instances that fit once these pods have left.
-    fn with_leaving(&self, leaving: u32, best: &mut BTreeMap<(Net, u32), Choice>) {
-        let mut draft = Draft {
+    fn with_leaving(&self, leaving: u32, best: &mut BTreeMap<(ProfileDelta, u32), GpuChoice>) {
+        let mut draft = LayoutDraft {
             leaving: 0,
             cost: 0,
-            net: Net::default(),
+            net: ProfileDelta::default(),
             mask: 0,
             slices: 0,
             counts: vec![0; self.board.geometry.profiles().len()],
@@ -223,7 +223,7 @@ impl<'a> Search<'a> {
         self.extend(&mut draft, 0, best);
     }
 
-    fn extend(&self, draft: &mut Draft, from: usize, best: &mut BTreeMap<(Net, u32), Choice>) {
+    fn extend(&self, draft: &mut LayoutDraft, from: usize, best: &mut BTreeMap<(ProfileDelta, u32), GpuChoice>) {
         self.record(draft, best);
         for at in from..self.useful.len() {
             let (place, asked) = self.useful[at];
@@ -245,7 +245,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn record(&self, draft: &Draft, best: &mut BTreeMap<(Net, u32), Choice>) {
+    fn record(&self, draft: &LayoutDraft, best: &mut BTreeMap<(ProfileDelta, u32), GpuChoice>) {
         let geometry = &self.board.geometry;
         let (mut slices, mut counts) = (draft.slices, draft.counts.clone());
         let (mut cleared, mut reused) = (0u32, 0u32);
@@ -273,18 +273,18 @@ impl<'a> Search<'a> {
             return;
         }
         let (leaving, serving) = (draft.leaving, draft.serving.clone());
-        best.insert(key, Choice { net: draft.net, cost: draft.cost, changes, freedom, leaving, cleared, serving });
+        best.insert(key, GpuChoice { net: draft.net, cost: draft.cost, changes, freedom, leaving, cleared, serving });
     }
 }
 
-impl Draft {
-    fn add(&mut self, place: Place) {
+impl LayoutDraft {
+    fn add(&mut self, place: ProfilePlacement) {
         self.mask |= place.mask;
         self.slices += place.slices;
         self.counts[place.profile] += 1;
     }
 
-    fn remove(&mut self, place: Place) {
+    fn remove(&mut self, place: ProfilePlacement) {
         self.mask &= !place.mask;
         self.slices -= place.slices;
         self.counts[place.profile] -= 1;

@@ -2,12 +2,17 @@
 //!
 //! Invariant: every unserved profile has a reason, and the reason names the GPUs that were left out.
 
-use super::options::{Choice, Net, Question};
-use super::{Held, MigBoard, MigRefusal, MigSeat};
+use super::options::{CombinedDemand, GpuChoice, ProfileDelta};
+use super::{MigBoard, MigOccupancy, MigRefusal, MigSeat};
 use crate::limits;
 use crate::model::MigProfile;
 
-pub(super) fn refusals(boards: &[MigBoard], chosen: &[&Choice], question: &Question, left: &Net) -> Vec<MigRefusal> {
+pub(super) fn refusals(
+    boards: &[MigBoard],
+    chosen: &[&GpuChoice],
+    question: &CombinedDemand,
+    left: &ProfileDelta,
+) -> Vec<MigRefusal> {
     let unserved = question.profiles.iter().zip(left).filter(|(_, left)| **left > 0);
     let refusal = |(profile, left): (&String, &i16)| MigRefusal {
         profile: profile.clone(),
@@ -17,11 +22,11 @@ pub(super) fn refusals(boards: &[MigBoard], chosen: &[&Choice], question: &Quest
     unserved.map(refusal).collect()
 }
 
-fn why(boards: &[MigBoard], chosen: &[&Choice], profile: &str, allowed: u32) -> String {
+fn why(boards: &[MigBoard], chosen: &[&GpuChoice], profile: &str, allowed: u32) -> String {
     let offers = |board: &MigBoard| board.geometry.profiles().iter().find(|known| known.name == profile).cloned();
     let mut parts = Vec::new();
     let open = boards.iter().zip(chosen).filter(|(board, _)| board.shut.is_none());
-    let fitting: Vec<(&MigBoard, &&Choice, MigProfile)> =
+    let fitting: Vec<(&MigBoard, &&GpuChoice, MigProfile)> =
         open.filter_map(|(board, choice)| Some((board, choice, offers(board)?))).collect();
     if fitting.is_empty() {
         parts.push(format!("no GPU that may be touched offers {profile}"));
@@ -38,7 +43,7 @@ fn why(boards: &[MigBoard], chosen: &[&Choice], profile: &str, allowed: u32) -> 
 }
 
 /// The best place of one GPU, with the obstacles in its way: their number, and the words.
-fn obstacle(board: &MigBoard, choice: &Choice, profile: &MigProfile, allowed: u32) -> (u32, String) {
+fn obstacle(board: &MigBoard, choice: &GpuChoice, profile: &MigProfile, allowed: u32) -> (u32, String) {
     let name = &board.name;
     let overlaps = |seat: &MigSeat, start: u32| {
         let width = board.geometry.profiles().iter().find(|p| p.name == seat.place.profile).map_or(0, |p| p.width);
@@ -57,7 +62,7 @@ fn obstacle(board: &MigBoard, choice: &Choice, profile: &MigProfile, allowed: u3
     for start in &profile.starts {
         let in_way: Vec<&MigSeat> = board.seats.iter().filter(|seat| overlaps(seat, *start)).collect();
         let fixed = in_way.iter().find_map(|seat| match &seat.held {
-            Held::Pinned { by, why } => Some((by.as_str(), why.as_str())),
+            MigOccupancy::Pinned { by, why } => Some((by.as_str(), why.as_str())),
             _ => None,
         });
         if fixed.is_some() {
@@ -67,7 +72,7 @@ fn obstacle(board: &MigBoard, choice: &Choice, profile: &MigProfile, allowed: u3
         let pods: Vec<&str> = in_way
             .iter()
             .filter_map(|seat| match &seat.held {
-                Held::Movable { pod, .. } => Some(pod.as_str()),
+                MigOccupancy::Movable { pod, .. } => Some(pod.as_str()),
                 _ => None,
             })
             .collect();

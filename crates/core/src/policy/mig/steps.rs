@@ -3,31 +3,31 @@
 //! Invariant: an instance is created only where nothing lies any more, and a pod is evicted only after its new place is
 //! there, wherever that can be had.
 
-use super::geometry::Place;
-use super::options::{Choice, Question};
-use super::{Held, MigBoard, MigDiff, MigMove};
+use super::geometry::ProfilePlacement;
+use super::options::{CombinedDemand, GpuChoice};
+use super::{MigBoard, MigDiff, MigMove, MigOccupancy};
 use crate::model::{MigAct, MigPlace, MigStep, mig_resource};
 use std::collections::BTreeMap;
 
 /// Which seats go: their pods leave, or they are idle and in the way.
-fn goes(choice: &Choice, seat: usize) -> bool {
+fn goes(choice: &GpuChoice, seat: usize) -> bool {
     (choice.leaving | choice.cleared) & (1 << seat) != 0
 }
 
 /// The places that are new, not idle ones that are used.
-fn created(board: &MigBoard, choice: &Choice) -> Vec<Place> {
-    let stays = |place: &Place| {
+fn created(board: &MigBoard, choice: &GpuChoice) -> Vec<ProfilePlacement> {
+    let stays = |place: &ProfilePlacement| {
         let named = board.geometry.named(*place);
         board.seats.iter().enumerate().any(|(at, seat)| seat.place == named && !goes(choice, at))
     };
     choice.serving.iter().filter(|place| !stays(place)).copied().collect()
 }
 
-pub(super) fn moves(boards: &[MigBoard], chosen: &[&Choice]) -> Vec<MigMove> {
+pub(super) fn moves(boards: &[MigBoard], chosen: &[&GpuChoice]) -> Vec<MigMove> {
     let mut list = Vec::new();
     for (board, choice) in boards.iter().zip(chosen) {
         for (at, seat) in board.seats.iter().enumerate() {
-            if let (Held::Movable { pod, .. }, true) = (&seat.held, choice.leaving & (1 << at) != 0) {
+            if let (MigOccupancy::Movable { pod, .. }, true) = (&seat.held, choice.leaving & (1 << at) != 0) {
                 list.push(MigMove { pod: pod.clone(), gpu: board.name.clone(), place: seat.place.clone() });
             }
         }
@@ -35,9 +35,9 @@ pub(super) fn moves(boards: &[MigBoard], chosen: &[&Choice]) -> Vec<MigMove> {
     list
 }
 
-pub(super) fn diffs(boards: &[MigBoard], chosen: &[&Choice]) -> Vec<MigDiff> {
+pub(super) fn diffs(boards: &[MigBoard], chosen: &[&GpuChoice]) -> Vec<MigDiff> {
     let mut list = Vec::new();
-    for (board, choice) in boards.iter().zip(chosen).filter(|(_, choice)| **choice != &Choice::default()) {
+    for (board, choice) in boards.iter().zip(chosen).filter(|(_, choice)| **choice != &GpuChoice::default()) {
         let mut before: Vec<MigPlace> = board.seats.iter().map(|seat| seat.place.clone()).collect();
         let kept =
             board.seats.iter().enumerate().filter(|(at, _)| !goes(choice, *at)).map(|(_, seat)| seat.place.clone());
@@ -53,14 +53,14 @@ pub(super) fn diffs(boards: &[MigBoard], chosen: &[&Choice]) -> Vec<MigDiff> {
 }
 
 /// Something of the old layouts that must go.
-struct Doomed {
+struct ObsoleteInstance {
     board: usize,
-    place: Place,
+    place: ProfilePlacement,
     /// The pod that has it.
     pod: Option<String>,
 }
 
-struct Builder<'a> {
+struct MigStepBuilder<'a> {
     boards: &'a [MigBoard],
     /// Slots taken on each board, as the steps so far leave them.
     taken: Vec<u16>,
@@ -69,9 +69,9 @@ struct Builder<'a> {
     steps: Vec<MigStep>,
 }
 
-pub(super) fn steps(boards: &[MigBoard], chosen: &[&Choice], question: &Question) -> Vec<MigStep> {
+pub(super) fn steps(boards: &[MigBoard], chosen: &[&GpuChoice], question: &CombinedDemand) -> Vec<MigStep> {
     let mut builder =
-        Builder { boards, taken: vec![0; boards.len()], slices: vec![0; boards.len()], steps: Vec::new() };
+        MigStepBuilder { boards, taken: vec![0; boards.len()], slices: vec![0; boards.len()], steps: Vec::new() };
     let (mut doomed, mut to_create) = (Vec::new(), Vec::new());
     for (board, choice) in chosen.iter().enumerate() {
         for (at, seat) in boards[board].seats.iter().enumerate() {
@@ -80,10 +80,10 @@ pub(super) fn steps(boards: &[MigBoard], chosen: &[&Choice], question: &Question
             builder.slices[board] += place.slices;
             if goes(choice, at) {
                 let pod = match &seat.held {
-                    Held::Movable { pod, .. } => Some(pod.clone()),
+                    MigOccupancy::Movable { pod, .. } => Some(pod.clone()),
                     _ => None,
                 };
-                doomed.push(Doomed { board, place, pod });
+                doomed.push(ObsoleteInstance { board, place, pod });
             }
         }
         to_create.extend(created(&boards[board], choice).into_iter().map(|place| (board, place)));
@@ -102,8 +102,8 @@ pub(super) fn steps(boards: &[MigBoard], chosen: &[&Choice], question: &Question
     builder.steps
 }
 
-impl Builder<'_> {
-    fn create_what_fits(&mut self, to_create: &mut Vec<(usize, Place)>) {
+impl MigStepBuilder<'_> {
+    fn create_what_fits(&mut self, to_create: &mut Vec<(usize, ProfilePlacement)>) {
         let mut counts: BTreeMap<(usize, usize), u32> = BTreeMap::new();
         to_create.retain(|(board, place)| {
             let slices = self.slices[*board] + place.slices;
@@ -123,7 +123,7 @@ impl Builder<'_> {
         }
     }
 
-    fn create(&mut self, board: usize, place: Place) {
+    fn create(&mut self, board: usize, place: ProfilePlacement) {
         let MigPlace { profile, start } = self.boards[board].geometry.named(place);
         let end = start + place.mask.count_ones();
         let act = MigAct::CreateInstance { profile: profile.clone(), start };
@@ -138,7 +138,7 @@ impl Builder<'_> {
         self.slices[board] += place.slices;
     }
 
-    fn destroy(&mut self, doomed: Doomed) {
+    fn destroy(&mut self, doomed: ObsoleteInstance) {
         let board = doomed.board;
         let MigPlace { profile, start } = self.boards[board].geometry.named(doomed.place);
         if let Some(pod) = doomed.pod {
@@ -161,7 +161,7 @@ impl Builder<'_> {
     }
 
     /// The deployments that waited may start, board by board.
-    fn release(&mut self, chosen: &[&Choice], question: &Question) {
+    fn release(&mut self, chosen: &[&GpuChoice], question: &CombinedDemand) {
         let mut left = question.wanted;
         for (board, choice) in chosen.iter().enumerate() {
             for (at, name) in question.profiles.iter().enumerate() {

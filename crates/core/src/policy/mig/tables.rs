@@ -6,10 +6,10 @@
 use crate::model::MigProfile;
 
 /// Names of 1g, 1g with double memory, 2g, 3g, 4g, 7g in a family of eight slots and seven slices.
-type Names = [&'static str; 6];
+type ProfileNames = [&'static str; 6];
 
 /// A part of the product's name, as GPU feature discovery and NVML write it, and the names; the first that matches.
-const SEVEN: [(&[&str], Names); 10] = [
+const SEVEN: [(&[&str], ProfileNames); 10] = [
     (&["A100", "40GB"], ["1g.5gb", "1g.10gb", "2g.10gb", "3g.20gb", "4g.20gb", "7g.40gb"]),
     (&["A100", "80GB"], EIGHTY),
     (&["H100", "NVL"], ["1g.12gb", "1g.24gb", "2g.24gb", "3g.47gb", "4g.47gb", "7g.94gb"]),
@@ -22,8 +22,8 @@ const SEVEN: [(&[&str], Names); 10] = [
     (&["B200"], ["1g.23gb", "1g.45gb", "2g.45gb", "3g.90gb", "4g.90gb", "7g.180gb"]),
     (&["B300"], ["1g.34gb", "1g.67gb", "2g.67gb", "3g.135gb", "4g.135gb", "7g.269gb"]),
 ];
-const EIGHTY: Names = ["1g.10gb", "1g.20gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"];
-const NINETY_SIX: Names = ["1g.12gb", "1g.24gb", "2g.24gb", "3g.48gb", "4g.48gb", "7g.96gb"];
+const EIGHTY: ProfileNames = ["1g.10gb", "1g.20gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"];
+const NINETY_SIX: ProfileNames = ["1g.12gb", "1g.24gb", "2g.24gb", "3g.48gb", "4g.48gb", "7g.96gb"];
 
 /// The profiles of a product such as `NVIDIA-H100-80GB-HBM3`; none for one without a table.
 pub fn profiles_of_product(product: &str) -> Option<Vec<MigProfile>> {
@@ -45,7 +45,7 @@ fn profile(name: &str, id: u32, slices: u32, width: u32, starts: &[u32], most: u
     MigProfile { name: name.to_owned(), id, slices, width, starts: starts.to_vec(), most }
 }
 
-fn seven(names: &Names) -> Vec<MigProfile> {
+fn seven(names: &ProfileNames) -> Vec<MigProfile> {
     let [one, double, two, three, four, whole] = *names;
     const EACH: [u32; 7] = [0, 1, 2, 3, 4, 5, 6];
     vec![
@@ -79,16 +79,16 @@ fn rtx_6000() -> Vec<MigProfile> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Geometry;
+    use super::super::MigGeometry;
     use super::*;
     use crate::model::MigPlace;
     use std::collections::BTreeSet;
 
     /// The reference's model leaves out `+me`, which shares 1g's places.
-    fn plain(product: &str) -> Geometry {
+    fn plain(product: &str) -> MigGeometry {
         let mut profiles = profiles_of_product(product).unwrap();
         profiles.retain(|profile| !profile.name.contains('+'));
-        Geometry::new(profiles).unwrap()
+        MigGeometry::new(profiles).unwrap()
     }
 
     #[test]

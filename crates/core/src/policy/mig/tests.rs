@@ -5,22 +5,22 @@ use crate::model::MigAct;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-fn geometry(product: &str) -> Arc<Geometry> {
+fn geometry(product: &str) -> Arc<MigGeometry> {
     let mut profiles = profiles_of_product(product).unwrap();
     profiles.retain(|profile| !profile.name.contains('+'));
-    Arc::new(Geometry::new(profiles).unwrap())
+    Arc::new(MigGeometry::new(profiles).unwrap())
 }
 
 fn place(profile: &str, start: u32) -> MigPlace {
     MigPlace { profile: profile.to_owned(), start }
 }
 
-fn board(name: &str, geometry: &Arc<Geometry>, seats: &[(&str, u32, Option<u64>)]) -> MigBoard {
+fn board(name: &str, geometry: &Arc<MigGeometry>, seats: &[(&str, u32, Option<u64>)]) -> MigBoard {
     let seat = |(profile, start, cost): &(&str, u32, Option<u64>)| {
         let held = match cost {
-            None => Held::Idle,
-            Some(0) => Held::Pinned { by: "prod/fixed".to_owned(), why: "its budget lets none go".to_owned() },
-            Some(cost) => Held::Movable { pod: format!("prod/{name}-{start}"), cost: *cost },
+            None => MigOccupancy::Idle,
+            Some(0) => MigOccupancy::Pinned { by: "prod/fixed".to_owned(), why: "its budget lets none go".to_owned() },
+            Some(cost) => MigOccupancy::Movable { pod: format!("prod/{name}-{start}"), cost: *cost },
         };
         MigSeat { place: place(profile, *start), held }
     };
@@ -47,10 +47,10 @@ fn replay(boards: &[MigBoard], plan: &MigPlan) -> BTreeMap<String, Vec<MigPlace>
     for board in boards {
         let all: Vec<MigPlace> = board.seats.iter().map(|seat| seat.place.clone()).collect();
         let pods = board.seats.iter().filter_map(|seat| match &seat.held {
-            Held::Movable { pod, .. } => Some((pod.clone(), seat.place.clone())),
+            MigOccupancy::Movable { pod, .. } => Some((pod.clone(), seat.place.clone())),
             _ => None,
         });
-        let pinned = board.seats.iter().filter(|seat| matches!(seat.held, Held::Pinned { .. }));
+        let pinned = board.seats.iter().filter(|seat| matches!(seat.held, MigOccupancy::Pinned { .. }));
         let pinned = pinned.map(|seat| seat.place.clone()).collect();
         live.insert(&board.name, Live { gi: all.clone(), ci: all, pods: pods.collect(), pinned });
     }
@@ -99,7 +99,7 @@ fn everybody_is_housed(boards: &[MigBoard], demand: &[MigDemand], plan: &MigPlan
         for place in &end[&board.name] {
             *free.entry(place.profile.clone()).or_default() += 1;
         }
-        for seat in board.seats.iter().filter(|seat| seat.held != Held::Idle) {
+        for seat in board.seats.iter().filter(|seat| seat.held != MigOccupancy::Idle) {
             // Who stays, or left and must be housed again.
             *free.entry(seat.place.profile.clone()).or_default() -= 1;
         }
@@ -140,7 +140,7 @@ fn brute_force(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> 
         .filter(|(_, board)| board.shut.is_none())
         .flat_map(|(at, board)| {
             board.seats.iter().enumerate().filter_map(move |(seat, s)| match s.held {
-                Held::Movable { cost, .. } => Some((at, seat, cost)),
+                MigOccupancy::Movable { cost, .. } => Some((at, seat, cost)),
                 _ => None,
             })
         })
@@ -166,7 +166,7 @@ fn brute_force(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> 
                 .seats
                 .iter()
                 .enumerate()
-                .filter(|(seat, s)| s.held != Held::Idle && !leaves(at, *seat))
+                .filter(|(seat, s)| s.held != MigOccupancy::Idle && !leaves(at, *seat))
                 .map(|(_, s)| &s.place)
                 .collect();
             let mut gains: BTreeMap<Vec<i64>, u32> = BTreeMap::new();
@@ -223,7 +223,7 @@ fn brute_force(boards: &[MigBoard], demand: &[MigDemand], bounds: MigBounds) -> 
 }
 
 /// A random layout with random holders, from numbers that a case is made of.
-fn scattered(name: &str, geometry: &Arc<Geometry>, seeds: &[(u16, u8)], shut: bool) -> MigBoard {
+fn scattered(name: &str, geometry: &Arc<MigGeometry>, seeds: &[(u16, u8)], shut: bool) -> MigBoard {
     let layouts = geometry.layouts();
     let mut seats: Vec<MigSeat> = Vec::new();
     if let Some((first, _)) = seeds.first() {
@@ -231,11 +231,12 @@ fn scattered(name: &str, geometry: &Arc<Geometry>, seeds: &[(u16, u8)], shut: bo
         for (at, place) in layout.iter().enumerate() {
             let (_, dice) = seeds[at % seeds.len()];
             let held = match (usize::from(dice) + at) % 5 {
-                0 => Held::Idle,
-                1 => Held::Pinned { by: format!("prod/{name}-{at}"), why: "it may not move".to_owned() },
-                other => {
-                    Held::Movable { pod: format!("prod/{name}-{at}"), cost: 10 * other as u64 + u64::from(dice) % 7 }
-                }
+                0 => MigOccupancy::Idle,
+                1 => MigOccupancy::Pinned { by: format!("prod/{name}-{at}"), why: "it may not move".to_owned() },
+                other => MigOccupancy::Movable {
+                    pod: format!("prod/{name}-{at}"),
+                    cost: 10 * other as u64 + u64::from(dice) % 7,
+                },
             };
             seats.push(MigSeat { place: place.clone(), held });
         }
@@ -244,7 +245,7 @@ fn scattered(name: &str, geometry: &Arc<Geometry>, seeds: &[(u16, u8)], shut: bo
     MigBoard { name: name.to_owned(), geometry: geometry.clone(), seats, shut }
 }
 
-fn demand_of(geometry: &Geometry, picks: &[u8]) -> Vec<MigDemand> {
+fn demand_of(geometry: &MigGeometry, picks: &[u8]) -> Vec<MigDemand> {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     for pick in picks {
         let name = &geometry.profiles()[usize::from(*pick) % geometry.profiles().len()].name;

@@ -19,7 +19,7 @@ pub struct MigNode {
 
 /// The nodes that a pod may run on, from its `spec`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Seating {
+pub struct NodeConstraints {
     pub selector: BTreeMap<String, String>,
     /// `nodeSelectorTerms` that are required; none: any node will do.
     pub terms: Option<Vec<Value>>,
@@ -29,13 +29,13 @@ pub struct Seating {
 /// The taint that a cordon adds; the node controller writes it, and removes it again.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-impl Seating {
+impl NodeConstraints {
     /// The constraints in a pod's spec.
-    pub fn of(spec: &Value) -> Seating {
+    pub fn of(spec: &Value) -> NodeConstraints {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let selector = spec["nodeSelector"].as_object().into_iter().flatten();
         let required = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
-        Seating {
+        NodeConstraints {
             selector: selector.map(|(key, value)| (key.clone(), text(value).to_owned())).collect(),
             terms: (!required.is_null()).then(|| list(&required["nodeSelectorTerms"])),
             tolerations: list(&spec["tolerations"]),
@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn selectors_and_required_affinity_are_read_as_the_scheduler_reads_them() {
-        let check = |spec: Value, expect: bool| assert_eq!(Seating::of(&spec).allows(&node()), expect, "{spec}");
+        let check =
+            |spec: Value, expect: bool| assert_eq!(NodeConstraints::of(&spec).allows(&node()), expect, "{spec}");
         let rule =
             |key: &str, operator: &str, values: &[&str]| json!({ "key": key, "operator": operator, "values": values });
         check(json!({}), true);
@@ -170,7 +171,7 @@ mod tests {
             let (key, value, effect) = taint;
             let node = MigNode { taints: vec![(key.to_owned(), value.to_owned(), effect.to_owned())], ..node() };
             let spec = json!({ "tolerations": tolerations });
-            assert_eq!(Seating::of(&spec).allows(&node), expect, "{spec} {taint:?}");
+            assert_eq!(NodeConstraints::of(&spec).allows(&node), expect, "{spec} {taint:?}");
         };
         let gpu = ("nvidia.com/gpu", "present", "NoSchedule");
         check(json!([]), gpu, false);
@@ -190,9 +191,9 @@ mod tests {
         let taint = (UNSCHEDULABLE.to_owned(), String::new(), "NoSchedule".to_owned());
         let ours = MigNode { taints: vec![taint], ..node() };
         let theirs = MigNode { shut: true, ..ours.clone() };
-        let plain = Seating::default();
+        let plain = NodeConstraints::default();
         assert!(plain.allows(&ours) && !plain.allows(&theirs));
-        let daemon = Seating::of(&json!({ "tolerations": [{ "key": UNSCHEDULABLE, "operator": "Exists" }] }));
+        let daemon = NodeConstraints::of(&json!({ "tolerations": [{ "key": UNSCHEDULABLE, "operator": "Exists" }] }));
         assert!(daemon.allows(&theirs));
     }
 
@@ -202,12 +203,12 @@ mod tests {
         fn asking_for_more_never_opens_a_node(key in "[a-c]", value in "[xy]", operator in "In|NotIn|Exists|DoesNotExist|Gt|Lt|Odd", label in "[a-c]") {
             let node = MigNode { labels: [(label, "x".to_owned())].into(), ..node() };
             let rule = json!({ "key": key, "operator": operator, "values": [value] });
-            let once = Seating::of(&rules(std::slice::from_ref(&rule)));
-            let more = Seating::of(&rules(&[rule.clone(), json!({ "key": "a", "operator": "In", "values": ["x"] })]));
+            let once = NodeConstraints::of(&rules(std::slice::from_ref(&rule)));
+            let more = NodeConstraints::of(&rules(&[rule.clone(), json!({ "key": "a", "operator": "In", "values": ["x"] })]));
             proptest::prop_assert!(once.allows(&node) || !more.allows(&node));
             // And what is asked for is what is met: the opposite never holds as well.
             let opposite = match operator.as_str() { "In" => "NotIn", "NotIn" => "In", "Exists" => "DoesNotExist", "DoesNotExist" => "Exists", _ => return Ok(()) };
-            let other = Seating::of(&rules(&[json!({ "key": key, "operator": opposite, "values": [value] })]));
+            let other = NodeConstraints::of(&rules(&[json!({ "key": key, "operator": opposite, "values": [value] })]));
             proptest::prop_assert_ne!(once.allows(&node), other.allows(&node));
         }
     }

@@ -4,7 +4,7 @@
 //! guessed; a label of an event fills a parameter only where the rule allows it, and a `Query` never.
 
 use super::syntax;
-use crate::model::{Argument, Event, Header, Param, ParamType, Subject};
+use crate::model::{Event, ParamSource, ParamType, RunbookHeader, RunbookParam, Subject};
 use crate::planted::planted;
 use crate::policy::matcher::anchored;
 use crate::policy::suggest::did_you_mean;
@@ -14,22 +14,25 @@ use std::collections::BTreeMap;
 
 /// How to fill the parameters of one runbook, worked out once.
 #[derive(Debug, Clone)]
-pub(super) struct Binder {
-    slots: Vec<Slot>,
+pub(super) struct ParamBinder {
+    slots: Vec<ParamSlot>,
 }
 
 #[derive(Debug, Clone)]
-struct Slot {
-    param: Param,
-    given: Option<Argument>,
+struct ParamSlot {
+    param: RunbookParam,
+    given: Option<ParamSource>,
     pattern: Option<Regex>,
     /// The part of the subject that it stands for, if it stands for one.
     part: Option<&'static str>,
 }
 
-impl Binder {
+impl ParamBinder {
     /// Refuses unknown names, values of the wrong type, and bad patterns.
-    pub(super) fn new(header: &Header, with: &BTreeMap<String, Argument>) -> Result<Binder, Vec<String>> {
+    pub(super) fn new(
+        header: &RunbookHeader,
+        with: &BTreeMap<String, ParamSource>,
+    ) -> Result<ParamBinder, Vec<String>> {
         let names = || header.params.iter().map(|param| param.name.as_str());
         let mut problems: Vec<String> = with
             .keys()
@@ -41,17 +44,17 @@ impl Binder {
             .collect();
         let mut slots = Vec::with_capacity(header.params.len());
         for param in &header.params {
-            match Slot::new(param, header, with.get(&param.name)) {
+            match ParamSlot::new(param, header, with.get(&param.name)) {
                 Ok(slot) => slots.push(slot),
                 Err(problem) => problems.push(problem),
             }
         }
-        if problems.is_empty() { Ok(Binder { slots }) } else { Err(problems) }
+        if problems.is_empty() { Ok(ParamBinder { slots }) } else { Err(problems) }
     }
 
     /// Parameters that nothing can ever fill.
     pub(super) fn never_filled(&self, scheduled: bool) -> Vec<String> {
-        let open = |slot: &&Slot| slot.given.is_none() && slot.param.default.is_none();
+        let open = |slot: &&ParamSlot| slot.given.is_none() && slot.param.default.is_none();
         self.slots
             .iter()
             .filter(open)
@@ -83,18 +86,18 @@ impl Binder {
     }
 }
 
-impl Slot {
-    fn new(param: &Param, header: &Header, given: Option<&Argument>) -> Result<Slot, String> {
+impl ParamSlot {
+    fn new(param: &RunbookParam, header: &RunbookHeader, given: Option<&ParamSource>) -> Result<ParamSlot, String> {
         let pattern = param.pattern.as_deref().map(anchored).transpose().map_err(|error| {
             format!("parameter `{}` has a bad pattern in the runbook's header: {error}", param.name)
         })?;
-        let slot = Slot { param: param.clone(), given: given.cloned(), pattern, part: part_of(param, header) };
+        let slot = ParamSlot { param: param.clone(), given: given.cloned(), pattern, part: part_of(param, header) };
         match given {
-            Some(Argument::Value(value)) => drop(slot.checked(value, || format!("is {}", shown(value)))?),
-            Some(Argument::Label { label }) if label.is_empty() => {
+            Some(ParamSource::Value(value)) => drop(slot.checked(value, || format!("is {}", shown(value)))?),
+            Some(ParamSource::Label { label }) if label.is_empty() => {
                 return Err(format!("parameter `{}` names an empty label", param.name));
             }
-            Some(Argument::Label { label }) if param.ty == ParamType::Query => {
+            Some(ParamSource::Label { label }) if param.ty == ParamType::Query => {
                 return Err(format!(
                     "parameter `{}` (Query) is taken from label `{label}`: senders of alerts must not choose queries; \
                      write the query itself, or leave it out",
@@ -107,7 +110,7 @@ impl Slot {
     }
 
     fn fill(&self, event: Option<&Event>) -> Result<Value, String> {
-        if let Some(Argument::Value(value)) = &self.given {
+        if let Some(ParamSource::Value(value)) = &self.given {
             return self.checked(value, || format!("is {}", shown(value)));
         }
         let found = event.and_then(|event| self.said_by(event));
@@ -129,7 +132,7 @@ impl Slot {
         };
         let in_namespace = matches!(self.param.ty, ParamType::Pod | ParamType::Workload);
         let (origin, text) = match (&self.given, self.part) {
-            (Some(Argument::Label { label }), _) => (format!("label `{label}`"), event.labels.get(label)),
+            (Some(ParamSource::Label { label }), _) => (format!("label `{label}`"), event.labels.get(label)),
             (_, Some(part)) => (format!("the event's {part}"), event.subject.part(part).unwrap_or_default()),
             (_, None) if planted("label-fills-parameter") => {
                 (format!("label `{}`", self.param.name), event.labels.get(&self.param.name))
@@ -151,7 +154,7 @@ impl Slot {
     fn missing(&self, heard: bool) -> String {
         let (name, ty) = (&self.param.name, self.param.ty.name());
         let place = match (&self.given, self.part) {
-            (Some(Argument::Label { label }), _) => format!("the event has no label `{label}`"),
+            (Some(ParamSource::Label { label }), _) => format!("the event has no label `{label}`"),
             (_, Some(part)) if heard => format!("the event names no {part}"),
             _ => "it is not given and has no default".to_owned(),
         };
@@ -162,7 +165,7 @@ impl Slot {
 /// The subject of a run with these parameters: the objects that its parameters name, with their containers; where they
 /// name none, the event's subject. So cooldowns and locks go by the object acted on, not by the GPU that raised the
 /// alert.
-pub fn subject_of(header: &Header, params: &Map<String, Value>, heard: Option<&Subject>) -> Subject {
+pub fn subject_of(header: &RunbookHeader, params: &Map<String, Value>, heard: Option<&Subject>) -> Subject {
     let none = Subject::default();
     let heard = heard.unwrap_or(&none);
     let mut subject = Subject { cluster: heard.cluster.clone(), ..Subject::default() };
@@ -205,7 +208,7 @@ pub fn subject_of(header: &Header, params: &Map<String, Value>, heard: Option<&S
 }
 
 /// The part of a subject that a parameter stands for: by its type where it is the only one of that type, else by name.
-fn part_of(param: &Param, header: &Header) -> Option<&'static str> {
+fn part_of(param: &RunbookParam, header: &RunbookHeader) -> Option<&'static str> {
     let alone = header.params.iter().filter(|other| other.ty == param.ty).count() == 1;
     match part_for(param.ty) {
         Some(part) if alone || param.name == part => Some(part),

@@ -2,10 +2,10 @@
 //!
 //! Invariant: a rule that compiles can be matched against any event without an error.
 
-use super::bind::Binder;
-use super::{Compiled, RuleError};
+use super::bind::ParamBinder;
+use super::{CompiledRule, RuleError};
 use crate::limits;
-use crate::model::{Argument, Header, Mode, Pin, Rule, Span};
+use crate::model::{Mode, ParamSource, Rule, RunbookHeader, RunbookPin, Span};
 use crate::planted::planted;
 use crate::policy::matcher::{Matcher, parse_matchers};
 use crate::policy::suggest::did_you_mean;
@@ -14,8 +14,8 @@ use std::collections::{HashMap, HashSet};
 /// Compiles every rule, or returns every error.
 pub(super) fn compile(
     rules: Vec<Rule>,
-    runbooks: &HashMap<String, (Pin, Header)>,
-) -> Result<Vec<Compiled>, Vec<RuleError>> {
+    runbooks: &HashMap<String, (RunbookPin, RunbookHeader)>,
+) -> Result<Vec<CompiledRule>, Vec<RuleError>> {
     let mut errors = Vec::new();
     if rules.len() > limits::RULES {
         let what = format!("there are {} rules; at most {} are taken", rules.len(), limits::RULES);
@@ -39,7 +39,11 @@ pub(super) fn compile(
     if errors.is_empty() { Ok(compiled) } else { Err(errors) }
 }
 
-fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<RuleError>) -> Compiled {
+fn one(
+    rule: Rule,
+    runbooks: &HashMap<String, (RunbookPin, RunbookHeader)>,
+    errors: &mut Vec<RuleError>,
+) -> CompiledRule {
     errors.extend(shape(&rule).into_iter().map(|what| invalid(&rule, what)));
     let when: Vec<Matcher> =
         rule.when.iter().flat_map(|line| matchers(&rule, "when", line, errors).unwrap_or_default()).collect();
@@ -72,7 +76,7 @@ fn one(rule: Rule, runbooks: &HashMap<String, (Pin, Header)>, errors: &mut Vec<R
             None
         }
     });
-    Compiled { rule, when, unless, binder, terms: None }
+    CompiledRule { rule, when, unless, binder, terms: None }
 }
 
 /// Errors of the rule apart from matchers and parameters, a sentence each.
@@ -137,7 +141,7 @@ fn shape(rule: &Rule) -> Vec<String> {
         no(!rule.unless.is_empty(), "`unless` matches events, and a schedule has none: remove it");
         no(rule.repeat.is_some(), "`repeat` counts episodes, and a schedule has none");
         no(!rule.group_by.is_empty(), "`group_by` groups episodes, and a schedule has none");
-        let from_label = |argument: &Argument| matches!(argument, Argument::Label { .. });
+        let from_label = |argument: &ParamSource| matches!(argument, ParamSource::Label { .. });
         no(rule.with.values().any(from_label), "`with` takes a label, and a schedule has no event");
     }
     wrong
@@ -188,13 +192,17 @@ fn matchers(rule: &Rule, field: &'static str, line: &str, errors: &mut Vec<RuleE
         .ok()
 }
 
-fn bound(rule: &Rule, runbook: &str, runbooks: &HashMap<String, (Pin, Header)>) -> Result<Binder, Vec<RuleError>> {
+fn bound(
+    rule: &Rule,
+    runbook: &str,
+    runbooks: &HashMap<String, (RunbookPin, RunbookHeader)>,
+) -> Result<ParamBinder, Vec<RuleError>> {
     let Some((_, header)) = runbooks.get(runbook) else {
         let near = did_you_mean(runbook, runbooks.keys().map(String::as_str));
         return Err(vec![RuleError::NoRunbook { rule: rule.name.clone(), runbook: runbook.to_owned(), near }]);
     };
     let in_words = |problems: Vec<String>| problems.into_iter().map(|what| invalid(rule, what)).collect();
-    let binder = Binder::new(header, &rule.with).map_err(in_words)?;
+    let binder = ParamBinder::new(header, &rule.with).map_err(in_words)?;
     match binder.never_filled(rule.at.is_some()) {
         problems if problems.is_empty() => Ok(binder),
         problems => Err(in_words(problems)),

@@ -3,31 +3,39 @@
 //! Invariant: a hostile label gives a reason, never a run.
 
 use super::*;
-use crate::model::{Labels, Mode, Param, ParamType, Reach, Severity, Status, Time, UndoPolicy};
+use crate::model::{EventStatus, ImpactScope, Labels, Mode, ParamType, RunbookParam, Severity, Time, UndoPolicy};
 
-fn param(name: &str, ty: ParamType) -> Param {
-    Param { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() }
+fn param(name: &str, ty: ParamType) -> RunbookParam {
+    RunbookParam { name: name.to_owned(), ty, default: None, pattern: None, doc: String::new() }
 }
 
-fn header(params: Vec<Param>) -> Header {
-    Header { title: "t".to_owned(), params, reach: Reach::Node, undo: UndoPolicy::Never, approvers: vec![] }
+fn header(params: Vec<RunbookParam>) -> RunbookHeader {
+    RunbookHeader {
+        title: "t".to_owned(),
+        params,
+        reach: ImpactScope::Node,
+        undo: UndoPolicy::Never,
+        approvers: vec![],
+    }
 }
 
-fn runbooks(list: Vec<(&str, Vec<Param>)>) -> HashMap<String, (Pin, Header)> {
+fn runbooks(list: Vec<(&str, Vec<RunbookParam>)>) -> HashMap<String, (RunbookPin, RunbookHeader)> {
     list.into_iter()
-        .map(|(name, params)| (name.to_owned(), (Pin { name: name.to_owned(), hash: "00".to_owned() }, header(params))))
+        .map(|(name, params)| {
+            (name.to_owned(), (RunbookPin { name: name.to_owned(), hash: "00".to_owned() }, header(params)))
+        })
         .collect()
 }
 
-fn known() -> HashMap<String, (Pin, Header)> {
+fn known() -> HashMap<String, (RunbookPin, RunbookHeader)> {
     runbooks(vec![
         ("bus", vec![param("node", ParamType::Node), param("gpu", ParamType::Gpu)]),
         ("stuck", vec![param("workload", ParamType::Workload)]),
         (
             "all",
             vec![
-                Param { default: Some(Value::from(3)), ..param("count", ParamType::Int) },
-                Param { pattern: Some("[a-z]+".to_owned()), ..param("team", ParamType::String) },
+                RunbookParam { default: Some(Value::from(3)), ..param("count", ParamType::Int) },
+                RunbookParam { pattern: Some("[a-z]+".to_owned()), ..param("team", ParamType::String) },
             ],
         ),
         ("none", vec![]),
@@ -52,7 +60,7 @@ fn event(labels: &[(&str, &str)]) -> Event {
     Event {
         source: "am".to_owned(),
         fingerprint: format!("{:016x}", labels.fingerprint()),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         starts_at: Time::from_second(1_700_000_000).unwrap(),
         ends_at: None,
         subject: Subject::from_labels(&labels, &crate::model::LabelMap::default()),
@@ -64,16 +72,16 @@ fn event(labels: &[(&str, &str)]) -> Event {
     }
 }
 
-fn start(set: &RuleSet, event: &Event) -> Start {
+fn start(set: &RuleSet, event: &Event) -> RunSpec {
     match set.select(event).remove(0).chosen {
-        Chosen::Run(start) => *start,
+        RuleDecision::Run(start) => *start,
         other => panic!("{other:?}"),
     }
 }
 
 fn reason(set: &RuleSet, event: &Event) -> Reason {
     match set.select(event).remove(0).chosen {
-        Chosen::Nothing(reason) => reason,
+        RuleDecision::Nothing(reason) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -163,8 +171,8 @@ fn what_a_rule_gives_wins_over_the_subject_and_defaults_fill_the_rest() {
 fn a_label_fills_a_parameter_only_where_the_rule_says_so() {
     let params = vec![
         param("node", ParamType::Node),
-        Param { default: Some(Value::from("")), ..param("also", ParamType::String) },
-        Param { default: Some(Value::from("")), ..param("signal", ParamType::Query) },
+        RunbookParam { default: Some(Value::from("")), ..param("also", ParamType::String) },
+        RunbookParam { default: Some(Value::from("")), ..param("signal", ParamType::Query) },
     ];
     let known = || runbooks(vec![("restart", params.clone()), ("open", vec![param("query", ParamType::String)])]);
     let compiled = |value: Value| RuleSet::compile(vec![rule(value)], known());
@@ -228,8 +236,8 @@ fn buckets_tell_rules_and_parameters_apart() {
     let set = set(vec![xid(), json!({"name": "other", "when": ["alertname=GpuXid"], "run": "bus"})]);
     let buckets = |node: &str, gpu: &str| {
         let event = event(&[("alertname", "GpuXid"), ("xid", "79"), ("node", node), ("gpu", gpu)]);
-        let of = |selected: &Selected<'_>| match &selected.chosen {
-            Chosen::Run(start) => start.bucket.clone(),
+        let of = |selected: &RuleSelection<'_>| match &selected.chosen {
+            RuleDecision::Run(start) => start.bucket.clone(),
             other => panic!("{other:?}"),
         };
         set.select(&event).iter().map(of).collect::<Vec<_>>()
@@ -268,7 +276,7 @@ fn a_wrong_rule_is_refused_in_words() {
 #[test]
 fn a_rule_that_only_tells_may_meet_everything() {
     let set = set(vec![json!({"name": "all", "when": ["{}"], "tell": ["log"]})]);
-    assert_eq!(set.select(&event(&[]))[0].chosen, Chosen::Tell);
+    assert_eq!(set.select(&event(&[]))[0].chosen, RuleDecision::Tell);
 }
 
 #[test]

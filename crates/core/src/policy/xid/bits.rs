@@ -3,11 +3,11 @@
 //! Invariant: of several rows that fit, the gravest counts; if none fits, the table's own entry for the code does.
 
 use super::number;
-use super::table::{BitRow, Remedy, XidTable};
+use super::table::{BitRow, XidRemedy, XidTable};
 use crate::model::{Labels, Severity};
 
 impl XidTable {
-    pub(super) fn by_bits(&self, code: u32, labels: &Labels) -> Option<(Remedy, Severity)> {
+    pub(super) fn by_bits(&self, code: u32, labels: &Labels) -> Option<(XidRemedy, Severity)> {
         let rows = self.bits.iter().filter(|row| row.xid == code);
         let fitting = rows.filter(|row| match row.unit.is_empty() {
             true => fits_registers(row, labels),

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-pub enum Remedy {
+pub enum XidRemedy {
     /// Not even notified: it follows another fault, or is good news.
     None,
     Tell,
@@ -27,18 +27,18 @@ pub enum Remedy {
     Support,
 }
 
-impl Remedy {
+impl XidRemedy {
     /// The remedy's name in the table and in labels.
     pub fn name(self) -> &'static str {
         self.into_str()
     }
 }
 
-/// Whose fault it mostly is.
+/// The component that is most often the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-pub enum Blame {
+pub enum XidCause {
     App,
     Driver,
     Gpu,
@@ -49,7 +49,7 @@ pub enum Blame {
     Unknown,
 }
 
-impl Blame {
+impl XidCause {
     /// The cause's name in the table and in labels.
     pub fn name(self) -> &'static str {
         self.into_str()
@@ -66,13 +66,13 @@ pub struct XidEntry {
     #[serde(default)]
     pub about: String,
     pub severity: Severity,
-    pub action: Remedy,
+    pub action: XidRemedy,
     #[serde(default = "unknown")]
-    pub blames: Blame,
+    pub blames: XidCause,
 }
 
-fn unknown() -> Blame {
-    Blame::Unknown
+fn unknown() -> XidCause {
+    XidCause::Unknown
 }
 
 /// Bits of a line that decide, for the codes where the number alone does not.
@@ -97,7 +97,7 @@ pub struct BitRow {
     pub register: usize,
     #[serde(default)]
     pub bits: Vec<u32>,
-    pub action: Remedy,
+    pub action: XidRemedy,
     pub severity: Severity,
 }
 
@@ -132,24 +132,24 @@ pub enum XidTableError {
 /// A file: the shipped one, or a site's own with only its changes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Document {
-    xid: BTreeMap<u32, Part>,
-    sxid: BTreeMap<u32, Part>,
-    sxid_fatal: Part,
-    sxid_other: Part,
-    unknown: Part,
-    recovery: BTreeMap<String, Part>,
+struct XidTableFile {
+    xid: BTreeMap<u32, XidEntryPatch>,
+    sxid: BTreeMap<u32, XidEntryPatch>,
+    sxid_fatal: XidEntryPatch,
+    sxid_other: XidEntryPatch,
+    unknown: XidEntryPatch,
+    recovery: BTreeMap<String, XidEntryPatch>,
     bits: Option<Vec<BitRow>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Part {
+struct XidEntryPatch {
     name: Option<String>,
     about: Option<String>,
     severity: Option<Severity>,
-    action: Option<Remedy>,
-    blames: Option<Blame>,
+    action: Option<XidRemedy>,
+    blames: Option<XidCause>,
 }
 
 const WISHES: [&str; 6] = ["none", "gpu-reset", "node-reboot", "drain-p2p", "drain-and-reset", "unknown"];
@@ -178,7 +178,7 @@ impl XidTable {
             // A table is written out: an anchor that is replayed a million times is not one.
             budget: serde_saphyr::budget! { max_nodes: limits::RULE_FILE_NODES, max_depth: limits::RULE_FILE_DEPTH },
         };
-        let document: Document = serde_saphyr::from_str_with_options(text, options)
+        let document: XidTableFile = serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| XidTableError::Text(error.to_string()))?;
         let mut table = self.clone();
         for (code, part) in document.xid {
@@ -217,8 +217,8 @@ impl XidTable {
             name: String::new(),
             about: String::new(),
             severity: Severity::Warning,
-            action: Remedy::Tell,
-            blames: Blame::Unknown,
+            action: XidRemedy::Tell,
+            blames: XidCause::Unknown,
         };
         XidTable {
             xid: BTreeMap::new(),
@@ -232,7 +232,7 @@ impl XidTable {
     }
 }
 
-impl Part {
+impl XidEntryPatch {
     fn lay<K: Ord>(self, map: &mut BTreeMap<K, XidEntry>, key: K, named: &str) -> Result<(), XidTableError> {
         if let Some(entry) = map.get_mut(&key) {
             self.over(entry);
@@ -242,7 +242,7 @@ impl Part {
             return Err(XidTableError::Incomplete { code: named.to_owned() });
         };
         let (name, about) = (self.name.unwrap_or_default(), self.about.unwrap_or_default());
-        map.insert(key, XidEntry { name, about, severity, action, blames: self.blames.unwrap_or(Blame::Unknown) });
+        map.insert(key, XidEntry { name, about, severity, action, blames: self.blames.unwrap_or(XidCause::Unknown) });
         Ok(())
     }
 

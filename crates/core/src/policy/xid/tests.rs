@@ -1,7 +1,7 @@
 //! What the shipped table decides for each code, and what a site may change.
 
 use super::*;
-use crate::model::{Labels, Status, Subject, Time};
+use crate::model::{EventStatus, Labels, Subject, Time};
 use std::collections::BTreeMap;
 
 fn judged(table: &XidTable, labels: &[(&str, &str)]) -> Event {
@@ -9,7 +9,7 @@ fn judged(table: &XidTable, labels: &[(&str, &str)]) -> Event {
     let mut event = Event {
         source: "agents".to_owned(),
         fingerprint: "1".to_owned(),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         starts_at: Time::UNIX_EPOCH,
         ends_at: None,
         labels,

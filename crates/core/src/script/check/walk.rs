@@ -5,11 +5,11 @@
 mod calls;
 
 use super::super::arguments::plural;
-use super::super::host::{BUILT_IN, Host};
+use super::super::host::{BUILT_IN, ScriptHost};
 use super::super::near::nearest;
 use super::{Diagnostic, spot, word_at};
 use crate::limits;
-use crate::model::{ActionSpec, Header};
+use crate::model::{ActionSpec, RunbookHeader};
 use rhai::{AST, ASTFlags, ASTNode, Expr, FnCallExpr, Position, ScriptFnMetadata, Stmt};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 const LANGUAGE: [&str; 10] =
     ["print", "debug", "type_of", "Fn", "call", "curry", "is_def_var", "is_def_fn", "is_shared", "this"];
 
-pub(super) struct Walked {
+pub(super) struct AstWalkResult {
     pub(super) actions: BTreeSet<usize>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
-pub(super) fn walk(text: &str, ast: &AST, header: &Header, host: &Host) -> Walked {
+pub(super) fn walk(text: &str, ast: &AST, header: &RunbookHeader, host: &ScriptHost) -> AstWalkResult {
     let mut functions: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for function in ast.iter_functions() {
         functions.entry(function.name).or_default().push(function.params.len());
@@ -34,7 +34,7 @@ pub(super) fn walk(text: &str, ast: &AST, header: &Header, host: &Host) -> Walke
         }
         true
     });
-    let mut walk = Walk {
+    let mut walk = AstWalk {
         text,
         header,
         host,
@@ -57,13 +57,13 @@ pub(super) fn walk(text: &str, ast: &AST, header: &Header, host: &Host) -> Walke
     walk.hidden_actions();
     walk.missing_verify();
     walk.unused_params();
-    Walked { actions: walk.actions, diagnostics: walk.diagnostics }
+    AstWalkResult { actions: walk.actions, diagnostics: walk.diagnostics }
 }
 
-struct Walk<'a> {
+struct AstWalk<'a> {
     text: &'a str,
-    header: &'a Header,
-    host: &'a Host,
+    header: &'a RunbookHeader,
+    host: &'a ScriptHost,
     /// Functions of the script, with their numbers of parameters.
     functions: BTreeMap<&'a str, Vec<usize>>,
     /// Names that `let` and `const` declare; a parameter of the same name is hidden.
@@ -77,7 +77,7 @@ struct Walk<'a> {
     diagnostics: Vec<Diagnostic>,
 }
 
-impl Walk<'_> {
+impl AstWalk<'_> {
     /// One function or closure. Only its parameters are in view (a closure's captures are among them), but the parser
     /// takes the header's names for known everywhere.
     fn function(&mut self, ast: &AST, function: &ScriptFnMetadata<'_>) {
@@ -109,8 +109,8 @@ impl Walk<'_> {
     fn node(&mut self, path: &[ASTNode<'_>]) {
         match path.last() {
             Some(ASTNode::Stmt(statement)) => self.statement(statement),
-            Some(ASTNode::Expr(Expr::FnCall(call, at))) => self.call(call, *at, Style::Function),
-            Some(ASTNode::Expr(Expr::MethodCall(call, at))) => self.call(call, *at, Style::Method),
+            Some(ASTNode::Expr(Expr::FnCall(call, at))) => self.call(call, *at, CallStyle::Function),
+            Some(ASTNode::Expr(Expr::MethodCall(call, at))) => self.call(call, *at, CallStyle::Method),
             Some(ASTNode::Expr(Expr::Variable(variable, ..))) => self.used.extend([variable.1.to_string()]),
             Some(ASTNode::Expr(Expr::Stmt(block))) => self.sequence(block.statements()),
             _ => {}
@@ -119,7 +119,7 @@ impl Walk<'_> {
 
     fn statement(&mut self, statement: &Stmt) {
         match statement {
-            Stmt::FnCall(call, at) => self.call(call, *at, Style::Function),
+            Stmt::FnCall(call, at) => self.call(call, *at, CallStyle::Function),
             Stmt::Import(_, at) => self.error(
                 "import",
                 *at,
@@ -165,11 +165,11 @@ impl Walk<'_> {
         self.warn("unreachable", next.position(), message, "remove it, or move it before");
     }
 
-    fn call(&mut self, call: &FnCallExpr, at: Position, style: Style) {
+    fn call(&mut self, call: &FnCallExpr, at: Position, style: CallStyle) {
         if call.op_token.is_some() || call.name.starts_with("anon$") {
             return;
         }
-        let args = Arguments { exprs: &call.args, receiver: usize::from(style == Style::Method) };
+        let args = CallArguments { exprs: &call.args, receiver: usize::from(style == CallStyle::Method) };
         if !call.namespace.is_empty() {
             let full = format!("{}::{}", call.namespace, call.name);
             return match self.host.find(&full) {
@@ -178,7 +178,7 @@ impl Walk<'_> {
             };
         }
         let name = call.name.as_str();
-        if self.functions.contains_key(name) && style == Style::Function {
+        if self.functions.contains_key(name) && style == CallStyle::Function {
             return self.own_function(name, args.exprs.len(), at);
         }
         match name {
@@ -230,12 +230,12 @@ impl Walk<'_> {
     }
 
     /// A function of the language's library, or none at all.
-    fn other(&mut self, name: &str, given: usize, style: Style, at: Position) {
+    fn other(&mut self, name: &str, given: usize, style: CallStyle, at: Position) {
         if self.full() || LANGUAGE.contains(&name) || self.host.functions.contains(&(name.to_owned(), given)) {
             return;
         }
         let known = self.host.functions.iter().any(|(other, _)| other == name);
-        if style == Style::Method {
+        if style == CallStyle::Method {
             // A map can hold a closure under any name, so this is no more than a suspicion.
             if !known && !self.functions.contains_key(name) {
                 self.warn("unknown-function", at, format!("there is no method `{name}`"), &self.meant(name));
@@ -356,18 +356,18 @@ impl Walk<'_> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
+enum CallStyle {
     Function,
     Method,
 }
 
 /// The arguments of a call; of a method the receiver is the first.
-struct Arguments<'e> {
+struct CallArguments<'e> {
     exprs: &'e [Expr],
     receiver: usize,
 }
 
-impl Arguments<'_> {
+impl CallArguments<'_> {
     fn count(&self) -> usize {
         self.exprs.len() + self.receiver
     }

@@ -4,10 +4,11 @@
 
 use crate::limits;
 use crate::model::{
-    ActionSpec, ApprovalNeed, Call, Capacity, Effect, Failure, FailureKind, Input, Outcome, ParamSpec, ParamType,
-    Permission, Phrases, Reach, RunId, Scheduling, Span, Step, TargetKind, Time,
+    ActionCall, ActionPhrases, ActionSpec, ApprovalNeed, CapacityKind, EffectClass, FailureKind, ImpactScope,
+    KubePermission, Outcome, ParamSpec, ParamType, RunId, RunInput, SchedulingEffect, Span, Step, StepFailure,
+    TargetKind, Time,
 };
-use crate::script::{HostApi, Runbook, Turn, advance, compile};
+use crate::script::{HostApi, Runbook, ScriptTurn, advance, compile};
 use serde_json::{Value, json};
 
 const fn param(name: &'static str, ty: ParamType, required: bool) -> ParamSpec {
@@ -18,8 +19,8 @@ const fn action(
     name: &'static str,
     params: &'static [ParamSpec],
     options: &'static [ParamSpec],
-    effect: Effect,
-    reach: Reach,
+    effect: EffectClass,
+    reach: ImpactScope,
 ) -> ActionSpec {
     ActionSpec {
         name,
@@ -31,10 +32,10 @@ const fn action(
         reach,
         disruptive: false,
         target: TargetKind::Nothing,
-        takes: Capacity::Nothing,
-        scheduling: Scheduling::Unchanged,
+        takes: CapacityKind::Nothing,
+        scheduling: SchedulingEffect::Unchanged,
         approval: ApprovalNeed::ByMode,
-        phrases: Phrases { todo: "{call}", done: None },
+        phrases: ActionPhrases { todo: "{call}", done: None },
         permissions: &[],
         undo: None,
         deadline: Span::seconds(30),
@@ -46,54 +47,60 @@ const NODE: ParamSpec = param("node", ParamType::Node, true);
 static SPECS: [ActionSpec; 14] = [
     ActionSpec {
         undo: Some("k8s::uncordon"),
-        permissions: &[Permission { group: "", resource: "nodes", verb: "patch" }],
-        ..action("k8s::cordon", &[NODE, param("reason", ParamType::String, false)], &[], Effect::Converge, Reach::Node)
+        permissions: &[KubePermission { group: "", resource: "nodes", verb: "patch" }],
+        ..action(
+            "k8s::cordon",
+            &[NODE, param("reason", ParamType::String, false)],
+            &[],
+            EffectClass::Converge,
+            ImpactScope::Node,
+        )
     },
-    action("k8s::uncordon", &[NODE], &[], Effect::Converge, Reach::Node),
+    action("k8s::uncordon", &[NODE], &[], EffectClass::Converge, ImpactScope::Node),
     ActionSpec {
         disruptive: true,
         ..action(
             "k8s::drain",
             &[NODE],
             &[param("within", ParamType::Duration, false), param("only", ParamType::String, false)],
-            Effect::Converge,
-            Reach::Node,
+            EffectClass::Converge,
+            ImpactScope::Node,
         )
     },
-    action("k8s::pods_on", &[NODE], &[], Effect::Read, Reach::None),
+    action("k8s::pods_on", &[NODE], &[], EffectClass::Read, ImpactScope::None),
     action(
         "k8s::scale",
         &[param("workload", ParamType::Workload, true), param("replicas", ParamType::Int, true)],
         &[],
-        Effect::Converge,
-        Reach::Workload,
+        EffectClass::Converge,
+        ImpactScope::Workload,
     ),
-    action("k8s::rebuild", &[], &[], Effect::Blind, Reach::Cluster),
-    action("gpu::reset", &[NODE, param("gpu", ParamType::Gpu, true)], &[], Effect::Witnessed, Reach::Node),
-    action("prom::value", &[param("query", ParamType::String, true)], &[], Effect::Read, Reach::None),
+    action("k8s::rebuild", &[], &[], EffectClass::Blind, ImpactScope::Cluster),
+    action("gpu::reset", &[NODE, param("gpu", ParamType::Gpu, true)], &[], EffectClass::Witnessed, ImpactScope::Node),
+    action("prom::value", &[param("query", ParamType::String, true)], &[], EffectClass::Read, ImpactScope::None),
     action(
         "http::post",
         &[param("url", ParamType::String, true), param("body", ParamType::Any, true)],
         &[param("timeout", ParamType::Duration, false)],
-        Effect::Blind,
-        Reach::None,
+        EffectClass::Blind,
+        ImpactScope::None,
     ),
     action(
         "tell",
         &[param("channel", ParamType::String, true), param("text", ParamType::String, true)],
         &[],
-        Effect::Probed,
-        Reach::None,
+        EffectClass::Probed,
+        ImpactScope::None,
     ),
-    action("note", &[param("text", ParamType::String, true)], &[], Effect::Keyed, Reach::None),
-    action("sleep", &[param("duration", ParamType::Duration, true)], &[], Effect::Read, Reach::None),
-    action("now", &[], &[], Effect::Read, Reach::None),
+    action("note", &[param("text", ParamType::String, true)], &[], EffectClass::Keyed, ImpactScope::None),
+    action("sleep", &[param("duration", ParamType::Duration, true)], &[], EffectClass::Read, ImpactScope::None),
+    action("now", &[], &[], EffectClass::Read, ImpactScope::None),
     action(
         "approve",
         &[param("question", ParamType::String, true)],
         &[param("within", ParamType::Duration, false)],
-        Effect::Keyed,
-        Reach::None,
+        EffectClass::Keyed,
+        ImpactScope::None,
     ),
 ];
 
@@ -111,9 +118,9 @@ pub(super) fn whole(text: &str) -> Runbook {
         .unwrap_or_else(|wrong| panic!("{}", super::super::render("test", text, &wrong, false)))
 }
 
-pub(super) fn input() -> Input {
+pub(super) fn input() -> RunInput {
     let params = [("node".to_owned(), json!("n1"))].into_iter().collect();
-    Input { params, event: json!({"labels": {"alertname": "GpuFell", "gpu": "3"}}) }
+    RunInput { params, event: json!({"labels": {"alertname": "GpuFell", "gpu": "3"}}) }
 }
 
 /// On a thread with the stack that `advance` asks for.
@@ -124,12 +131,12 @@ pub(super) fn deep<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-pub(super) fn step(no: u32, call: Call, outcome: Outcome) -> Step {
+pub(super) fn step(no: u32, call: ActionCall, outcome: Outcome) -> Step {
     Step {
         run: RunId(1),
         no,
         call,
-        effect: Effect::Read,
+        effect: EffectClass::Read,
         undoes: None,
         begun_at: Time::UNIX_EPOCH,
         deadline: Time::UNIX_EPOCH,
@@ -142,16 +149,19 @@ pub(super) fn step(no: u32, call: Call, outcome: Outcome) -> Step {
 }
 
 pub(super) fn failed(kind: FailureKind, message: &str) -> Outcome {
-    Outcome::Failed(Failure::new(kind, message))
+    Outcome::Failed(StepFailure::new(kind, message))
 }
 
 /// Advances until the run is over; `world` answers each call. The last turn, and the journal.
-pub(super) fn play(runbook: &Runbook, mut world: impl FnMut(u32, &Call) -> Outcome + Send) -> (Turn, Vec<Step>) {
+pub(super) fn play(
+    runbook: &Runbook,
+    mut world: impl FnMut(u32, &ActionCall) -> Outcome + Send,
+) -> (ScriptTurn, Vec<Step>) {
     deep(|| {
         let mut journal: Vec<Step> = Vec::new();
         loop {
             match advance(runbook, &input(), &journal) {
-                Turn::Call(call) => {
+                ScriptTurn::Call(call) => {
                     let no = journal.len() as u32;
                     let outcome = world(no, &call);
                     // Through text, as a store would keep it.
@@ -165,7 +175,7 @@ pub(super) fn play(runbook: &Runbook, mut world: impl FnMut(u32, &Call) -> Outco
 }
 
 /// The same, every call answered with nothing.
-pub(super) fn play_fine(body: &str) -> (Turn, Vec<Step>) {
+pub(super) fn play_fine(body: &str) -> (ScriptTurn, Vec<Step>) {
     play(&runbook(body), |_, _| Outcome::Ok(Value::Null))
 }
 
@@ -175,7 +185,7 @@ pub(super) fn calls(journal: &[Step]) -> Vec<String> {
 }
 
 /// The first turn of a fresh run.
-pub(super) fn first(body: &str) -> Turn {
+pub(super) fn first(body: &str) -> ScriptTurn {
     let runbook = runbook(body);
     deep(|| advance(&runbook, &input(), &[]))
 }

@@ -3,9 +3,9 @@
 //! Invariant: each code that `check` can give has a line in one of these tables.
 
 use super::catalog::*;
-use crate::script::{Level, check, reference, render};
+use crate::script::{DiagnosticLevel, check, reference, render};
 
-fn found(body: &str) -> Vec<(Level, &'static str, usize, usize, usize)> {
+fn found(body: &str) -> Vec<(DiagnosticLevel, &'static str, usize, usize, usize)> {
     let text =
         format!("//! T\n//! params:\n//!   node: Node\n//!   gpu: Gpu\n//! scope: node\nprint(node + gpu);\n{body}");
     check("test", &text, &api()).iter().map(|one| (one.level, one.code, one.line, one.column, one.length)).collect()
@@ -13,7 +13,7 @@ fn found(body: &str) -> Vec<(Level, &'static str, usize, usize, usize)> {
 
 #[test]
 fn each_mistake_has_its_code_and_its_place() {
-    use Level::{Error, Warning};
+    use DiagnosticLevel::{Error, Warning};
     let table = [
         ("k8s::cordn(node);", Error, "unknown-action", 7, 1, 10),
         ("kates::cordon(node);", Error, "unknown-action", 7, 1, 13),
@@ -168,7 +168,7 @@ fn diagnostics_are_bounded_and_errors_come_first() {
     let body: String = (0..500).map(|n| format!("loop {{ nope{n}(); }}\n")).collect();
     let all = check("test", &format!("//! T\n{body}"), &api());
     assert_eq!(all.len(), crate::limits::DIAGNOSTICS);
-    assert_eq!(all[0].level, Level::Error);
+    assert_eq!(all[0].level, DiagnosticLevel::Error);
     assert!(all.is_sorted_by_key(|one| one.level));
 }
 

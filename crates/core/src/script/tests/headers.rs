@@ -3,7 +3,7 @@
 //! Invariant: a wrong header never passes as a right one.
 
 use super::catalog::*;
-use crate::model::{Param, ParamType, Reach, UndoPolicy};
+use crate::model::{ImpactScope, ParamType, RunbookParam, UndoPolicy};
 use crate::script::{Diagnostic, check};
 use serde_json::json;
 
@@ -14,11 +14,11 @@ fn a_header_says_what_the_runbook_is() {
     );
     let header = &book.header;
     assert_eq!(header.title, "GPU fell off the bus (XID 79): empty the node, reset, prove it.");
-    assert_eq!((header.reach, header.undo), (Reach::Node, UndoPolicy::OnFailure));
+    assert_eq!((header.reach, header.undo), (ImpactScope::Node, UndoPolicy::OnFailure));
     assert_eq!(header.approvers, ["alice", "bob"]);
     let param = |name: &str| header.params.iter().find(|param| param.name == name).unwrap().clone();
     assert_eq!(header.params.len(), 8);
-    let gpu = Param {
+    let gpu = RunbookParam {
         name: "gpu".into(),
         ty: ParamType::Gpu,
         default: Some(json!("0")),
@@ -82,7 +82,7 @@ fn the_name_of_the_scope_before_is_accepted_with_a_note() {
     let found = check("test", "//! T\n//! reach: node\n", &api());
     assert_eq!(
         (found.len(), found[0].code, found[0].level),
-        (1, "deprecated-key", crate::script::Level::Note),
+        (1, "deprecated-key", crate::script::DiagnosticLevel::Note),
         "{found:?}"
     );
     assert_eq!(whole("//! T\n//! reach: node\n").header.reach, whole("//! T\n//! scope: node\n").header.reach);

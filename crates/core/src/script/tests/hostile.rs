@@ -5,7 +5,7 @@
 use super::catalog::*;
 use crate::limits;
 use crate::model::{Outcome, ReasonCode};
-use crate::script::{Brake, Turn, advance, advance_with, compile};
+use crate::script::{ScriptBrake, ScriptTurn, advance, advance_with, compile};
 use serde_json::Value;
 
 #[test]
@@ -24,9 +24,9 @@ fn the_stop_cannot_be_swallowed() {
         "[1].some(|x| { note(\"a\"); true }); note(\"b\");",
     ] {
         let turn = first(body);
-        assert!(matches!(&turn, Turn::Call(call) if call.text("text") == "a"), "{body}: {turn:?}");
+        assert!(matches!(&turn, ScriptTurn::Call(call) if call.text("text") == "a"), "{body}: {turn:?}");
         let (last, journal) = play_fine(body);
-        assert!(!matches!(last, Turn::Failed(_)), "{body}: {last:?}");
+        assert!(!matches!(last, ScriptTurn::Failed(_)), "{body}: {last:?}");
         // The order on replay is the order of the first run, and nothing was asked out of a catch block.
         let once = calls(&journal);
         assert!(!once.contains(&"note(text: c)".to_owned()), "{body}: {once:?}");
@@ -46,7 +46,7 @@ fn a_script_that_never_ends_is_broken_with_a_reason() {
         "for i in range(0, 9000000000) { }",
     ] {
         match first(body) {
-            Turn::Broken(reason) => {
+            ScriptTurn::Broken(reason) => {
                 assert_eq!(reason.code, ReasonCode::ScriptBroken, "{body}");
                 assert!(reason.text.contains("operations"), "{body}: {}", reason.text);
             }
@@ -72,7 +72,7 @@ fn recursion_and_allocation_are_stopped_at_their_limits() {
         "let a = []; loop { a.push(\"0123456789\"); }",
     ] {
         match first(body) {
-            Turn::Broken(reason) => assert_eq!(reason.code, ReasonCode::ScriptBroken, "{body}"),
+            ScriptTurn::Broken(reason) => assert_eq!(reason.code, ReasonCode::ScriptBroken, "{body}"),
             other => panic!("{body}: {other:?}"),
         }
     }
@@ -81,12 +81,12 @@ fn recursion_and_allocation_are_stopped_at_their_limits() {
 #[test]
 fn a_script_of_slow_operations_is_ended_by_the_brake() {
     let book = runbook("let a = []; a.pad(9999, 1); loop { try { [1].map(|x| { let b = a + []; }); } catch { } }");
-    let brake = Brake::default();
+    let brake = ScriptBrake::default();
     std::thread::scope(|scope| {
         let run = scope.spawn(|| deep(|| advance_with(&book, &input(), &[], &brake)));
         brake.pull();
         match run.join().unwrap() {
-            Turn::Braked(reason) => {
+            ScriptTurn::Braked(reason) => {
                 assert_eq!(reason.code, ReasonCode::ScriptBroken);
                 assert!(reason.text.contains("used more than 1s of CPU time"), "{}", reason.text);
             }
@@ -98,19 +98,19 @@ fn a_script_of_slow_operations_is_ended_by_the_brake() {
 #[test]
 fn a_brake_that_watches_by_itself_ends_a_script_and_leaves_a_quick_one_alone() {
     let slow = runbook("let a = []; a.pad(9999, 1); loop { try { [1].map(|x| { let b = a + []; }); } catch { } }");
-    let turn = deep(|| advance_with(&slow, &input(), &[], &Brake::once(|| true)));
-    assert!(matches!(turn, Turn::Braked(_)), "{turn:?}");
-    let endless = deep(|| advance_with(&runbook("loop { }"), &input(), &[], &Brake::once(|| false)));
-    let Turn::Broken(reason) = endless else { panic!("{endless:?}") };
+    let turn = deep(|| advance_with(&slow, &input(), &[], &ScriptBrake::once(|| true)));
+    assert!(matches!(turn, ScriptTurn::Braked(_)), "{turn:?}");
+    let endless = deep(|| advance_with(&runbook("loop { }"), &input(), &[], &ScriptBrake::once(|| false)));
+    let ScriptTurn::Broken(reason) = endless else { panic!("{endless:?}") };
     assert!(reason.text.contains("operations without end"), "fuel ends it, whatever the clock shows: {reason}");
-    let quick = deep(|| advance_with(&runbook("note(\"x\");"), &input(), &[], &Brake::once(|| true)));
-    assert!(matches!(quick, Turn::Call(_)), "what has its next call does not need more time: {quick:?}");
+    let quick = deep(|| advance_with(&runbook("note(\"x\");"), &input(), &[], &ScriptBrake::once(|| true)));
+    assert!(matches!(quick, ScriptTurn::Call(_)), "what has its next call does not need more time: {quick:?}");
 }
 
 #[test]
 fn a_limit_that_is_caught_inside_a_closure_still_ends_in_bounds() {
     let turn = first("loop { try { [1].map(|x| { let s = \"x\"; loop { s += s; } }); } catch { } }");
-    assert!(matches!(turn, Turn::Broken(_)), "{turn:?}");
+    assert!(matches!(turn, ScriptTurn::Broken(_)), "{turn:?}");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn time_chance_files_and_code_from_texts_are_not_there() {
         "fn verify(x) { true }",
     ] {
         let wrong = compile("test", &format!("//! T\n{body}"), &api()).err();
-        assert!(wrong.is_some_and(|wrong| wrong[0].level == crate::script::Level::Error), "{body}");
+        assert!(wrong.is_some_and(|wrong| wrong[0].level == crate::script::DiagnosticLevel::Error), "{body}");
     }
 }
 
@@ -137,15 +137,15 @@ fn time_chance_files_and_code_from_texts_are_not_there() {
 fn a_call_by_a_computed_name_is_broken_off_at_run_time() {
     // The name of a function given as a text: old Rhai takes it for the function.
     let turn = first("let name = \"no\" + \"te\"; [\"x\"].map(name);");
-    assert!(!matches!(turn, Turn::Call(_)), "{turn:?}");
+    assert!(!matches!(turn, ScriptTurn::Call(_)), "{turn:?}");
 }
 
 #[test]
 fn a_native_sleep_of_the_language_is_ours_and_never_waits() {
     let turn = first("sleep(3600);");
-    assert!(matches!(&turn, Turn::Call(call) if call.text("duration") == "1h"), "{turn:?}");
+    assert!(matches!(&turn, ScriptTurn::Call(call) if call.text("duration") == "1h"), "{turn:?}");
     let turn = first("let long = 3600.5; sleep(long);");
-    assert!(matches!(turn, Turn::Failed(_)), "{turn:?}");
+    assert!(matches!(turn, ScriptTurn::Failed(_)), "{turn:?}");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn hostile_texts_compile_to_a_diagnostic_and_nothing_worse() {
 fn many_variables_are_bounded() {
     let body: String = (0..2_000).map(|n| format!("let v{n} = 1;\n")).collect();
     match first(&body) {
-        Turn::Broken(reason) => assert_eq!(reason.code, ReasonCode::ScriptBroken),
+        ScriptTurn::Broken(reason) => assert_eq!(reason.code, ReasonCode::ScriptBroken),
         other => panic!("{other:?}"),
     }
 }
@@ -201,7 +201,7 @@ fn many_variables_are_bounded() {
 #[test]
 fn what_a_script_prints_goes_nowhere_and_a_closure_as_last_value_is_done() {
     let (last, _) = play_fine("print(\"x\"); debug([1]); || 1");
-    assert_eq!(last, Turn::Done(Value::Null));
+    assert_eq!(last, ScriptTurn::Done(Value::Null));
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_large_answer_of_the_world_can_be_read() {
         .collect();
     let pods = Value::from(pods);
     let (last, journal) = play(&book, |no, _| Outcome::Ok(if no == 0 { pods.clone() } else { Value::Null }));
-    assert!(matches!(last, Turn::Done(_)), "{last:?}");
+    assert!(matches!(last, ScriptTurn::Done(_)), "{last:?}");
     assert_eq!(calls(&journal)[1], format!("note(text: {})", limits::PODS_PER_NODE));
     let again = deep(|| advance(&book, &input(), &journal));
     assert_eq!(again, last);

@@ -4,8 +4,8 @@
 
 use super::catalog::*;
 use crate::limits;
-use crate::model::{Call, FailureKind, Outcome, ReasonCode, Step};
-use crate::script::{Turn, advance, compile};
+use crate::model::{ActionCall, FailureKind, Outcome, ReasonCode, Step};
+use crate::script::{ScriptTurn, advance, compile};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn a_runbook_asks_one_call_after_the_other_and_is_done() {
     let (last, journal) =
         play_fine("k8s::cordon(node, `why ${node}`);\nk8s::drain(node, #{ within: \"90m\" });\n1 + 1");
     assert_eq!(calls(&journal), ["k8s::cordon(node: n1, reason: why n1)", "k8s::drain(node: n1, within: 1h 30m)"]);
-    assert_eq!(last, Turn::Done(json!(2)));
+    assert_eq!(last, ScriptTurn::Done(json!(2)));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn an_outcome_is_what_the_call_returns_and_the_event_is_in_view() {
         _ => Outcome::Ok(Value::Null),
     });
     assert_eq!(calls(&journal)[1..], ["note(text: a 2)", "note(text: b 3)", "note(text: GpuFell)"]);
-    assert!(matches!(last, Turn::Done(_)), "{last:?}");
+    assert!(matches!(last, ScriptTurn::Done(_)), "{last:?}");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn equal_calls_have_equal_arguments_however_they_are_written() {
     ];
     for (one, other) in pairs {
         let (one, other) = (first(one), first(other));
-        assert!(matches!(one, Turn::Call(_)), "{one:?}");
+        assert!(matches!(one, ScriptTurn::Call(_)), "{one:?}");
         assert_eq!(one, other);
     }
 }
@@ -68,7 +68,7 @@ fn wrong_arguments_fail_with_the_place_and_what_to_write() {
     ];
     for (body, words) in table {
         match first(body) {
-            Turn::Failed(text) => assert!(text.contains(words), "{body}\n{text}\n{words}"),
+            ScriptTurn::Failed(text) => assert!(text.contains(words), "{body}\n{text}\n{words}"),
             other => panic!("{body}: {other:?}"),
         }
     }
@@ -79,17 +79,17 @@ fn a_failure_is_thrown_caught_and_replayed() {
     let book = runbook(
         "try { k8s::drain(node); } catch (e) {\n  if e.kind != \"timeout\" { throw e; }\n  tell(\"ops\", `${e.action} ${e.kind} ${e.message}`);\n}",
     );
-    let late = |_, call: &Call| match call.action.as_str() {
+    let late = |_, call: &ActionCall| match call.action.as_str() {
         "k8s::drain" => failed(FailureKind::Timeout, "3 pods left"),
         _ => Outcome::Ok(Value::Null),
     };
     let (last, journal) = play(&book, late);
     assert_eq!(calls(&journal)[1], "tell(channel: ops, text: k8s::drain timeout 3 pods left)");
-    assert!(matches!(last, Turn::Done(_)), "{last:?}");
+    assert!(matches!(last, ScriptTurn::Done(_)), "{last:?}");
     let (last, journal) = play(&book, |_, _| failed(FailureKind::Forbidden, "no right"));
     assert_eq!(journal.len(), 1);
     // Thrown again where the catch stands; kind, action and words stay.
-    assert_eq!(last, Turn::Failed("test.rhai:8:28: k8s::drain: no right [forbidden]".to_owned()));
+    assert_eq!(last, ScriptTurn::Failed("test.rhai:8:28: k8s::drain: no right [forbidden]".to_owned()));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn an_uncaught_failure_names_its_place_and_the_calls_on_the_way() {
     let book = runbook("fn empty(n) {\n    k8s::drain(n);\n}\nempty(node);");
     let (last, _) = play(&book, |_, _| failed(FailureKind::Timeout, "3 pods left"));
     let words = "test.rhai:8:10: k8s::drain: 3 pods left [timeout], in `empty` called at test.rhai:10:1";
-    assert_eq!(last, Turn::Failed(words.to_owned()));
+    assert_eq!(last, ScriptTurn::Failed(words.to_owned()));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn stop_ends_the_runbook_and_cannot_be_caught() {
         "fn f() { stop(\"needs hands\"); }\nnote(\"a\"); try { f(); } catch {} stop(\"other\");",
     ] {
         let (last, journal) = play_fine(body);
-        assert_eq!(last, Turn::Stopped("needs hands".to_owned()), "{body}");
+        assert_eq!(last, ScriptTurn::Stopped("needs hands".to_owned()), "{body}");
         assert_eq!(calls(&journal), ["note(text: a)"], "{body}");
     }
 }
@@ -121,7 +121,7 @@ fn another_call_than_the_journal_holds_is_a_divergence() {
     let check = |body: &str, journal: &[Step], words: &str| {
         let book = runbook(body);
         match deep(|| advance(&book, &input(), journal)) {
-            Turn::Broken(reason) => {
+            ScriptTurn::Broken(reason) => {
                 assert_eq!(reason.code, ReasonCode::Diverged);
                 assert!(reason.text.contains(words), "{}\n{words}", reason.text);
             }
@@ -148,7 +148,7 @@ fn two_advances_are_equal_two_hundred_times() {
     let book = runbook(
         "let seen = #{}; for i in 0..5 { let v = prom::value(`q${i}`); seen[`k${i}`] = v; }\nlet f = |x| x.v * 2.5;\nnote(seen.to_json() + f.call(seen.k1).to_string());\nk8s::cordon(node);",
     );
-    let world = |no, _: &Call| Outcome::Ok(json!({"v": f64::from(no) + 0.1, "w": [no, "x"]}));
+    let world = |no, _: &ActionCall| Outcome::Ok(json!({"v": f64::from(no) + 0.1, "w": [no, "x"]}));
     let (_, journal) = play(&book, world);
     assert_eq!(journal.len(), 7);
     for at in 0..=journal.len() {
@@ -170,14 +170,15 @@ fn the_same_text_has_the_same_pin_and_another_text_another() {
 #[test]
 fn a_run_of_more_steps_than_allowed_is_broken() {
     let book = runbook("let i = 0; while i < 100000 { i += 1; note(`${i}`); }");
-    let note = |no: u32| step(no, Call::new("note", [("text", json!((no + 1).to_string()))]), Outcome::Ok(Value::Null));
+    let note =
+        |no: u32| step(no, ActionCall::new("note", [("text", json!((no + 1).to_string()))]), Outcome::Ok(Value::Null));
     let mut journal: Vec<Step> = (0..limits::STEPS_PER_RUN as u32).map(note).collect();
     match deep(|| advance(&book, &input(), &journal)) {
-        Turn::Broken(reason) => assert_eq!(reason.code, ReasonCode::StepLimit),
+        ScriptTurn::Broken(reason) => assert_eq!(reason.code, ReasonCode::StepLimit),
         other => panic!("{other:?}"),
     }
     journal.pop();
-    assert!(matches!(deep(|| advance(&book, &input(), &journal)), Turn::Call(_)));
+    assert!(matches!(deep(|| advance(&book, &input(), &journal)), ScriptTurn::Call(_)));
 }
 
 #[test]
@@ -186,9 +187,9 @@ fn a_parameter_that_the_run_lacks_is_a_reason_and_a_default_fills_in() {
         "//! T\n//! params:\n//!   node: Node\n//!   text: String = \"hello -- you\" -- what to say\nnote(`${node} ${text}`);",
     );
     let turn = deep(|| advance(&book, &input(), &[]));
-    assert_eq!(turn, Turn::Call(Call::new("note", [("text", json!("n1 hello -- you"))])));
-    match deep(|| advance(&book, &crate::model::Input::default(), &[])) {
-        Turn::Broken(reason) => assert_eq!(reason.code, ReasonCode::ParameterMissing),
+    assert_eq!(turn, ScriptTurn::Call(ActionCall::new("note", [("text", json!("n1 hello -- you"))])));
+    match deep(|| advance(&book, &crate::model::RunInput::default(), &[])) {
+        ScriptTurn::Broken(reason) => assert_eq!(reason.code, ReasonCode::ParameterMissing),
         other => panic!("{other:?}"),
     }
 }
@@ -234,13 +235,13 @@ proptest! {
         // Closures see `node` only by capture; the generator writes it in texts, which capture it.
         let book = runbook(&text);
         let (last, journal) = play(&book, |_, _| Outcome::Ok(Value::Null));
-        prop_assert!(matches!(last, Turn::Done(_)), "{:?}\n{}", last, text);
+        prop_assert!(matches!(last, ScriptTurn::Done(_)), "{:?}\n{}", last, text);
         prop_assert_eq!(calls(&journal), expected);
         let turns = deep(|| (0..=journal.len()).map(|at| advance(&book, &input(), &journal[..at])).collect::<Vec<_>>());
         for (at, turn) in turns.into_iter().enumerate() {
             match journal.get(at) {
-                Some(step) => prop_assert_eq!(turn, Turn::Call(step.call.clone())),
-                None => prop_assert!(matches!(turn, Turn::Done(_))),
+                Some(step) => prop_assert_eq!(turn, ScriptTurn::Call(step.call.clone())),
+                None => prop_assert!(matches!(turn, ScriptTurn::Done(_))),
             }
         }
     }

@@ -2,13 +2,13 @@
 //!
 //! Invariant: a shape can call no action.
 
-use crate::script::{Shape, ShapeError};
+use crate::script::{ShapeError, ShapeScript};
 use serde_json::json;
 
 #[test]
 fn a_shape_maps_json_to_json() {
     let text = "fn label(body, name) { body.tags?[name] ?? \"none\" }\nfn decode(body) {\n  body.items.map(|item| #{ name: item.n.to_upper(), at: rfc3339_from_millis(item.ms), severity: item.sev ?? \"warning\", tags: join(item.tags, \",\"), text: text(item.n2) })\n}\n";
-    let shape = Shape::compile("acme", text, "decode").unwrap();
+    let shape = ShapeScript::compile("acme", text, "decode").unwrap();
     let body = json!({"items": [{"n": "abc", "ms": 1_800_000_000_000_i64, "tags": ["a", 1, null], "n2": {"x": 1}}]});
     let expect = json!([{"name": "ABC", "at": "2027-01-15T08:00:00Z", "severity": "warning", "tags": "a,1,", "text": "{\"x\":1}"}]);
     assert_eq!(shape.call(&body), Ok(expect.clone()));
@@ -23,7 +23,7 @@ fn a_shape_maps_json_to_json() {
 #[test]
 fn numbers_and_times_go_both_ways() {
     let text = "fn encode(n) { [parse_int(n.text) + 1, rfc3339_from_seconds(n.s), millis_from_rfc3339(n.at), parse_json(n.json).a, to_json(#{b: [1]})] }";
-    let shape = Shape::compile("acme", text, "encode").unwrap();
+    let shape = ShapeScript::compile("acme", text, "encode").unwrap();
     let given = json!({"text": "41", "s": 1_800_000_000, "at": "2027-01-15T08:00:00.5Z", "json": "{\"a\": 7}"});
     let expect = json!([42, "2027-01-15T08:00:00Z", 1_800_000_000_500_i64, 7, "{\"b\":[1]}"]);
     assert_eq!(shape.call(&given), Ok(expect));
@@ -40,7 +40,7 @@ fn a_shape_that_does_not_compile_says_where() {
         ("fn decode(body) { nothing }", 1, "nothing"),
     ];
     for (text, at, words) in table {
-        match Shape::compile("acme", text, "decode").err() {
+        match ShapeScript::compile("acme", text, "decode").err() {
             Some(ShapeError::Compile { line, message, .. }) => {
                 assert_eq!(line, at, "{text}: {message}");
                 assert!(message.to_lowercase().contains(words), "{text}: {message}");
@@ -48,7 +48,7 @@ fn a_shape_that_does_not_compile_says_where() {
             other => panic!("{text}: {other:?}"),
         }
     }
-    assert!(Shape::compile("acme", &" ".repeat(300_000), "decode").is_err());
+    assert!(ShapeScript::compile("acme", &" ".repeat(300_000), "decode").is_err());
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_shape_that_goes_wrong_is_an_error_with_a_place() {
         ("fn decode(b) { b.x.y.z }", "line 1"),
     ];
     for (text, words) in table {
-        let shape = Shape::compile("acme", text, "decode").unwrap();
+        let shape = ShapeScript::compile("acme", text, "decode").unwrap();
         let error = super::catalog::deep(|| shape.call(&json!({}))).unwrap_err().to_string();
         assert!(error.starts_with("acme: ") && error.contains(words), "{text}: {error}");
     }
@@ -74,7 +74,8 @@ fn a_shape_that_goes_wrong_is_an_error_with_a_place() {
 #[test]
 fn a_body_with_many_alerts_fits() {
     let shape =
-        Shape::compile("acme", "fn decode(b) { b.alerts.map(|a| #{labels: a.labels, on: true}) }", "decode").unwrap();
+        ShapeScript::compile("acme", "fn decode(b) { b.alerts.map(|a| #{labels: a.labels, on: true}) }", "decode")
+            .unwrap();
     let labels: serde_json::Map<_, _> =
         (0..20).map(|n| (format!("label{n}"), json!("a value of some length"))).collect();
     let body = json!({"alerts": vec![json!({"labels": labels}); 1_000]});

@@ -3,24 +3,24 @@
 use super::*;
 use crate::agent::LinkError;
 use crate::config::AgentConfig;
-use crate::model::{Reports, RunId, Standing, Taken};
+use crate::model::{AgentStatus, FindingAck, FindingBatch, RunId};
 use serde_json::Map;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What the engine would hear.
-struct Ear(mpsc::Sender<Answered>);
+struct Ear(mpsc::Sender<CommandReport>);
 
 #[async_trait::async_trait]
-impl Link for Ear {
-    async fn report(&self, _: &Reports) -> Result<Taken, LinkError> {
+impl EngineLink for Ear {
+    async fn report(&self, _: &FindingBatch) -> Result<FindingAck, LinkError> {
         Err(LinkError::Away("not here".to_owned()))
     }
-    async fn poll(&self, _: &Standing) -> Result<Vec<Command>, LinkError> {
+    async fn poll(&self, _: &AgentStatus) -> Result<Vec<AgentCommand>, LinkError> {
         Err(LinkError::Away("not here".to_owned()))
     }
-    async fn answer(&self, answered: &Answered) -> Result<bool, LinkError> {
+    async fn answer(&self, answered: &CommandReport) -> Result<bool, LinkError> {
         self.0.send(answered.clone()).await.map_err(|_| LinkError::Away("the test is over".to_owned()))?;
         Ok(true)
     }
@@ -28,8 +28,8 @@ impl Link for Ear {
 
 struct Bench {
     dir: tempfile::TempDir,
-    hands: Arc<Hands>,
-    heard: mpsc::Receiver<Answered>,
+    hands: Arc<CommandExecutor>,
+    heard: mpsc::Receiver<CommandReport>,
 }
 
 impl Bench {
@@ -48,13 +48,13 @@ impl Bench {
         (self.hands, self.heard) = hands(self.dir.path(), boot);
     }
 
-    async fn ask(&mut self, command: Command) -> Outcome {
+    async fn ask(&mut self, command: AgentCommand) -> Outcome {
         let key = command.key();
         self.hands.take(command);
         loop {
             let answered = tokio::time::timeout(Duration::from_secs(60), self.heard.recv()).await.unwrap().unwrap();
             assert_eq!(answered.key, key);
-            if let Answer::Ended { outcome } = answered.answer {
+            if let CommandStatus::Ended { outcome } = answered.answer {
                 return outcome;
             }
         }
@@ -71,7 +71,7 @@ impl Bench {
     }
 }
 
-fn hands(dir: &std::path::Path, boot: &str) -> (Arc<Hands>, mpsc::Receiver<Answered>) {
+fn hands(dir: &std::path::Path, boot: &str) -> (Arc<CommandExecutor>, mpsc::Receiver<CommandReport>) {
     let settings = AgentConfig {
         data_dir: dir.to_owned(),
         nvidia_smi: dir.join("nvidia-smi"),
@@ -81,12 +81,12 @@ fn hands(dir: &std::path::Path, boot: &str) -> (Arc<Hands>, mpsc::Receiver<Answe
     let machine =
         Machine { name: "gpu-1".to_owned(), boot: boot.to_owned(), settings: Arc::new(settings), ..Machine::default() };
     let (out, heard) = mpsc::channel(limits::AGENT_COMMANDS);
-    let book = Book::open(&dir.join("commands")).unwrap();
-    (Arc::new(Hands::new(machine, book, Arc::new(Ear(out)))), heard)
+    let book = CommandJournal::open(&dir.join("commands")).unwrap();
+    (Arc::new(CommandExecutor::new(machine, book, Arc::new(Ear(out)))), heard)
 }
 
-fn reset(step: u32) -> Command {
-    Command {
+fn reset(step: u32) -> AgentCommand {
+    AgentCommand {
         run: RunId(7),
         step,
         epoch: 4,
@@ -110,16 +110,16 @@ async fn a_command_is_done_once_however_often_it_comes_and_whoever_was_restarted
     assert!(matches!(&first, Outcome::Ok(value) if value["changed"] == json!(true)), "{first:?}");
     assert_eq!(bench.ask(reset(3)).await, first);
     bench.restart("boot-b");
-    assert_eq!(bench.ask(Command { epoch: 5, ..reset(3) }).await, first);
+    assert_eq!(bench.ask(AgentCommand { epoch: 5, ..reset(3) }).await, first);
     assert_eq!(bench.calls(), ["--gpu-reset -i GPU-1"]);
 }
 
 #[tokio::test]
 async fn an_older_epoch_is_refused_also_after_a_restart() {
     let mut bench = Bench::new("exit 0");
-    bench.ask(Command { epoch: 9, ..reset(3) }).await;
+    bench.ask(AgentCommand { epoch: 9, ..reset(3) }).await;
     bench.restart("boot-a");
-    let kind = refused(bench.ask(Command { epoch: 8, ..reset(4) }).await, "epoch 8 is older than 9");
+    let kind = refused(bench.ask(AgentCommand { epoch: 8, ..reset(4) }).await, "epoch 8 is older than 9");
     assert_eq!((kind, bench.calls().len()), (FailureKind::Conflict, 1));
 }
 
@@ -142,7 +142,7 @@ async fn the_kill_file_stops_what_is_new_and_what_was_begun_waits_for_it_to_go()
     bench.hands.book().begin(&reset(4), Time::UNIX_EPOCH).unwrap();
     bench.hands.take(reset(4));
     let answered = bench.heard.recv().await.unwrap();
-    assert!(matches!(&answered.answer, Answer::Working { why, .. } if why.contains("stop")), "{answered:?}");
+    assert!(matches!(&answered.answer, CommandStatus::Working { why, .. } if why.contains("stop")), "{answered:?}");
     assert_eq!(bench.calls().len(), 0);
     std::fs::remove_file(bench.kill_file()).unwrap();
     assert!(matches!(bench.ask(reset(4)).await, Outcome::Ok(_)));
@@ -152,9 +152,9 @@ async fn the_kill_file_stops_what_is_new_and_what_was_begun_waits_for_it_to_go()
 #[tokio::test]
 async fn a_command_that_came_too_late_or_is_not_known_is_not_begun() {
     let mut bench = Bench::new("exit 0");
-    let kind = refused(bench.ask(Command { deadline: Time::UNIX_EPOCH, ..reset(3) }).await, "after its deadline");
+    let kind = refused(bench.ask(AgentCommand { deadline: Time::UNIX_EPOCH, ..reset(3) }).await, "after its deadline");
     assert_eq!(kind, FailureKind::Timeout);
-    let kind = refused(bench.ask(Command { verb: "rm::rf".to_owned(), ..reset(4) }).await, "has no verb `rm::rf`");
+    let kind = refused(bench.ask(AgentCommand { verb: "rm::rf".to_owned(), ..reset(4) }).await, "has no verb `rm::rf`");
     assert_eq!((kind, bench.calls().len()), (FailureKind::Invalid, 0));
 }
 
@@ -192,10 +192,10 @@ async fn a_reset_whose_machine_went_down_is_settled_by_the_boot_and_otherwise_do
         let mut bench = Bench::new("[ $(wc -l <\"$(dirname \"$0\")/count\") = 1 ] && kill -9 $PPID; exit 0");
         let hands = Arc::clone(&bench.hands);
         let first = hands.decide(&reset(3), Time::UNIX_EPOCH);
-        assert!(matches!(first, Decided::Do(_)));
-        if let Decided::Do(verb) = first {
+        assert!(matches!(first, CommandDecision::Do(_)));
+        if let CommandDecision::Do(verb) = first {
             let lost = verb.perform(&hands.machine, &reset(3), &|_| {}).await;
-            assert!(matches!(lost, Answer::Ended { outcome: Outcome::Failed(_) }), "{lost:?}");
+            assert!(matches!(lost, CommandStatus::Ended { outcome: Outcome::Failed(_) }), "{lost:?}");
         }
         bench.restart(boot);
         let outcome = bench.ask(reset(3)).await;
@@ -210,12 +210,12 @@ async fn a_known_key_with_another_verb_or_other_arguments_is_refused_and_nothing
     bench.ask(reset(3)).await;
     bench.restart("boot-a");
     let other = Map::from_iter([("gpu".to_owned(), json!("GPU-2")), ("carry".to_owned(), json!({ "boot": "boot-a" }))]);
-    let refusal = bench.ask(Command { args: other, ..reset(3) }).await;
+    let refusal = bench.ask(AgentCommand { args: other, ..reset(3) }).await;
     assert_eq!(
         refused(refusal, "command r7/3 is in the journal of the agent of gpu-1 as `gpu::reset`"),
         FailureKind::Conflict
     );
-    let refusal = bench.ask(Command { verb: "node::reboot".to_owned(), ..reset(3) }).await;
+    let refusal = bench.ask(AgentCommand { verb: "node::reboot".to_owned(), ..reset(3) }).await;
     assert_eq!(refused(refusal, "so it is not run as `node::reboot`"), FailureKind::Conflict);
     assert_eq!(bench.calls(), ["--gpu-reset -i GPU-1"]);
 }
@@ -223,9 +223,9 @@ async fn a_known_key_with_another_verb_or_other_arguments_is_refused_and_nothing
 #[tokio::test]
 async fn the_same_step_of_another_incarnation_of_the_store_is_another_command() {
     let mut bench = Bench::new("exit 0");
-    let before = Command { incarnation: "a1".to_owned(), ..reset(3) };
+    let before = AgentCommand { incarnation: "a1".to_owned(), ..reset(3) };
     let first = bench.ask(before.clone()).await;
-    let (said, every) = (bench.ask(Command { incarnation: "b2".to_owned(), ..reset(3) }).await, "at most once in");
+    let (said, every) = (bench.ask(AgentCommand { incarnation: "b2".to_owned(), ..reset(3) }).await, "at most once in");
     // Not the first one's outcome: it was really considered, and met this node's own limit.
     assert_eq!(refused(said, every), FailureKind::Refused);
     assert_eq!(bench.ask(before).await, first);

@@ -3,7 +3,7 @@
 //! Invariant: a line is `<checksum> <json>`; a segment ends for its reader where that does not hold; numbers only grow.
 
 use crate::limits;
-use crate::model::{Finding, Report};
+use crate::model::{Finding, NumberedFinding};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -11,12 +11,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-pub(super) struct Part {
+pub(super) struct SpoolPart {
     pub boot: String,
     pub name: String,
     folder: PathBuf,
     /// In order; the last one may be written.
-    segments: VecDeque<Segment>,
+    segments: VecDeque<SpoolSegment>,
     open: Option<File>,
     /// The number that the next finding gets, the last one that is taken, and the last one that was given to the disk.
     next: u64,
@@ -30,22 +30,22 @@ pub(super) struct Part {
     at: (u64, u64, u64),
 }
 
-struct Segment {
+struct SpoolSegment {
     first: u64,
     bytes: u64,
     path: PathBuf,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Birth {
+struct PartIdentity {
     boot: String,
     name: String,
 }
 
-impl Part {
+impl SpoolPart {
     /// A new part in `folder`. A folder that cannot be made is reported by [`Part::broken`].
-    pub fn begin(folder: PathBuf, boot: &str) -> Part {
-        let mut part = Part::empty(folder, Birth { boot: boot.to_owned(), name: random_name() });
+    pub fn begin(folder: PathBuf, boot: &str) -> SpoolPart {
+        let mut part = SpoolPart::empty(folder, PartIdentity { boot: boot.to_owned(), name: random_name() });
         if let Err(error) = part.make_folder() {
             part.broken = Some(error.to_string());
         }
@@ -53,10 +53,11 @@ impl Part {
     }
 
     /// The part that an earlier start left; none: it is no part, or was never finished being made.
-    pub fn reopen(folder: PathBuf) -> Option<Part> {
-        let birth: Birth = serde_json::from_slice(&std::fs::read(folder.join("birth")).ok()?).ok()?;
-        let mut part = Part::empty(folder, birth);
-        let mut found: Vec<Segment> = std::fs::read_dir(&part.folder).ok()?.flatten().filter_map(segment_of).collect();
+    pub fn reopen(folder: PathBuf) -> Option<SpoolPart> {
+        let birth: PartIdentity = serde_json::from_slice(&std::fs::read(folder.join("birth")).ok()?).ok()?;
+        let mut part = SpoolPart::empty(folder, birth);
+        let mut found: Vec<SpoolSegment> =
+            std::fs::read_dir(&part.folder).ok()?.flatten().filter_map(segment_of).collect();
         found.sort_by_key(|segment| segment.first);
         part.taken = found.first().map_or(0, |segment| segment.first - 1);
         part.segments = found.into();
@@ -67,8 +68,8 @@ impl Part {
         Some(part)
     }
 
-    fn empty(folder: PathBuf, birth: Birth) -> Part {
-        Part {
+    fn empty(folder: PathBuf, birth: PartIdentity) -> SpoolPart {
+        SpoolPart {
             boot: birth.boot,
             name: birth.name,
             folder,
@@ -86,7 +87,7 @@ impl Part {
 
     fn make_folder(&self) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.folder)?;
-        let birth = Birth { boot: self.boot.clone(), name: self.name.clone() };
+        let birth = PartIdentity { boot: self.boot.clone(), name: self.name.clone() };
         let path = self.folder.join("birth");
         let mut file = File::create(&path)?;
         serde_json::to_writer(&mut file, &birth)?;
@@ -98,7 +99,7 @@ impl Part {
     /// Returns how many of the oldest were dropped, because neither disk nor memory had room.
     pub fn append(&mut self, findings: Vec<Finding>) -> u64 {
         for finding in findings {
-            let report = Report { no: self.next, finding: bounded(finding) };
+            let report = NumberedFinding { no: self.next, finding: bounded(finding) };
             let Ok(json) = serde_json::to_string(&report) else { continue };
             self.next += 1;
             self.recent_bytes += json.len();
@@ -155,7 +156,7 @@ impl Part {
         let file = File::create(&path)?;
         sync_folder(&self.folder)?;
         self.open = Some(file);
-        self.segments.push_back(Segment { first, bytes: 0, path });
+        self.segments.push_back(SpoolSegment { first, bytes: 0, path });
         Ok(())
     }
 
@@ -232,7 +233,7 @@ impl Part {
     }
 
     /// The next reports that are not taken.
-    pub fn read(&mut self, most: usize, bytes: usize) -> Vec<Report> {
+    pub fn read(&mut self, most: usize, bytes: usize) -> Vec<NumberedFinding> {
         let from = self.taken + 1;
         if self.recent.front().is_some_and(|(no, _)| *no <= from) {
             let mut room = bytes;
@@ -247,7 +248,7 @@ impl Part {
         self.read_disk(from, most, bytes)
     }
 
-    fn read_disk(&mut self, from: u64, most: usize, bytes: usize) -> Vec<Report> {
+    fn read_disk(&mut self, from: u64, most: usize, bytes: usize) -> Vec<NumberedFinding> {
         let mut found = Vec::new();
         let mut room = bytes;
         for at in 0..self.segments.len() {
@@ -283,7 +284,7 @@ impl Part {
         }
         // Nothing of it can be read: findings in memory come next.
         let rest = self.recent.iter().take(most).filter_map(|(_, json)| serde_json::from_str(json).ok());
-        rest.filter(|report: &Report| report.no >= from).collect()
+        rest.filter(|report: &NumberedFinding| report.no >= from).collect()
     }
 
     /// Removes the part's folder; where that fails, the next start finds the part again.
@@ -305,10 +306,10 @@ fn bounded(mut finding: Finding) -> Finding {
     finding
 }
 
-fn segment_of(entry: std::fs::DirEntry) -> Option<Segment> {
+fn segment_of(entry: std::fs::DirEntry) -> Option<SpoolSegment> {
     let path = entry.path();
     let first = path.file_name()?.to_str()?.strip_suffix(".seg")?.parse().ok().filter(|first| *first > 0)?;
-    Some(Segment { first, bytes: entry.metadata().ok()?.len(), path })
+    Some(SpoolSegment { first, bytes: entry.metadata().ok()?.len(), path })
 }
 
 /// Lines that can be read; lines after a broken one cannot.
@@ -332,7 +333,7 @@ fn open_at(path: &Path, offset: u64) -> std::io::Result<BufReader<File>> {
     Ok(BufReader::new(file))
 }
 
-fn parse(line: &[u8]) -> Option<Report> {
+fn parse(line: &[u8]) -> Option<NumberedFinding> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let (sum, json) = text.split_once(' ')?;
     (sum == checksum(json)).then(|| serde_json::from_str(json).ok())?

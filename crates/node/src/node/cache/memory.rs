@@ -5,37 +5,37 @@
 
 use super::roots::failed;
 use crate::limits;
-use crate::model::{Failure, FailureKind};
+use crate::model::{FailureKind, StepFailure};
 use std::path::{Path, PathBuf};
 
 /// The kernel's folders; other folders in tests.
 #[derive(Debug, Clone)]
-pub struct Memory {
+pub struct MemoryProbe {
     top: PathBuf,
 }
 
-impl Default for Memory {
+impl Default for MemoryProbe {
     fn default() -> Self {
-        Memory { top: PathBuf::from("/") }
+        MemoryProbe { top: PathBuf::from("/") }
     }
 }
 
 /// The memory that a control group may still take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct MemoryHeadroom {
     pub group: String,
     pub limit: u64,
     pub left: u64,
 }
 
-impl Memory {
+impl MemoryProbe {
     /// Reads `/proc` and `/sys` below this folder.
-    pub fn under(top: impl Into<PathBuf>) -> Memory {
-        Memory { top: top.into() }
+    pub fn under(top: impl Into<PathBuf>) -> MemoryProbe {
+        MemoryProbe { top: top.into() }
     }
 
     /// Whether a model of `total` bytes, of which `missing` are to be read, fits now.
-    pub(super) fn admit(&self, total: u64, missing: u64, reserve: u64) -> Result<(), Failure> {
+    pub(super) fn admit(&self, total: u64, missing: u64, reserve: u64) -> Result<(), StepFailure> {
         let available = self.available()?;
         if total > available.saturating_sub(reserve) {
             let text = format!(
@@ -80,7 +80,7 @@ impl Memory {
         read(&self.top.join(path.trim_start_matches('/')))
     }
 
-    fn available(&self) -> Result<u64, Failure> {
+    fn available(&self) -> Result<u64, StepFailure> {
         let text = self.read("/proc/meminfo").unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
         let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
@@ -110,7 +110,7 @@ impl Memory {
     }
 
     /// Every limit from our group up to the root, old hierarchy or new.
-    fn room(&self) -> Vec<Room> {
+    fn room(&self) -> Vec<MemoryHeadroom> {
         let Some(group) = self.group() else { return Vec::new() };
         let old = self.top.join("sys/fs/cgroup/memory");
         let new = self.top.join("sys/fs/cgroup");
@@ -141,8 +141,8 @@ fn number(path: &Path) -> Option<u64> {
 }
 
 /// File pages of the group make room for new ones; the rest stays.
-fn room_of(group: String, limit: u64, used: u64, file: u64) -> Room {
-    Room { group, limit, left: limit.saturating_sub(used.saturating_sub(file)) }
+fn room_of(group: String, limit: u64, used: u64, file: u64) -> MemoryHeadroom {
+    MemoryHeadroom { group, limit, left: limit.saturating_sub(used.saturating_sub(file)) }
 }
 
 fn field(folder: &Path, name: &str) -> u64 {
@@ -151,7 +151,7 @@ fn field(folder: &Path, name: &str) -> u64 {
     found.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
 }
 
-fn room_v2(folder: &Path, group: String) -> Option<Room> {
+fn room_v2(folder: &Path, group: String) -> Option<MemoryHeadroom> {
     // Reading more than `memory.high` is slowed down to a crawl, so it is a limit too.
     let limits = [number(&folder.join("memory.max")), number(&folder.join("memory.high"))];
     let limit = limits.into_iter().flatten().min()?;
@@ -159,7 +159,7 @@ fn room_v2(folder: &Path, group: String) -> Option<Room> {
     Some(room_of(group, limit, used, field(folder, "file").saturating_sub(field(folder, "shmem"))))
 }
 
-fn room_v1(folder: &Path, group: String) -> Option<Room> {
+fn room_v1(folder: &Path, group: String) -> Option<MemoryHeadroom> {
     let limit = number(&folder.join("memory.limit_in_bytes"))?;
     // "No limit" is a number near the largest there is.
     if limit >= 1 << 60 {
@@ -183,14 +183,14 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Memory) {
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, MemoryProbe) {
         let top = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = top.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let memory = Memory::under(top.path());
+        let memory = MemoryProbe::under(top.path());
         (top, memory)
     }
 
@@ -232,7 +232,7 @@ mod tests {
             ("sys/fs/cgroup/memory/a/memory.stat", "cache 300000\nshmem 100000\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ]);
-        assert_eq!(memory.room(), [Room { group: "/a".to_owned(), limit: 1_000_000, left: 300_000 }]);
+        assert_eq!(memory.room(), [MemoryHeadroom { group: "/a".to_owned(), limit: 1_000_000, left: 300_000 }]);
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_read() {
-        assert!(Memory::default().available().unwrap() > 0);
+        assert!(MemoryProbe::default().available().unwrap() > 0);
         assert_eq!(size(0), "0 bytes");
         assert_eq!(size(3 * GIB / 2), "1.5 GiB");
     }

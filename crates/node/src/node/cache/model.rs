@@ -2,10 +2,10 @@
 //!
 //! Invariant: each file is listed once, however many names lead to it, and lies under a root.
 
-use super::roots::{Roots, failed, trouble};
+use super::roots::{ModelRoots, failed, trouble};
 use super::safetensors;
 use crate::limits;
-use crate::model::{Failure, FailureKind};
+use crate::model::{FailureKind, StepFailure};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// One file of a model.
 #[derive(Debug, Clone)]
-pub struct Shard {
+pub struct ModelFile {
     /// Relative to the model's folder.
     pub name: String,
     pub bytes: u64,
@@ -28,19 +28,19 @@ pub struct Shard {
 
 /// Something that makes a model unfit to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Flaw {
+pub struct ModelFlaw {
     pub file: String,
     pub what: String,
 }
 
 /// The content of a model's folder.
 #[derive(Debug, Clone)]
-pub struct Model {
+pub struct ModelFolder {
     /// By its real name.
     pub dir: PathBuf,
     /// Weights first, by name: as servers load them.
-    pub shards: Vec<Shard>,
-    pub flaws: Vec<Flaw>,
+    pub shards: Vec<ModelFile>,
+    pub flaws: Vec<ModelFlaw>,
     /// Oddities that do no harm.
     pub remarks: Vec<String>,
     /// The tensors that an index promises, by shard.
@@ -49,7 +49,7 @@ pub struct Model {
 }
 
 #[derive(Deserialize)]
-struct Index {
+struct SafetensorsIndex {
     weight_map: BTreeMap<String, String>,
     #[serde(default)]
     metadata: IndexMetadata,
@@ -63,15 +63,15 @@ struct IndexMetadata {
 
 const INDEX: &str = ".safetensors.index.json";
 
-impl Model {
+impl ModelFolder {
     /// Lists the files, and the files that an index names but the folder lacks. Reads no weights.
     ///
     /// # Errors
     ///
     /// Fails when the folder lies under no root, or a file of it cannot be listed or opened.
-    pub fn resolve(roots: &Roots, folder: &Path) -> Result<Model, Failure> {
+    pub fn resolve(roots: &ModelRoots, folder: &Path) -> Result<ModelFolder, StepFailure> {
         let dir = snapshot(roots, roots.folder(folder)?)?;
-        let mut model = Model {
+        let mut model = ModelFolder {
             dir: dir.clone(),
             shards: Vec::new(),
             flaws: Vec::new(),
@@ -92,7 +92,7 @@ impl Model {
             if !model.shards.iter().any(|there| there.name == *shard)
                 && !model.flaws.iter().any(|flaw| flaw.file == *shard)
             {
-                model.flaws.push(Flaw { file: shard.clone(), what: "is in the index, but not there".to_owned() });
+                model.flaws.push(ModelFlaw { file: shard.clone(), what: "is in the index, but not there".to_owned() });
             }
         }
         if !model.shards.iter().any(|shard| shard.weights) && model.flaws.is_empty() {
@@ -114,18 +114,18 @@ impl Model {
     }
 
     /// Looks into each file's header. Cheap: some kilobytes a file, whatever its size.
-    pub fn check(&mut self, roots: &Roots) {
+    pub fn check(&mut self, roots: &ModelRoots) {
         let mut data_bytes = 0;
         for shard in self.shards.iter().filter(|shard| shard.weights) {
             let mut wanted = self.promised.remove(&shard.name).unwrap_or_default();
             match inspect(roots, shard, &mut wanted) {
-                Err(what) => self.flaws.push(Flaw { file: shard.name.clone(), what }),
+                Err(what) => self.flaws.push(ModelFlaw { file: shard.name.clone(), what }),
                 Ok(bytes) => {
                     data_bytes += bytes;
                     if let Some(tensor) = wanted.iter().min() {
                         let tensor: String = tensor.chars().take(limits::QUOTE_CHARS).collect();
                         let what = format!("lacks tensor {tensor:?} that the index promises ({} in all)", wanted.len());
-                        self.flaws.push(Flaw { file: shard.name.clone(), what });
+                        self.flaws.push(ModelFlaw { file: shard.name.clone(), what });
                     }
                 }
             }
@@ -142,27 +142,27 @@ impl Model {
     /// # Errors
     ///
     /// Fails with the first flaw and the number of further ones, where there are any.
-    pub fn sound(&self) -> Result<(), Failure> {
+    pub fn sound(&self) -> Result<(), StepFailure> {
         let Some(first) = self.flaws.first() else { return Ok(()) };
         let more = match self.flaws.len() {
             1 => String::new(),
             n => format!(" (and {} more)", n - 1),
         };
-        let Flaw { file, what } = first;
+        let ModelFlaw { file, what } = first;
         Err(failed(FailureKind::Invalid, format!("{}: {file} {what}{more}", self.dir.display())))
     }
 
-    fn read_index(&mut self, roots: &Roots, name: &str) -> Result<(), Failure> {
+    fn read_index(&mut self, roots: &ModelRoots, name: &str) -> Result<(), StepFailure> {
         let path = self.dir.join(name);
         let (file, meta, _) = roots.open(&path)?;
-        let broken = |what: String| Flaw { file: name.to_owned(), what };
+        let broken = |what: String| ModelFlaw { file: name.to_owned(), what };
         if meta.len() > limits::CACHE_INDEX_BYTES {
             self.flaws.push(broken(format!("has {} bytes, more than an index has", meta.len())));
             return Ok(());
         }
         let mut text = Vec::new();
         file.take(limits::CACHE_INDEX_BYTES).read_to_end(&mut text).map_err(|error| trouble(&path, &error))?;
-        let index: Index = match serde_json::from_slice(&text) {
+        let index: SafetensorsIndex = match serde_json::from_slice(&text) {
             Ok(index) => index,
             Err(error) => {
                 self.flaws.push(broken(format!("is no index of safetensors: {error}")));
@@ -185,7 +185,7 @@ impl Model {
         Ok(())
     }
 
-    fn take(&mut self, roots: &Roots, name: String, seen: &mut BTreeSet<(u64, u64)>) -> Result<(), Failure> {
+    fn take(&mut self, roots: &ModelRoots, name: String, seen: &mut BTreeSet<(u64, u64)>) -> Result<(), StepFailure> {
         let path = self.dir.join(&name);
         let weights = is_weights(&name);
         if weights && name.ends_with(".safetensors") && !self.promised.is_empty() && !self.promised.contains_key(&name)
@@ -197,7 +197,7 @@ impl Model {
             Ok(opened) => opened,
             // A link that leads nowhere: a download that did not end.
             Err(failure) if failure.kind == FailureKind::NotFound => {
-                self.flaws.push(Flaw { file: name, what: "leads to a file that is not there".to_owned() });
+                self.flaws.push(ModelFlaw { file: name, what: "leads to a file that is not there".to_owned() });
                 return Ok(());
             }
             Err(failure) => return Err(failure),
@@ -210,16 +210,16 @@ impl Model {
             let what = format!("{} holds more than {} files", self.dir.display(), limits::CACHE_FILES);
             return Err(failed(FailureKind::Invalid, what));
         }
-        self.shards.push(Shard { name, bytes: meta.len(), weights, path, real });
+        self.shards.push(ModelFile { name, bytes: meta.len(), weights, path, real });
         Ok(())
     }
 }
 
 /// Opens a shard again, and sees that it is still the size that it was.
-pub(super) fn reopen(roots: &Roots, shard: &Shard) -> Result<File, Failure> {
+pub(super) fn reopen(roots: &ModelRoots, shard: &ModelFile) -> Result<File, StepFailure> {
     let (file, meta, _) = roots.open(&shard.path)?;
     if meta.len() != shard.bytes {
-        let Shard { name, bytes, .. } = shard;
+        let ModelFile { name, bytes, .. } = shard;
         let what = format!("{name} had {bytes} bytes and now has {}: the file is being written", meta.len());
         return Err(failed(FailureKind::Conflict, what));
     }
@@ -233,7 +233,7 @@ pub(super) fn without_reading_ahead(file: &File) {
 }
 
 /// The folder of one revision, where the hub's cache folder of a model was named.
-fn snapshot(roots: &Roots, dir: PathBuf) -> Result<PathBuf, Failure> {
+fn snapshot(roots: &ModelRoots, dir: PathBuf) -> Result<PathBuf, StepFailure> {
     let snapshots = dir.join("snapshots");
     if !snapshots.is_dir() || !dir.join("blobs").is_dir() {
         return Ok(dir);
@@ -262,7 +262,7 @@ fn snapshot(roots: &Roots, dir: PathBuf) -> Result<PathBuf, Failure> {
 }
 
 /// The names in a folder, sorted, without hidden ones.
-fn names(folder: &Path) -> Result<Vec<String>, Failure> {
+fn names(folder: &Path) -> Result<Vec<String>, StepFailure> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| trouble(folder, &error))? {
         let entry = entry.map_err(|error| trouble(folder, &error))?;
@@ -281,7 +281,7 @@ fn names(folder: &Path) -> Result<Vec<String>, Failure> {
 }
 
 /// Every file below the model's folder. Links to folders are not followed: they could go round in circles.
-fn list(top: &Path, folder: &Path, depth: usize, found: &mut Vec<String>) -> Result<(), Failure> {
+fn list(top: &Path, folder: &Path, depth: usize, found: &mut Vec<String>) -> Result<(), StepFailure> {
     for name in names(folder)? {
         let path = folder.join(&name);
         let meta = std::fs::symlink_metadata(&path).map_err(|error| trouble(&path, &error))?;
@@ -313,7 +313,7 @@ fn is_weights(name: &str) -> bool {
 }
 
 /// Bytes of tensors, where the format has them.
-fn inspect(roots: &Roots, shard: &Shard, wanted: &mut HashSet<String>) -> Result<u64, String> {
+fn inspect(roots: &ModelRoots, shard: &ModelFile, wanted: &mut HashSet<String>) -> Result<u64, String> {
     let mut file = reopen(roots, shard).map_err(|failure| failure.message)?;
     without_reading_ahead(&file);
     if shard.name.ends_with(".safetensors") {

@@ -2,12 +2,12 @@
 //!
 //! Invariant: resident pages are not read again, so a warm that was cut off goes on from its end.
 
-use super::memory::Memory;
-use super::model::{Model, Shard, reopen, without_reading_ahead};
-use super::roots::{Roots, failed};
+use super::memory::MemoryProbe;
+use super::model::{ModelFile, ModelFolder, reopen, without_reading_ahead};
+use super::roots::{ModelRoots, failed};
 use super::{residency, sys};
 use crate::limits;
-use crate::model::{Failure, FailureKind};
+use crate::model::{FailureKind, StepFailure};
 use rustix::fs::{Advice, fadvise, sendfile};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// How to read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+pub(super) struct ReadOptions {
     pub readers: usize,
     pub bytes_per_second: Option<u64>,
     /// Not a byte is read after this.
@@ -27,7 +27,7 @@ pub(super) struct Manner {
 
 /// How far it is; looked at from outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct ReadProgress {
     /// Bytes that are in memory by now, read or found there.
     pub done: u64,
     pub total: u64,
@@ -36,7 +36,7 @@ pub struct Progress {
     pub waits: Option<String>,
 }
 
-impl Progress {
+impl ReadProgress {
     /// As steps carry it, and as a Job's pod writes it into its log.
     pub fn shown(&self) -> Value {
         let percent = self.done.saturating_mul(100).checked_div(self.total).unwrap_or(0);
@@ -52,40 +52,40 @@ impl Progress {
     }
 }
 
-struct Chunk {
+struct FileChunk {
     shard: usize,
     from: u64,
     bytes: u64,
 }
 
-struct Shared<'a> {
-    roots: &'a Roots,
-    shards: &'a [Shard],
-    chunks: Vec<Chunk>,
+struct ReaderState<'a> {
+    roots: &'a ModelRoots,
+    shards: &'a [ModelFile],
+    chunks: Vec<FileChunk>,
     next: AtomicUsize,
     done: AtomicU64,
     read: AtomicU64,
     paused: AtomicBool,
     stop: AtomicBool,
     cancel: &'a AtomicBool,
-    pace: Option<Pace>,
+    pace: Option<ReadThrottle>,
     until: Instant,
-    trouble: Mutex<Option<Failure>>,
+    trouble: Mutex<Option<StepFailure>>,
     running: Mutex<usize>,
     ended: Condvar,
 }
 
 /// Reads pages that are not resident; returns the bytes read.
 pub(super) fn read(
-    roots: &Roots,
-    model: &Model,
-    manner: Manner,
-    memory: &Memory,
+    roots: &ModelRoots,
+    model: &ModelFolder,
+    manner: ReadOptions,
+    memory: &MemoryProbe,
     cancel: &AtomicBool,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<u64, Failure> {
+    progress: &(dyn Fn(ReadProgress) + Sync),
+) -> Result<u64, StepFailure> {
     let readers = manner.readers.clamp(1, limits::CACHE_READERS);
-    let shared = Shared {
+    let shared = ReaderState {
         roots,
         shards: &model.shards,
         chunks: chunks(&model.shards),
@@ -95,7 +95,7 @@ pub(super) fn read(
         paused: AtomicBool::new(false),
         stop: AtomicBool::new(false),
         cancel,
-        pace: manner.bytes_per_second.filter(|rate| *rate > 0).map(Pace::new),
+        pace: manner.bytes_per_second.filter(|rate| *rate > 0).map(ReadThrottle::new),
         until: manner.until,
         trouble: Mutex::new(None),
         running: Mutex::new(readers),
@@ -114,19 +114,23 @@ pub(super) fn read(
     }
 }
 
-fn chunks(shards: &[Shard]) -> Vec<Chunk> {
+fn chunks(shards: &[ModelFile]) -> Vec<FileChunk> {
     let size = limits::CACHE_CHUNK_BYTES;
-    let of = |(shard, file): (usize, &Shard)| {
+    let of = |(shard, file): (usize, &ModelFile)| {
         let bytes = file.bytes;
-        (0..bytes.div_ceil(size)).map(move |at| Chunk { shard, from: at * size, bytes: size.min(bytes - at * size) })
+        (0..bytes.div_ceil(size)).map(move |at| FileChunk {
+            shard,
+            from: at * size,
+            bytes: size.min(bytes - at * size),
+        })
     };
     shards.iter().enumerate().flat_map(of).collect()
 }
 
-impl Shared<'_> {
+impl ReaderState<'_> {
     fn reader(&self) {
         sys::yield_the_disk();
-        let mut drain = Drain::new();
+        let mut drain = ReadSink::new();
         let mut open: Option<(usize, File)> = None;
         while !self.is_over() {
             let Some(chunk) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
@@ -138,7 +142,12 @@ impl Shared<'_> {
         self.ended.notify_all();
     }
 
-    fn chunk(&self, chunk: &Chunk, open: &mut Option<(usize, File)>, drain: &mut Drain) -> Result<(), Failure> {
+    fn chunk(
+        &self,
+        chunk: &FileChunk,
+        open: &mut Option<(usize, File)>,
+        drain: &mut ReadSink,
+    ) -> Result<(), StepFailure> {
         let shard = &self.shards[chunk.shard];
         if open.as_ref().is_none_or(|(at, _)| *at != chunk.shard) {
             let file = reopen(self.roots, shard)?;
@@ -183,7 +192,7 @@ impl Shared<'_> {
         self.stop.load(Ordering::Relaxed) || self.cancel.load(Ordering::Relaxed)
     }
 
-    fn give_up(&self, failure: Failure) {
+    fn give_up(&self, failure: StepFailure) {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -203,7 +212,7 @@ impl Shared<'_> {
     }
 
     /// Until the readers have ended: reports their progress, and holds them back or stops them.
-    fn watch(&self, total: u64, memory: &Memory, progress: &(dyn Fn(Progress) + Sync)) {
+    fn watch(&self, total: u64, memory: &MemoryProbe, progress: &(dyn Fn(ReadProgress) + Sync)) {
         let mut pressed_since: Option<Instant> = None;
         let mut looked = Instant::now();
         let mut waits = None;
@@ -216,7 +225,7 @@ impl Shared<'_> {
             let over = *running == 0;
             drop(running);
             let (done, read) = (self.done.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed));
-            progress(Progress { done, total, read, waits: waits.clone() });
+            progress(ReadProgress { done, total, read, waits: waits.clone() });
             if over {
                 break;
             }
@@ -249,15 +258,15 @@ impl Shared<'_> {
 
 /// The sink of the bytes read: from the page cache to /dev/null, which copies nothing and maps nothing; or into a
 /// buffer where a file system cannot do that.
-struct Drain {
+struct ReadSink {
     null: Option<File>,
     buffer: Vec<u8>,
 }
 
-impl Drain {
-    fn new() -> Drain {
+impl ReadSink {
+    fn new() -> ReadSink {
         // A container without /dev/null reads the other way.
-        Drain { null: File::options().write(true).open("/dev/null").ok(), buffer: Vec::new() }
+        ReadSink { null: File::options().write(true).open("/dev/null").ok(), buffer: Vec::new() }
     }
 
     /// Returns once so many bytes (or fewer) from there on are in the page cache; 0 at the file's end.
@@ -275,7 +284,7 @@ impl Drain {
     }
 }
 
-fn unread(shard: &Shard, error: &std::io::Error) -> Failure {
+fn unread(shard: &ModelFile, error: &std::io::Error) -> StepFailure {
     let kind = match error.kind() {
         std::io::ErrorKind::PermissionDenied => FailureKind::Forbidden,
         _ => FailureKind::Unavailable,
@@ -284,14 +293,14 @@ fn unread(shard: &Shard, error: &std::io::Error) -> Failure {
 }
 
 /// Gives every piece its turn, so that all readers together keep one rate.
-struct Pace {
+struct ReadThrottle {
     bytes_per_second: f64,
     next: Mutex<Instant>,
 }
 
-impl Pace {
-    fn new(bytes_per_second: u64) -> Pace {
-        Pace { bytes_per_second: bytes_per_second as f64, next: Mutex::new(Instant::now()) }
+impl ReadThrottle {
+    fn new(bytes_per_second: u64) -> ReadThrottle {
+        ReadThrottle { bytes_per_second: bytes_per_second as f64, next: Mutex::new(Instant::now()) }
     }
 
     fn turn(&self, bytes: u64) -> Instant {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Which call counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum By {
+pub enum ResidencyMethod {
     Cachestat,
     Mincore,
 }
@@ -24,8 +24,8 @@ pub enum By {
 static TOO_OLD: AtomicBool = AtomicBool::new(false);
 
 /// The way this kernel counts.
-pub fn by() -> By {
-    if TOO_OLD.load(Ordering::Relaxed) { By::Mincore } else { By::Cachestat }
+pub fn by() -> ResidencyMethod {
+    if TOO_OLD.load(Ordering::Relaxed) { ResidencyMethod::Mincore } else { ResidencyMethod::Cachestat }
 }
 
 pub(super) fn page() -> u64 {
@@ -42,7 +42,7 @@ pub(super) fn resident(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
     if bytes == 0 {
         return Ok(0);
     }
-    if by() == By::Cachestat {
+    if by() == ResidencyMethod::Cachestat {
         match sys::cachestat(file, from, bytes) {
             // Read-ahead may have brought in more than the file's last page.
             Ok(count) => return Ok(count.min(pages(bytes))),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a file is known to lie under a root by the kernel's own name of the open file, not by the path that led to it.
 
-use crate::model::{Failure, FailureKind};
+use crate::model::{FailureKind, StepFailure};
 use rustix::fs::{Mode, OFlags};
 use std::fs::{File, Metadata};
 use std::io;
@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 
 /// Folders, by their real names.
 #[derive(Debug, Clone, Default)]
-pub struct Roots {
+pub struct ModelRoots {
     real: Vec<PathBuf>,
     named: Vec<PathBuf>,
 }
 
-pub(super) fn failed(kind: FailureKind, message: impl Into<String>) -> Failure {
-    Failure::new(kind, message)
+pub(super) fn failed(kind: FailureKind, message: impl Into<String>) -> StepFailure {
+    StepFailure::new(kind, message)
 }
 
 /// As a user reads it, with the path.
-pub(super) fn trouble(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn trouble(path: &Path, error: &io::Error) -> StepFailure {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => FailureKind::NotFound,
         io::ErrorKind::PermissionDenied => FailureKind::Forbidden,
@@ -30,11 +30,11 @@ pub(super) fn trouble(path: &Path, error: &io::Error) -> Failure {
     failed(kind, format!("{}: {error}", path.display()))
 }
 
-impl Roots {
+impl ModelRoots {
     /// A root that is not there holds nothing; it is named when something else is refused.
-    pub fn new(named: &[PathBuf]) -> Roots {
+    pub fn new(named: &[PathBuf]) -> ModelRoots {
         let real = named.iter().filter_map(|root| root.canonicalize().ok()).collect();
-        Roots { real, named: named.to_vec() }
+        ModelRoots { real, named: named.to_vec() }
     }
 
     /// Whether no root is configured.
@@ -46,7 +46,7 @@ impl Roots {
         self.real.iter().any(|root| real.starts_with(root))
     }
 
-    fn refuse(&self, path: &Path, real: &Path) -> Failure {
+    fn refuse(&self, path: &Path, real: &Path) -> StepFailure {
         if self.named.is_empty() {
             let what = "no folder for models is configured on this node: add it under `cache: { roots: [/models] }`";
             return failed(FailureKind::Refused, what);
@@ -64,7 +64,7 @@ impl Roots {
     }
 
     /// The real name of a folder under a root.
-    pub(super) fn folder(&self, path: &Path) -> Result<PathBuf, Failure> {
+    pub(super) fn folder(&self, path: &Path) -> Result<PathBuf, StepFailure> {
         if !path.is_absolute() {
             return Err(failed(
                 FailureKind::Invalid,
@@ -92,7 +92,7 @@ impl Roots {
     }
 
     /// Opens a plain file under a root for reading. Links are followed; their target counts.
-    pub(super) fn open(&self, path: &Path) -> Result<(File, Metadata, PathBuf), Failure> {
+    pub(super) fn open(&self, path: &Path) -> Result<(File, Metadata, PathBuf), StepFailure> {
         let wrong = |error: rustix::io::Errno| trouble(path, &io::Error::from(error));
         // A handle only: opening a device or a pipe has effects, and could wait for ever.
         let handle = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(wrong)?;

@@ -11,14 +11,14 @@ use std::io::{BufReader, Read};
 
 /// The content of a good header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct SafetensorsHeader {
     pub tensors: usize,
     /// Of all tensors together.
     pub data_bytes: u64,
 }
 
 /// Reads and checks a header against the file's size. Its names are removed from `wanted`.
-pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) -> Result<Header, String> {
+pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) -> Result<SafetensorsHeader, String> {
     let mut file = BufReader::with_capacity(64 * 1024, file);
     let mut first = [0_u8; 8];
     let unread = |error: std::io::Error| format!("cannot be read: {error}");
@@ -39,7 +39,7 @@ pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) ->
     }
     let mut spans = Vec::new();
     let mut json = serde_json::Deserializer::from_reader(file.take(length));
-    Tensors { spans: &mut spans, wanted }
+    TensorVisitor { spans: &mut spans, wanted }
         .deserialize(&mut json)
         .and_then(|()| json.end())
         .map_err(|error| format!("its header is broken: {error}"))?;
@@ -57,7 +57,7 @@ pub(super) fn check(file: impl Read, size: u64, wanted: &mut HashSet<String>) ->
         std::cmp::Ordering::Greater => {
             Err(format!("has {size} bytes, its header requires {need}: {} too many", bytes(size - need)))
         }
-        std::cmp::Ordering::Equal => Ok(Header { tensors: spans.len(), data_bytes: end }),
+        std::cmp::Ordering::Equal => Ok(SafetensorsHeader { tensors: spans.len(), data_bytes: end }),
     }
 }
 
@@ -72,18 +72,18 @@ fn bytes(count: u64) -> String {
 }
 
 #[derive(Deserialize)]
-struct Tensor {
+struct TensorEntry {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
 }
 
-struct Tensors<'a> {
+struct TensorVisitor<'a> {
     spans: &'a mut Vec<(u64, u64)>,
     wanted: &'a mut HashSet<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Tensors<'_> {
+impl<'de> DeserializeSeed<'de> for TensorVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -91,7 +91,7 @@ impl<'de> DeserializeSeed<'de> for Tensors<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Tensors<'_> {
+impl<'de> Visitor<'de> for TensorVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for Tensors<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let Tensor { dtype, shape, data_offsets } = map.next_value()?;
+            let TensorEntry { dtype, shape, data_offsets } = map.next_value()?;
             let (from, to) = data_offsets;
             if let Some(bits) = bits(&dtype) {
                 let items = shape.iter().try_fold(1_u64, |product, side| product.checked_mul(*side));
@@ -159,7 +159,7 @@ mod tests {
         let bytes = file(TWO, 24);
         let mut wanted: HashSet<String> = ["a", "c"].map(str::to_owned).into();
         let header = check(&bytes[..], bytes.len() as u64, &mut wanted).unwrap();
-        assert_eq!(header, Header { tensors: 2, data_bytes: 24 });
+        assert_eq!(header, SafetensorsHeader { tensors: 2, data_bytes: 24 });
         assert_eq!(wanted, ["c".to_owned()].into());
     }
 

@@ -11,14 +11,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 #[repr(C)]
-struct Range {
+struct CachestatRange {
     from: u64,
     bytes: u64,
 }
 
 #[repr(C)]
 #[derive(Default)]
-struct Counts {
+struct CachestatCounts {
     cached: u64,
     dirty: u64,
     writeback: u64,
@@ -31,8 +31,8 @@ const CACHESTAT: libc::c_long = 451;
 
 /// Pages of a range of a file that are in the page cache, in constant memory and without mapping the file.
 pub(super) fn cachestat(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
-    let range = Range { from, bytes };
-    let mut counts = Counts::default();
+    let range = CachestatRange { from, bytes };
+    let mut counts = CachestatCounts::default();
     // SAFETY: both structs are laid out as the kernel's and outlive the call; the file is open.
     let answer = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut counts, 0) };
     if answer == 0 { Ok(counts.cached) } else { Err(io::Error::last_os_error()) }

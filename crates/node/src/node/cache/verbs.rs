@@ -2,12 +2,12 @@
 //!
 //! Invariant: files are read on threads of their own, and reading stops when the answer is no longer waited for.
 
-use super::read::Progress;
+use super::read::ReadProgress;
 use super::roots::failed;
-use super::{Settings, status, verify, warm_all};
+use super::{CacheSettings, status, verify, warm_all};
 use crate::limits;
-use crate::model::{Answer, Command, Failure, FailureKind, Outcome, Span};
-use crate::node::{Machine, Verb};
+use crate::model::{AgentCommand, CommandStatus, FailureKind, Outcome, Span, StepFailure};
+use crate::node::{AgentVerb, Machine};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -15,15 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, watch};
 
-pub(in crate::node) struct CacheStatus;
-pub(in crate::node) struct CacheVerify;
-pub(in crate::node) struct CacheWarm;
+pub(in crate::node) struct CacheStatusVerb;
+pub(in crate::node) struct CacheVerifyVerb;
+pub(in crate::node) struct CacheWarmVerb;
 
 /// One at a time: two would not be faster, and each would think that the memory is its own.
 static TURN: Semaphore = Semaphore::const_new(1);
 
 #[async_trait::async_trait]
-impl Verb for CacheStatus {
+impl AgentVerb for CacheStatusVerb {
     fn name(&self) -> &'static str {
         "cache::status"
     }
@@ -32,14 +32,19 @@ impl Verb for CacheStatus {
         true
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
         let path = path(command);
         apart(machine, progress, move |settings, _, _| status(settings, &path?)).await
     }
 }
 
 #[async_trait::async_trait]
-impl Verb for CacheVerify {
+impl AgentVerb for CacheVerifyVerb {
     fn name(&self) -> &'static str {
         "cache::verify"
     }
@@ -52,7 +57,12 @@ impl Verb for CacheVerify {
         true
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
         let path = path(command);
         let hash = command.args.get("hash") == Some(&Value::Bool(true));
         apart(machine, progress, move |settings, cancel, said| verify(settings, &path?, hash, cancel, said)).await
@@ -60,7 +70,7 @@ impl Verb for CacheVerify {
 }
 
 #[async_trait::async_trait]
-impl Verb for CacheWarm {
+impl AgentVerb for CacheWarmVerb {
     fn name(&self) -> &'static str {
         "cache::warm"
     }
@@ -69,7 +79,12 @@ impl Verb for CacheWarm {
         true
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, progress: &(dyn Fn(Value) + Sync)) -> Answer {
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
         let Ok(_turn) = TURN.acquire().await else {
             return ended::<Value>(Err(failed(FailureKind::Unavailable, "closed")));
         };
@@ -83,7 +98,7 @@ impl Verb for CacheWarm {
 }
 
 /// A path, or a list of paths or of models that have one.
-fn models(command: &Command) -> Result<Vec<PathBuf>, Failure> {
+fn models(command: &AgentCommand) -> Result<Vec<PathBuf>, StepFailure> {
     let wrong = |what: String| failed(FailureKind::Invalid, format!("{}: {what}", command.verb));
     let given = command.args.get("models").unwrap_or(&Value::Null);
     let list = match given {
@@ -112,12 +127,12 @@ fn plain(value: &Value) -> Option<PathBuf> {
     (!text.is_empty() && text.len() <= limits::PATH_BYTES && !text.contains('\0')).then(|| PathBuf::from(text))
 }
 
-fn path(command: &Command) -> Result<PathBuf, Failure> {
+fn path(command: &AgentCommand) -> Result<PathBuf, StepFailure> {
     let path = command.args.get("path").and_then(plain);
     path.ok_or_else(|| failed(FailureKind::Invalid, format!("{}: `path` is missing or no path", command.verb)))
 }
 
-fn within(command: &Command) -> Result<Span, Failure> {
+fn within(command: &AgentCommand) -> Result<Span, StepFailure> {
     match command.args.get("within") {
         None | Some(Value::Null) => Ok(limits::CACHE_WITHIN),
         Some(Value::String(text)) => {
@@ -128,25 +143,25 @@ fn within(command: &Command) -> Result<Span, Failure> {
 }
 
 /// Stops the threads when the answer is no longer waited for.
-struct Cut(Arc<AtomicBool>);
+struct CancelOnDrop(Arc<AtomicBool>);
 
-impl Drop for Cut {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-type Said<'a> = &'a (dyn Fn(Progress) + Sync);
+type ProgressCallback<'a> = &'a (dyn Fn(ReadProgress) + Sync);
 
 async fn apart<T: Serialize + Send + 'static>(
     machine: &Machine,
     progress: &(dyn Fn(Value) + Sync),
-    work: impl FnOnce(&Settings, &AtomicBool, Said<'_>) -> Result<T, Failure> + Send + 'static,
-) -> Answer {
-    let settings = Settings::of(&machine.settings.cache);
-    let cut = Cut(Arc::default());
+    work: impl FnOnce(&CacheSettings, &AtomicBool, ProgressCallback<'_>) -> Result<T, StepFailure> + Send + 'static,
+) -> CommandStatus {
+    let settings = CacheSettings::of(&machine.settings.cache);
+    let cut = CancelOnDrop(Arc::default());
     let cancel = Arc::clone(&cut.0);
-    let (said, mut heard) = watch::channel(Progress::default());
+    let (said, mut heard) = watch::channel(ReadProgress::default());
     let mut work = tokio::task::spawn_blocking(move || {
         // A dropped receiver needs no error here: `cancel` ends the work.
         work(&settings, &cancel, &|now| drop(said.send_replace(now)))
@@ -165,7 +180,7 @@ async fn apart<T: Serialize + Send + 'static>(
     )
 }
 
-fn ended<T: Serialize>(result: Result<T, Failure>) -> Answer {
+fn ended<T: Serialize>(result: Result<T, StepFailure>) -> CommandStatus {
     let outcome = match result.map(|report| serde_json::to_value(&report)) {
         Ok(Ok(value)) => Outcome::Ok(value),
         Ok(Err(error)) => {
@@ -173,5 +188,5 @@ fn ended<T: Serialize>(result: Result<T, Failure>) -> Answer {
         }
         Err(failure) => Outcome::Failed(failure),
     };
-    Answer::Ended { outcome }
+    CommandStatus::Ended { outcome }
 }

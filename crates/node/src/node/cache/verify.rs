@@ -3,13 +3,13 @@
 //! Invariant: hashing leaves the page cache as it was: pages that were not in memory before are released again.
 
 use super::memory::size;
-use super::model::{Flaw, Model, Shard, reopen, without_reading_ahead};
-use super::read::Progress;
+use super::model::{ModelFile, ModelFlaw, ModelFolder, reopen, without_reading_ahead};
+use super::read::ReadProgress;
 use super::residency;
-use super::roots::{Roots, failed, trouble};
-use super::warm::Settings;
+use super::roots::{ModelRoots, failed, trouble};
+use super::warm::CacheSettings;
 use crate::limits;
-use crate::model::{Failure, FailureKind};
+use crate::model::{FailureKind, StepFailure};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -22,12 +22,12 @@ use std::sync::{Mutex, PoisonError};
 
 /// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Verified {
+pub struct VerifyReport {
     pub path: String,
     pub files: usize,
     pub bytes: u64,
     pub sound: bool,
-    pub flaws: Vec<Flaw>,
+    pub flaws: Vec<ModelFlaw>,
     pub remarks: Vec<String>,
     /// Files whose every byte was compared with a hash.
     pub hashed: usize,
@@ -40,13 +40,13 @@ pub struct Verified {
 ///
 /// Fails when the model cannot be opened, a file of hashes cannot be read, or `cancel` is set; flaws are in the result.
 pub fn verify(
-    settings: &Settings,
+    settings: &CacheSettings,
     path: &Path,
     hash: bool,
     cancel: &AtomicBool,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Verified, Failure> {
-    let mut model = Model::resolve(&settings.roots, path)?;
+    progress: &(dyn Fn(ReadProgress) + Sync),
+) -> Result<VerifyReport, StepFailure> {
+    let mut model = ModelFolder::resolve(&settings.roots, path)?;
     model.check(&settings.roots);
     let mut hashed = 0;
     if hash {
@@ -59,7 +59,7 @@ pub fn verify(
         model.flaws.extend(flaws);
         model.flaws.sort_by(|a, b| a.file.cmp(&b.file));
     }
-    Ok(Verified {
+    Ok(VerifyReport {
         path: model.dir.display().to_string(),
         files: model.shards.len(),
         bytes: model.bytes(),
@@ -73,7 +73,7 @@ pub fn verify(
 const SUMS: &str = "SHA256SUMS";
 
 /// By the file's name: the hash that it should have.
-fn known(roots: &Roots, model: &Model) -> Result<BTreeMap<String, String>, Failure> {
+fn known(roots: &ModelRoots, model: &ModelFolder) -> Result<BTreeMap<String, String>, StepFailure> {
     let mut known = BTreeMap::new();
     for shard in &model.shards {
         let blob = shard.real.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -102,13 +102,13 @@ fn is_hash(text: &str) -> bool {
 }
 
 fn hash_all(
-    settings: &Settings,
-    model: &Model,
+    settings: &CacheSettings,
+    model: &ModelFolder,
     known: &BTreeMap<String, String>,
     cancel: &AtomicBool,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<(usize, Vec<Flaw>), Failure> {
-    let work: Vec<(&Shard, &str)> =
+    progress: &(dyn Fn(ReadProgress) + Sync),
+) -> Result<(usize, Vec<ModelFlaw>), StepFailure> {
+    let work: Vec<(&ModelFile, &str)> =
         model.shards.iter().filter_map(|shard| Some((shard, known.get(&shard.name)?.as_str()))).collect();
     let total: u64 = work.iter().map(|(shard, _)| shard.bytes).sum();
     let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
@@ -120,7 +120,7 @@ fn hash_all(
                 while let Some((shard, wanted)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let step = |bytes| {
                         let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-                        progress(Progress { done, total, read: done, waits: None });
+                        progress(ReadProgress { done, total, read: done, waits: None });
                         !cancel.load(Ordering::Relaxed)
                     };
                     let what = match hash(&settings.roots, shard, &step) {
@@ -128,7 +128,7 @@ fn hash_all(
                         Ok(hash) => format!("has the SHA-256 {hash}, and should have {wanted}"),
                         Err(failure) => failure.message,
                     };
-                    let flaw = Flaw { file: shard.name.clone(), what };
+                    let flaw = ModelFlaw { file: shard.name.clone(), what };
                     flaws.lock().unwrap_or_else(PoisonError::into_inner).push(flaw);
                 }
             });
@@ -142,7 +142,7 @@ fn hash_all(
 }
 
 /// The SHA-256 of a file in hexadecimal; `step` returns whether to go on.
-fn hash(roots: &Roots, shard: &Shard, step: &dyn Fn(u64) -> bool) -> Result<String, Failure> {
+fn hash(roots: &ModelRoots, shard: &ModelFile, step: &dyn Fn(u64) -> bool) -> Result<String, StepFailure> {
     let file = reopen(roots, shard)?;
     // Else pages that are read ahead of a piece would look as if they had been there before.
     without_reading_ahead(&file);

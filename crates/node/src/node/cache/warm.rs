@@ -2,13 +2,13 @@
 //!
 //! Invariant: success means that the kernel counts (nearly) every page in memory, not that something was read.
 
-use super::memory::{Memory, size};
-use super::model::{Flaw, Model, reopen};
-use super::read::{self, Manner, Progress};
-use super::residency::{self, By};
-use super::roots::{Roots, failed, trouble};
+use super::memory::{MemoryProbe, size};
+use super::model::{ModelFlaw, ModelFolder, reopen};
+use super::read::{self, ReadOptions, ReadProgress};
+use super::residency::{self, ResidencyMethod};
+use super::roots::{ModelRoots, failed, trouble};
 use crate::limits;
-use crate::model::{Failure, FailureKind};
+use crate::model::{FailureKind, StepFailure};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 /// The limits of this node, from its configuration.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    pub roots: Roots,
-    pub memory: Memory,
+pub struct CacheSettings {
+    pub roots: ModelRoots,
+    pub memory: MemoryProbe,
     pub readers: usize,
     /// Memory that is left to others.
     pub reserve: u64,
@@ -26,19 +26,19 @@ pub struct Settings {
     pub bytes_per_second: Option<u64>,
 }
 
-impl Default for Settings {
+impl Default for CacheSettings {
     fn default() -> Self {
-        Settings::of(&crate::config::Cache::default())
+        CacheSettings::of(&crate::config::ModelCacheConfig::default())
     }
 }
 
-impl Settings {
+impl CacheSettings {
     /// The settings of this part of the configuration; MiB become bytes.
-    pub fn of(config: &crate::config::Cache) -> Settings {
+    pub fn of(config: &crate::config::ModelCacheConfig) -> CacheSettings {
         const MIB: u64 = 1024 * 1024;
-        Settings {
-            roots: Roots::new(&config.roots),
-            memory: Memory::default(),
+        CacheSettings {
+            roots: ModelRoots::new(&config.roots),
+            memory: MemoryProbe::default(),
             readers: config.readers,
             reserve: config.reserve_mib.saturating_mul(MIB),
             bytes_per_second: config.mib_per_second.map(|rate| rate.saturating_mul(MIB)),
@@ -48,12 +48,12 @@ impl Settings {
 
 /// Pages in memory of all that there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Count {
+struct PageCount {
     resident: u64,
     all: u64,
 }
 
-impl Count {
+impl PageCount {
     /// Four digits; 1 only where every page is there.
     fn ratio(self) -> f64 {
         if self.all == 0 {
@@ -66,24 +66,24 @@ impl Count {
 
 /// How a model stands in memory.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Status {
+pub struct ModelResidency {
     pub path: String,
     pub files: usize,
     pub bytes: u64,
     /// 0 to 1.
     pub resident: f64,
-    pub by: By,
+    pub by: ResidencyMethod,
     /// The files have no flaw that headers and sizes show.
     pub sound: bool,
-    pub flaws: Vec<Flaw>,
+    pub flaws: Vec<ModelFlaw>,
     pub remarks: Vec<String>,
     /// The files that are not wholly in memory, the first ones.
-    pub missing: Vec<Part>,
+    pub missing: Vec<PartialFile>,
 }
 
 /// A file that is only partly in memory.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Part {
+pub struct PartialFile {
     pub file: String,
     pub bytes: u64,
     pub resident: f64,
@@ -91,13 +91,13 @@ pub struct Part {
 
 /// The result of a warm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct WarmReport {
     pub path: String,
     pub files: usize,
     pub bytes: u64,
     pub resident_before: f64,
     pub resident: f64,
-    pub by: By,
+    pub by: ResidencyMethod,
     /// Something was read.
     pub changed: bool,
     pub read_bytes: u64,
@@ -109,21 +109,25 @@ pub struct Report {
 }
 
 /// Finds the model and looks at its headers.
-fn open(settings: &Settings, path: &Path) -> Result<Model, Failure> {
-    let mut model = Model::resolve(&settings.roots, path)?;
+fn open(settings: &CacheSettings, path: &Path) -> Result<ModelFolder, StepFailure> {
+    let mut model = ModelFolder::resolve(&settings.roots, path)?;
     model.check(&settings.roots);
     Ok(model)
 }
 
-fn count(settings: &Settings, model: &Model, missing: &mut Vec<Part>) -> Result<Count, Failure> {
-    let mut sum = Count::default();
+fn count(
+    settings: &CacheSettings,
+    model: &ModelFolder,
+    missing: &mut Vec<PartialFile>,
+) -> Result<PageCount, StepFailure> {
+    let mut sum = PageCount::default();
     for shard in &model.shards {
         let file = reopen(&settings.roots, shard)?;
         let resident = residency::resident(&file, 0, shard.bytes)
             .map_err(|error| trouble(&model.dir.join(&shard.name), &error))?;
-        let one = Count { resident, all: residency::pages(shard.bytes) };
+        let one = PageCount { resident, all: residency::pages(shard.bytes) };
         if one.resident < one.all && missing.len() < limits::CACHE_FILES_SHOWN {
-            missing.push(Part { file: shard.name.clone(), bytes: shard.bytes, resident: one.ratio() });
+            missing.push(PartialFile { file: shard.name.clone(), bytes: shard.bytes, resident: one.ratio() });
         }
         sum.resident += one.resident;
         sum.all += one.all;
@@ -136,11 +140,11 @@ fn count(settings: &Settings, model: &Model, missing: &mut Vec<Part>) -> Result<
 /// # Errors
 ///
 /// Fails when the model cannot be opened, or its pages cannot be counted.
-pub fn status(settings: &Settings, path: &Path) -> Result<Status, Failure> {
+pub fn status(settings: &CacheSettings, path: &Path) -> Result<ModelResidency, StepFailure> {
     let model = open(settings, path)?;
     let mut missing = Vec::new();
     let resident = count(settings, &model, &mut missing)?.ratio();
-    Ok(Status {
+    Ok(ModelResidency {
         path: model.dir.display().to_string(),
         files: model.shards.len(),
         bytes: model.bytes(),
@@ -160,19 +164,19 @@ pub fn status(settings: &Settings, path: &Path) -> Result<Status, Failure> {
 /// Fails when the model has a flaw or does not fit into memory, when its pages do not stay there, when time runs out, or when
 /// `cancel` is set.
 pub fn warm(
-    settings: &Settings,
+    settings: &CacheSettings,
     path: &Path,
     bytes_per_second: Option<u64>,
     within: Duration,
     cancel: &AtomicBool,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Report, Failure> {
+    progress: &(dyn Fn(ReadProgress) + Sync),
+) -> Result<WarmReport, StepFailure> {
     let began = Instant::now();
     let model = open(settings, path)?;
     model.sound()?;
     let before = count(settings, &model, &mut Vec::new())?;
     let slower = [settings.bytes_per_second, bytes_per_second].into_iter().flatten().min();
-    let manner = Manner { readers: settings.readers, bytes_per_second: slower, until: began + within };
+    let manner = ReadOptions { readers: settings.readers, bytes_per_second: slower, until: began + within };
     let (mut now, mut read_bytes) = (before, 0);
     if !is_warm(now) {
         let missing = (before.all - before.resident) * residency::page();
@@ -197,7 +201,7 @@ pub fn warm(
         return Err(failed(FailureKind::Unverified, text));
     }
     let seconds = began.elapsed().as_secs_f64();
-    Ok(Report {
+    Ok(WarmReport {
         path: model.dir.display().to_string(),
         files: model.shards.len(),
         bytes: model.bytes(),
@@ -215,14 +219,14 @@ pub fn warm(
 
 /// The sum of several warms.
 #[derive(Debug, Clone, Serialize)]
-pub struct Warmed {
+pub struct WarmSummary {
     pub changed: bool,
     /// Of the model that is least in memory.
     pub resident: f64,
     pub bytes: u64,
     pub read_bytes: u64,
     pub seconds: f64,
-    pub models: Vec<Report>,
+    pub models: Vec<WarmReport>,
 }
 
 /// One model after another: the first that fails ends it; models that are warm by then stay so.
@@ -231,20 +235,20 @@ pub struct Warmed {
 ///
 /// Fails as [`warm`] does for the first model that fails; `within` bounds all of them together.
 pub fn warm_all<P: AsRef<Path>>(
-    settings: &Settings,
+    settings: &CacheSettings,
     paths: &[P],
     bytes_per_second: Option<u64>,
     within: Duration,
     cancel: &AtomicBool,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Warmed, Failure> {
+    progress: &(dyn Fn(ReadProgress) + Sync),
+) -> Result<WarmSummary, StepFailure> {
     let until = Instant::now() + within;
     let mut models = Vec::new();
     for path in paths {
         let left = until.saturating_duration_since(Instant::now());
         models.push(warm(settings, path.as_ref(), bytes_per_second, left, cancel, progress)?);
     }
-    Ok(Warmed {
+    Ok(WarmSummary {
         changed: models.iter().any(|report| report.changed),
         resident: models.iter().map(|report| report.resident).fold(1.0, f64::min),
         bytes: models.iter().map(|report| report.bytes).sum(),
@@ -254,6 +258,6 @@ pub fn warm_all<P: AsRef<Path>>(
     })
 }
 
-fn is_warm(count: Count) -> bool {
+fn is_warm(count: PageCount) -> bool {
     count.ratio() >= limits::CACHE_RESIDENT
 }

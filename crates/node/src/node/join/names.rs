@@ -11,9 +11,9 @@ use std::path::Path;
 
 /// The GPUs of this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Names(Vec<GpuName>);
+pub struct GpuNames(Vec<GpuName>);
 
-impl Names {
+impl GpuNames {
     /// Takes in names from NVML's inventory, the kernel's line or the driver's files.
     pub fn learn(&mut self, names: impl IntoIterator<Item = GpuName>) {
         for mut name in names {
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_name_finds_the_others() {
-        let mut names = Names::default();
+        let mut names = GpuNames::default();
         names.learn([gpu(Some(0), "GPU-a", "00000000:65:00.0"), gpu(Some(1), "GPU-b", "00000000:B3:00.0")]);
         names.learn([gpu(None, "GPU-b", "0000:b3:00.0"), gpu(None, "", "0000:c0:00.0")]);
         let complete = |mut name: GpuName| {
@@ -114,7 +114,7 @@ mod tests {
         for known in [gpu(None, "", "0000:c0:00.0"), gpu(None, "GPU-a", ""), gpu(Some(1), "", "")] {
             assert!(!names.is_stranger(&known), "{known:?}");
         }
-        let mut unlisted = Names::default();
+        let mut unlisted = GpuNames::default();
         unlisted.learn([gpu(None, "", "0000:c0:00.0")]);
         assert!(!unlisted.is_stranger(&gpu(None, "", "0000:01:00.0")), "nothing was compared with NVML's list");
     }
@@ -130,7 +130,7 @@ mod tests {
             std::fs::write(folder.path().join(pci).join("information"), text).unwrap();
         }
         std::fs::create_dir(folder.path().join("other")).unwrap();
-        let mut names = Names::default();
+        let mut names = GpuNames::default();
         names.learn_from_files(folder.path());
         names.learn_from_files(&folder.path().join("gone"));
         let mut first = gpu(None, "", "0000:65:00.0");

@@ -9,8 +9,8 @@ fn at(millis: u64) -> Time {
     Time::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-fn join() -> Join {
-    let mut join = Join::default();
+fn join() -> FaultCorrelator {
+    let mut join = FaultCorrelator::default();
     join.words_come(true);
     let gpu = GpuName { index: Some(2), uuid: "GPU-c".to_owned(), pci: "00000000:65:00.0".to_owned() };
     join.names().learn([gpu]);
@@ -21,27 +21,27 @@ fn details(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn kernel(code: u32, pairs: &[(&str, &str)], now: u64) -> Sight {
+fn kernel(code: u32, pairs: &[(&str, &str)], now: u64) -> FaultObservation {
     let gpu = GpuName { pci: "0000:65:00.0".to_owned(), ..GpuName::default() };
     let finding = xid_finding(code, gpu, details(pairs), "words", at(now));
-    Sight::kernel(Finding { detail: "the line".to_owned(), ..finding })
+    FaultObservation::kernel(Finding { detail: "the line".to_owned(), ..finding })
 }
 
-fn nvml(code: u32, pairs: &[(&str, &str)], now: u64) -> Sight {
+fn nvml(code: u32, pairs: &[(&str, &str)], now: u64) -> FaultObservation {
     let gpu = GpuName { uuid: "GPU-c".to_owned(), ..GpuName::default() };
-    Sight::nvml(xid_finding(code, gpu, details(pairs), "", at(now)))
+    FaultObservation::nvml(xid_finding(code, gpu, details(pairs), "", at(now)))
 }
 
-fn driver(wish: &str, now: u64) -> Sight {
+fn driver(wish: &str, now: u64) -> FaultObservation {
     let gpu = GpuName { index: Some(2), ..GpuName::default() };
-    Sight::nvml(recovery_finding(wish, gpu, BTreeMap::new(), at(now)))
+    FaultObservation::nvml(recovery_finding(wish, gpu, BTreeMap::new(), at(now)))
 }
 
 /// What is said, in short.
 fn words(said: &[Finding]) -> String {
     let one = |finding: &Finding| {
         let seen = finding.labels.get("seen").map(|seen| format!(" x{seen}")).unwrap_or_default();
-        let end = if finding.status == Status::Resolved { " over" } else { "" };
+        let end = if finding.status == EventStatus::Resolved { " over" } else { "" };
         format!("{}{seen}{end}", finding.complaint)
     };
     said.iter().map(one).collect::<Vec<_>>().join("; ")
@@ -137,12 +137,12 @@ fn a_restart_goes_on_and_a_reboot_ends_everything() {
     let mut before = join();
     before.hear(kernel(79, &[], 0), at(0));
     before.hear(nvml(45, &[], 0), at(0));
-    let kept: Vec<Open> =
+    let kept: Vec<OpenCondition> =
         serde_json::from_str(&serde_json::to_string(&before.open().collect::<Vec<_>>()).unwrap()).unwrap();
-    let (mut again, said) = Join::restore(kept.clone(), false, at(10));
+    let (mut again, said) = FaultCorrelator::restore(kept.clone(), false, at(10));
     assert_eq!(words(&said), "xid-79 0000:65:00.0", "said again: nobody knows whether it was heard");
     assert_eq!(again.hear(kernel(79, &[], 20), at(20)), [], "still the same fault");
-    let (join, said) = Join::restore(kept, true, at(10));
+    let (join, said) = FaultCorrelator::restore(kept, true, at(10));
     assert_eq!(words(&said), "xid-79 0000:65:00.0 over", "what was never said needs no end");
     assert_eq!(join.open().count(), 0);
 }
@@ -159,14 +159,14 @@ fn more_complaints_than_a_node_can_have_push_out_the_oldest_visibly() {
 }
 
 /// What a poll of NVML sees, under the name that the poll gives it.
-fn poll(alertname: &str, key: &str, now: u64) -> Sight {
+fn poll(alertname: &str, key: &str, now: u64) -> FaultObservation {
     let finding = nvml(1, &[], now).finding;
     let labels = details(&[("alertname", alertname), ("action", "reset")]);
-    Sight::nvml(Finding { labels, complaint: format!("{key} GPU-c"), ..finding })
+    FaultObservation::nvml(Finding { labels, complaint: format!("{key} GPU-c"), ..finding })
 }
 
-fn over(mut sight: Sight) -> Sight {
-    sight.finding.status = Status::Resolved;
+fn over(mut sight: FaultObservation) -> FaultObservation {
+    sight.finding.status = EventStatus::Resolved;
     sight
 }
 
@@ -211,9 +211,9 @@ fn a_row_that_is_to_be_remapped_lasts_until_the_polls_say_that_it_is() {
     let mut join = join();
     assert_eq!(words(&join.hear(kernel(63, &[], 0), at(0))), "xid-63 0000:65:00.0");
     assert_eq!(join.hear(pending(500), at(500)), []);
-    let kept: Vec<Open> =
+    let kept: Vec<OpenCondition> =
         serde_json::from_str(&serde_json::to_string(&join.open().collect::<Vec<_>>()).unwrap()).unwrap();
-    let (mut join, _) = Join::restore(kept, false, at(1_000));
+    let (mut join, _) = FaultCorrelator::restore(kept, false, at(1_000));
     let day = 86_400_000;
     assert_eq!(words(&join.tick(at(day))), "xid-63 0000:65:00.0 x2", "silence does not end it");
     let mut end = over(pending(day));
@@ -242,7 +242,7 @@ fn an_address_that_nvml_does_not_know_is_told_with_the_doubt_each_for_itself() {
 
 #[test]
 fn a_list_of_gpus_that_comes_later_than_the_fault_gives_it_a_name_or_the_doubt() {
-    let mut join = Join::default();
+    let mut join = FaultCorrelator::default();
     let at_address = |pci: &str, now: u64| {
         let mut sight = kernel(79, &[], now);
         sight.finding.gpu = Some(GpuName { pci: pci.to_owned(), ..GpuName::default() });

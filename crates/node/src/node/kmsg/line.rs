@@ -9,9 +9,9 @@ pub(super) use detail::detail;
 
 /// A line with a meaning, borrowed from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said<'t> {
-    Xid(Xid<'t>),
-    Sxid(Sxid<'t>),
+pub(super) enum DriverLine<'t> {
+    Xid(XidLine<'t>),
+    Sxid(SxidLine<'t>),
     /// `NVRM: GPU at PCI:0000:03:00: GPU-455d…`
     Name {
         pci: String,
@@ -29,7 +29,7 @@ pub(super) enum Said<'t> {
 
 /// `NVRM: Xid (PCI:0000:65:00): 79, pid=1234, name=python3, …`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Xid<'t> {
+pub(super) struct XidLine<'t> {
     pub pci: String,
     pub code: u32,
     pub pid: Option<u32>,
@@ -41,7 +41,7 @@ pub(super) struct Xid<'t> {
 
 /// `nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 12028, Non-fatal, Link 32 …`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sxid<'t> {
+pub(super) struct SxidLine<'t> {
     pub switch: &'t str,
     pub pci: String,
     pub code: u32,
@@ -55,35 +55,35 @@ pub(super) struct Sxid<'t> {
 const CODE_MAX: u32 = 99_999;
 
 /// Reads one line; `None` if it is about something else.
-pub(super) fn read(line: &str) -> Option<Said<'_>> {
+pub(super) fn read(line: &str) -> Option<DriverLine<'_>> {
     let line = without_prefix(line);
     if let Some(rest) = line.strip_prefix("nvidia-nvswitch") {
         let (switch, rest) = rest.split_once(':')?;
         let rest = rest.trim_start().strip_prefix("SXid")?;
-        return Some(sxid(switch, rest).map_or(Said::Unread, Said::Sxid));
+        return Some(sxid(switch, rest).map_or(DriverLine::Unread, DriverLine::Sxid));
     }
     let rest = line.strip_prefix("NVRM:")?.trim_start();
     if let Some(rest) = rest.strip_prefix("Xid") {
         // `NVRM: Xid` begins a fault; `NVRM: Xidentity` would not.
         return match rest.trim_start().starts_with('(') {
-            true => Some(xid(rest).map_or(Said::Unread, Said::Xid)),
-            false => rest.starts_with([' ', ':']).then_some(Said::Unread),
+            true => Some(xid(rest).map_or(DriverLine::Unread, DriverLine::Xid)),
+            false => rest.starts_with([' ', ':']).then_some(DriverLine::Unread),
         };
     }
     let gone = rest.contains("fallen off the bus") || rest.contains("has been lost");
     if let Some(rest) = rest.strip_prefix("GPU at ") {
         let (place, behind) = split_place(rest)?;
         if gone {
-            return Some(Said::Xid(fallen(place, behind)));
+            return Some(DriverLine::Xid(fallen(place, behind)));
         }
         let uuid = behind.trim_start_matches([':', ' ']).trim_end();
-        return is_uuid(uuid).then_some(Said::Name { pci: place, uuid });
+        return is_uuid(uuid).then_some(DriverLine::Name { pci: place, uuid });
     }
     for start in ["GPU ", "The NVIDIA GPU "] {
         let Some((place, behind)) = rest.strip_prefix(start).and_then(split_place) else { continue };
-        return Some(if gone { Said::Xid(fallen(place, behind)) } else { Said::About { pci: place } });
+        return Some(if gone { DriverLine::Xid(fallen(place, behind)) } else { DriverLine::About { pci: place } });
     }
-    gone.then_some(Said::Fallen)
+    gone.then_some(DriverLine::Fallen)
 }
 
 /// A PCI address in our spelling, `0000:65:00.0`, from any of the driver's and NVML's; `None` if it is none.
@@ -105,11 +105,11 @@ pub(crate) fn pci(text: &str) -> Option<String> {
 }
 
 /// The XID that the bare lines stand for.
-fn fallen(pci: String, behind: &str) -> Xid<'_> {
-    Xid { pci, code: 79, pid: None, process: "", rest: behind.trim_start_matches([':', ' ']) }
+fn fallen(pci: String, behind: &str) -> XidLine<'_> {
+    XidLine { pci, code: 79, pid: None, process: "", rest: behind.trim_start_matches([':', ' ']) }
 }
 
-fn xid(text: &str) -> Option<Xid<'_>> {
+fn xid(text: &str) -> Option<XidLine<'_>> {
     let (place, rest) = bracketed(text)?;
     let (code, mut rest) = code(rest)?;
     let (mut pid, mut process) = (None, "");
@@ -124,10 +124,10 @@ fn xid(text: &str) -> Option<Xid<'_>> {
         process = if value.contains("<unknown>") { "" } else { value };
         rest = behind.trim_start();
     }
-    Some(Xid { pci: place, code, pid, process, rest: rest.trim_end() })
+    Some(XidLine { pci: place, code, pid, process, rest: rest.trim_end() })
 }
 
-fn sxid<'t>(switch: &'t str, text: &'t str) -> Option<Sxid<'t>> {
+fn sxid<'t>(switch: &'t str, text: &'t str) -> Option<SxidLine<'t>> {
     if switch.is_empty() || !switch.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
@@ -140,7 +140,7 @@ fn sxid<'t>(switch: &'t str, text: &'t str) -> Option<Sxid<'t>> {
         _ => None,
     };
     let link = detail::number_after(rest, "Link ");
-    Some(Sxid { switch, pci: place, code, fatal, link, rest: rest.trim_end() })
+    Some(SxidLine { switch, pci: place, code, fatal, link, rest: rest.trim_end() })
 }
 
 /// ` (PCI:0000:65:00): 79` → the address, and the text after the colon.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// A record as it was read. Where the source is a plain file, a line without a header has no number and no time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record<'r> {
+pub(super) struct KernelRecord<'r> {
     pub seq: Option<u64>,
     /// Since boot.
     pub micros: Option<u64>,
@@ -16,14 +16,14 @@ pub(super) struct Record<'r> {
     raw: &'r [u8],
 }
 
-impl<'r> Record<'r> {
+impl<'r> KernelRecord<'r> {
     /// Takes the header off. `None` for nothing and for a continuation line that stands alone.
-    pub fn parse(bytes: &'r [u8]) -> Option<Record<'r>> {
+    pub fn parse(bytes: &'r [u8]) -> Option<KernelRecord<'r>> {
         let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if first.is_empty() || first[0] == b' ' {
             return None;
         }
-        let bare = Record { seq: None, micros: None, raw: first };
+        let bare = KernelRecord { seq: None, micros: None, raw: first };
         let Some(semicolon) = first.iter().position(|byte| *byte == b';') else { return Some(bare) };
         let header = first[..semicolon].split(|byte| *byte == b',');
         let mut numbers = header.map(number);
@@ -31,7 +31,7 @@ impl<'r> Record<'r> {
         else {
             return Some(bare);
         };
-        Some(Record { seq: Some(seq), micros: Some(micros), raw: &first[semicolon + 1..] })
+        Some(KernelRecord { seq: Some(seq), micros: Some(micros), raw: &first[semicolon + 1..] })
     }
 
     /// Whether it may be the GPU driver's: called for every line, so it looks at bytes only.
@@ -87,19 +87,20 @@ mod tests {
 
     #[test]
     fn a_record_is_its_header_and_its_text_and_the_dictionary_is_left_out() {
-        let record = Record::parse(b"3,1423,98123456,-;NVRM: Xid (PCI:0000:65:00): 79\n SUBSYSTEM=pci\n DEVICE=+pci\n");
+        let record =
+            KernelRecord::parse(b"3,1423,98123456,-;NVRM: Xid (PCI:0000:65:00): 79\n SUBSYSTEM=pci\n DEVICE=+pci\n");
         let record = record.unwrap();
         assert_eq!((record.seq, record.micros), (Some(1_423), Some(98_123_456)));
         assert_eq!(record.text(), "NVRM: Xid (PCI:0000:65:00): 79");
         assert!(record.may_concern_us());
-        let newer = Record::parse(b"6,7,8,-,caller=T1;usb 1-1: new; device").unwrap();
+        let newer = KernelRecord::parse(b"6,7,8,-,caller=T1;usb 1-1: new; device").unwrap();
         assert_eq!((newer.seq, newer.text().as_ref()), (Some(7), "usb 1-1: new; device"));
         assert!(!newer.may_concern_us());
     }
 
     #[test]
     fn escapes_are_undone_and_a_record_may_hold_several_lines() {
-        let record = Record::parse(br"3,1,2,-;NVRM: The NVIDIA GPU 0000:18:00.0\x0aNVRM: has\x zz \x5c").unwrap();
+        let record = KernelRecord::parse(br"3,1,2,-;NVRM: The NVIDIA GPU 0000:18:00.0\x0aNVRM: has\x zz \x5c").unwrap();
         assert_eq!(record.text(), "NVRM: The NVIDIA GPU 0000:18:00.0\nNVRM: has\\x zz \\");
     }
 
@@ -108,12 +109,12 @@ mod tests {
         for torn in
             ["3,14", "3,,4,-;x", "a,b,c;d", "3,99999999999999999999,1,-;x", ";", "NVRM: Xid (PCI:0000:05:00): 79"]
         {
-            let record = Record::parse(torn.as_bytes()).unwrap();
+            let record = KernelRecord::parse(torn.as_bytes()).unwrap();
             assert_eq!((record.seq, record.text().as_ref()), (None, torn), "{torn}");
         }
         for nothing in ["", "\n", " DEVICE=c1:3"] {
-            assert_eq!(Record::parse(nothing.as_bytes()), None, "{nothing}");
+            assert_eq!(KernelRecord::parse(nothing.as_bytes()), None, "{nothing}");
         }
-        assert_eq!(Record::parse(b"1,2,3,-;\xff\xfe").unwrap().text(), "\u{fffd}\u{fffd}");
+        assert_eq!(KernelRecord::parse(b"1,2,3,-;\xff\xfe").unwrap().text(), "\u{fffd}\u{fffd}");
     }
 }

@@ -2,19 +2,19 @@
 //!
 //! Invariant: between two `take`s a condition is one sight, however many lines there were; their number is in it.
 
-use super::line::{self, Said, Sxid, Xid};
-use super::record::Record;
-use super::{KmsgError, Times};
+use super::line::{self, DriverLine, SxidLine, XidLine};
+use super::record::KernelRecord;
+use super::{KernelTimes, KmsgError};
 use crate::limits;
-use crate::model::{Finding, GpuName, Severity, Status, Time};
-use crate::node::sight::{Sight, cut, recovery_finding, xid_finding};
+use crate::model::{EventStatus, Finding, GpuName, Severity, Time};
+use crate::node::sight::{FaultObservation, cut, recovery_finding, xid_finding};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// The findings of the lines since the last `take`.
 #[derive(Default)]
-pub(super) struct Story {
-    sights: Vec<Sight>,
+pub(super) struct LineAggregator {
+    sights: Vec<FaultObservation>,
     /// (address, code) → its place in `sights`.
     known: HashMap<(String, u32), usize>,
     names: Vec<GpuName>,
@@ -27,9 +27,9 @@ const SENTENCE: u32 = 4;
 /// SXids have five digits; this keeps them apart from XIDs in `known`.
 const SXID: u32 = 1_000_000;
 
-impl Story {
+impl LineAggregator {
     /// Takes in one record; records that are not the GPU driver's are skipped.
-    pub fn hear(&mut self, record: &Record<'_>, times: &Times) {
+    pub fn hear(&mut self, record: &KernelRecord<'_>, times: &KernelTimes) {
         if !record.may_concern_us() {
             return;
         }
@@ -38,24 +38,24 @@ impl Story {
             let Some(said) = line::read(line) else { continue };
             let at = || times.of(record);
             match said {
-                Said::Xid(xid) => self.xid(&xid, line, at()),
-                Said::Sxid(sxid) => self.sxid(&sxid, line, at()),
-                Said::Name { pci, uuid } => self.name(pci, uuid),
-                Said::About { pci } => self.about = Some((pci, SENTENCE)),
-                Said::Fallen => match self.about.take() {
+                DriverLine::Xid(xid) => self.xid(&xid, line, at()),
+                DriverLine::Sxid(sxid) => self.sxid(&sxid, line, at()),
+                DriverLine::Name { pci, uuid } => self.name(pci, uuid),
+                DriverLine::About { pci } => self.about = Some((pci, SENTENCE)),
+                DriverLine::Fallen => match self.about.take() {
                     Some((pci, _)) => {
-                        let xid = Xid { pci, code: 79, pid: None, process: "", rest: "GPU has fallen off the bus" };
+                        let xid = XidLine { pci, code: 79, pid: None, process: "", rest: "GPU has fallen off the bus" };
                         self.xid(&xid, line, at());
                     }
                     None => self.unread(line, at()),
                 },
-                Said::Unread => self.unread(line, at()),
+                DriverLine::Unread => self.unread(line, at()),
             }
         }
     }
 
     /// Adds a finding that records were lost; `count` where their number is known.
-    pub fn lost(&mut self, count: Option<u64>, times: &Times) {
+    pub fn lost(&mut self, count: Option<u64>, times: &KernelTimes) {
         let words = match count {
             Some(count) => format!("{count} records of the kernel log were overwritten before they could be read"),
             None => "records of the kernel log were overwritten before they could be read".to_owned(),
@@ -65,16 +65,16 @@ impl Story {
             return;
         }
         let finding = about_the_log("kernel-log-lost", "KernelLogLost", words, times.now);
-        self.push(key, Sight { times: count.unwrap_or(1), ..Sight::kernel(finding) });
+        self.push(key, FaultObservation { times: count.unwrap_or(1), ..FaultObservation::kernel(finding) });
     }
 
     /// Returns the findings and the GPU names since the last call.
-    pub fn take(&mut self) -> (Vec<Sight>, Vec<GpuName>) {
+    pub fn take(&mut self) -> (Vec<FaultObservation>, Vec<GpuName>) {
         self.known.clear();
         (std::mem::take(&mut self.sights), std::mem::take(&mut self.names))
     }
 
-    fn xid(&mut self, xid: &Xid<'_>, line: &str, at: Time) {
+    fn xid(&mut self, xid: &XidLine<'_>, line: &str, at: Time) {
         let key = (xid.pci.clone(), xid.code);
         if xid.code != 154 && self.again(&key, 1) {
             return;
@@ -96,10 +96,10 @@ impl Story {
             None => xid_finding(xid.code, gpu, details, xid.rest, at),
         };
         let detail = cut(line, limits::FINDING_DETAIL).to_owned();
-        self.push(key, Sight::kernel(Finding { detail, ..finding }));
+        self.push(key, FaultObservation::kernel(Finding { detail, ..finding }));
     }
 
-    fn sxid(&mut self, sxid: &Sxid<'_>, line: &str, at: Time) {
+    fn sxid(&mut self, sxid: &SxidLine<'_>, line: &str, at: Time) {
         let key = (sxid.pci.clone(), SXID + sxid.code);
         let known = self.known.get(&key).copied();
         // The line with the verdict may come behind one that only has data.
@@ -119,7 +119,7 @@ impl Story {
         let words = cut(sxid.rest, limits::FINDING_WORDS);
         let finding = Finding {
             complaint: format!("sxid-{} {}", sxid.code, sxid.pci),
-            status: Status::Firing,
+            status: EventStatus::Firing,
             at,
             severity: if sxid.fatal == Some(true) { Severity::Critical } else { Severity::Warning },
             gpu: None,
@@ -130,9 +130,9 @@ impl Story {
         match known {
             Some(place) => {
                 let times = self.sights[place].times + 1;
-                self.sights[place] = Sight { times, ..Sight::kernel(finding) };
+                self.sights[place] = FaultObservation { times, ..FaultObservation::kernel(finding) };
             }
-            None => self.push(key, Sight::kernel(finding)),
+            None => self.push(key, FaultObservation::kernel(finding)),
         }
     }
 
@@ -150,7 +150,7 @@ impl Story {
         let words = "a kernel log line of the GPU driver looks like a fault and cannot be parsed".to_owned();
         let finding = about_the_log("kernel-line-unread", "KernelLineUnread", words, at);
         let detail = cut(line, limits::FINDING_DETAIL).to_owned();
-        self.push(key, Sight::kernel(Finding { detail, ..finding }));
+        self.push(key, FaultObservation::kernel(Finding { detail, ..finding }));
     }
 
     /// Whether this was seen since the last `take`; then it is counted.
@@ -160,28 +160,28 @@ impl Story {
         true
     }
 
-    fn push(&mut self, key: (String, u32), sight: Sight) {
+    fn push(&mut self, key: (String, u32), sight: FaultObservation) {
         self.known.insert(key, self.sights.len());
         self.sights.push(sight);
     }
 }
 
-pub(super) fn unreadable(path: &Path, why: &KmsgError, at: Time) -> Sight {
+pub(super) fn unreadable(path: &Path, why: &KmsgError, at: Time) -> FaultObservation {
     let finding = about_the_log("kernel-log-unreadable", "KernelLogUnreadable", why.to_string(), at);
-    Sight::kernel(Finding { detail: path.display().to_string(), ..finding })
+    FaultObservation::kernel(Finding { detail: path.display().to_string(), ..finding })
 }
 
-pub(super) fn readable(path: &Path, at: Time) -> Sight {
+pub(super) fn readable(path: &Path, at: Time) -> FaultObservation {
     let words = format!("{} can be read again", path.display());
     let finding = about_the_log("kernel-log-unreadable", "KernelLogUnreadable", words, at);
-    Sight::kernel(Finding { status: Status::Resolved, ..finding })
+    FaultObservation::kernel(Finding { status: EventStatus::Resolved, ..finding })
 }
 
 /// A condition about the log itself: the agent is partly blind, the GPU may be well.
 fn about_the_log(complaint: &str, alertname: &str, summary: String, at: Time) -> Finding {
     Finding {
         complaint: complaint.to_owned(),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         at,
         severity: Severity::Warning,
         gpu: None,

@@ -3,7 +3,7 @@
 //! Invariant: a record is given once, in order; records that were overwritten before they could be read are given as a
 //! number. Only records that were read before are skipped: where the numbers begin anew it is another log, and is read.
 
-use super::record::Record;
+use super::record::KernelRecord;
 use crate::limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
@@ -26,22 +26,22 @@ pub enum KmsgError {
 }
 
 /// One thing that was read.
-pub(super) enum Piece<'r> {
-    Record(Record<'r>),
+pub(super) enum TailItem<'r> {
+    Record(KernelRecord<'r>),
     /// So many records are gone; `None` if their number cannot be known.
     Lost(Option<u64>),
 }
 
 /// An open log.
-pub(super) struct Tail {
+pub(super) struct KernelLogTail {
     file: File,
     path: PathBuf,
-    place: Place,
+    place: TailPosition,
 }
 
 /// How far a log was read.
-struct Place {
-    marks: Marks,
+struct TailPosition {
+    marks: DeliveredRecords,
     buffer: Vec<u8>,
     /// In a plain file: the beginning of a line whose end has not come.
     torn: Vec<u8>,
@@ -50,8 +50,8 @@ struct Place {
 }
 
 /// Which records were given.
-struct Marks {
-    kind: Kind,
+struct DeliveredRecords {
+    kind: KernelLogKind,
     /// The number of the last record that was given, also by an earlier run.
     last: Option<u64>,
     /// Nothing was given yet since it was opened; and the highest number that was skipped.
@@ -60,7 +60,7 @@ struct Marks {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum KernelLogKind {
     /// A read is a record, and records are numbered.
     Device,
     /// Records are lines; it can be waited for.
@@ -69,13 +69,13 @@ enum Kind {
     Plain,
 }
 
-impl Tail {
+impl KernelLogTail {
     /// Opens at the oldest record that is still there; those up to `after` are skipped.
     ///
     /// # Errors
     ///
     /// Fails when the file cannot be opened or its type cannot be read.
-    pub fn open(path: &Path, after: Option<u64>) -> Result<Tail, KmsgError> {
+    pub fn open(path: &Path, after: Option<u64>) -> Result<KernelLogTail, KmsgError> {
         let wrong = |source: std::io::Error| KmsgError::Open { path: path.display().to_string(), source };
         let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or_default();
         // Opened for writing as well, a FIFO does not end when its writer goes.
@@ -83,16 +83,16 @@ impl Tail {
         let file = File::options().read(true).write(is_fifo).custom_flags(flags).open(path).map_err(wrong)?;
         let stat = rustix::fs::fstat(&file).map_err(|error| wrong(error.into()))?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::CharacterDevice => Kind::Device,
-            FileType::RegularFile => Kind::Plain,
-            _ => Kind::Stream,
+            FileType::CharacterDevice => KernelLogKind::Device,
+            FileType::RegularFile => KernelLogKind::Plain,
+            _ => KernelLogKind::Stream,
         };
-        Ok(Tail { file, path: path.to_owned(), place: Place::new(kind, after) })
+        Ok(KernelLogTail { file, path: path.to_owned(), place: TailPosition::new(kind, after) })
     }
 
     /// Whether the file is `/dev/kmsg`, whose records have numbers and times.
     pub fn is_device(&self) -> bool {
-        self.place.marks.kind == Kind::Device
+        self.place.marks.kind == KernelLogKind::Device
     }
 
     /// The number of the last record that was read.
@@ -106,7 +106,7 @@ impl Tail {
     ///
     /// Fails when the file cannot be polled.
     pub fn wait(&self, most: Duration) -> Result<(), KmsgError> {
-        if self.place.marks.kind == Kind::Plain {
+        if self.place.marks.kind == KernelLogKind::Plain {
             std::thread::sleep(most.min(limits::KERNEL_FILE_LOOK));
             return Ok(());
         }
@@ -123,14 +123,14 @@ impl Tail {
     /// # Errors
     ///
     /// Fails when the file cannot be read.
-    pub fn read(&mut self, most: usize, take: impl FnMut(Piece<'_>)) -> Result<bool, KmsgError> {
+    pub fn read(&mut self, most: usize, take: impl FnMut(TailItem<'_>)) -> Result<bool, KmsgError> {
         let more = self.place.read(&mut &self.file, most, take).map_err(|error| self.unread(error))?;
         if more || !self.place.marks.of_another_log() {
             return Ok(more);
         }
         tracing::warn!(path = %self.path.display(), "the log file was replaced; reading it from the beginning");
         (&self.file).rewind().map_err(|error| self.unread(error))?;
-        self.place = Place::new(Kind::Plain, None);
+        self.place = TailPosition::new(KernelLogKind::Plain, None);
         Ok(true)
     }
 
@@ -139,18 +139,18 @@ impl Tail {
     }
 }
 
-impl Place {
-    fn new(kind: Kind, last: Option<u64>) -> Place {
-        let marks = Marks { kind, last, resuming: true, skipped: None };
-        Place { marks, buffer: vec![0; limits::KERNEL_RECORD_BYTES], torn: Vec::new(), overwritten: false }
+impl TailPosition {
+    fn new(kind: KernelLogKind, last: Option<u64>) -> TailPosition {
+        let marks = DeliveredRecords { kind, last, resuming: true, skipped: None };
+        TailPosition { marks, buffer: vec![0; limits::KERNEL_RECORD_BYTES], torn: Vec::new(), overwritten: false }
     }
 
-    fn read(&mut self, log: &mut impl Read, most: usize, mut take: impl FnMut(Piece<'_>)) -> std::io::Result<bool> {
+    fn read(&mut self, log: &mut impl Read, most: usize, mut take: impl FnMut(TailItem<'_>)) -> std::io::Result<bool> {
         let mut taken = 0;
         while taken < most {
             match log.read(&mut self.buffer) {
                 Ok(0) => return Ok(false),
-                Ok(length) if self.marks.kind == Kind::Device => {
+                Ok(length) if self.marks.kind == KernelLogKind::Device => {
                     taken += 1;
                     self.record(length, &mut take);
                 }
@@ -160,22 +160,24 @@ impl Place {
                 // The kernel has moved us to the oldest record that is left.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => self.overwritten = true,
                 // A record that is longer than the kernel allows itself: it steps over it, and its number will be missing.
-                Err(error) if error.kind() == ErrorKind::InvalidInput && self.marks.kind == Kind::Device => taken += 1,
+                Err(error) if error.kind() == ErrorKind::InvalidInput && self.marks.kind == KernelLogKind::Device => {
+                    taken += 1
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(true)
     }
 
-    fn record(&mut self, length: usize, take: &mut impl FnMut(Piece<'_>)) {
+    fn record(&mut self, length: usize, take: &mut impl FnMut(TailItem<'_>)) {
         let overwritten = std::mem::take(&mut self.overwritten);
-        if let Some(record) = Record::parse(&self.buffer[..length]) {
+        if let Some(record) = KernelRecord::parse(&self.buffer[..length]) {
             self.marks.give(record, overwritten, take);
         }
     }
 
     /// Splits the bytes read into lines, and returns their number; of a line that is too long its first part is given.
-    fn lines(&mut self, length: usize, take: &mut impl FnMut(Piece<'_>)) -> usize {
+    fn lines(&mut self, length: usize, take: &mut impl FnMut(TailItem<'_>)) -> usize {
         let mut count = 0;
         for part in self.buffer[..length].split_inclusive(|byte| *byte == b'\n') {
             let body = part.strip_suffix(b"\n").unwrap_or(part);
@@ -183,7 +185,7 @@ impl Place {
             self.torn.extend_from_slice(&body[..body.len().min(room)]);
             if body.len() < part.len() {
                 count += 1;
-                if let Some(record) = Record::parse(&self.torn) {
+                if let Some(record) = KernelRecord::parse(&self.torn) {
                     self.marks.give(record, false, take);
                 }
                 self.torn.clear();
@@ -193,10 +195,10 @@ impl Place {
     }
 }
 
-impl Marks {
+impl DeliveredRecords {
     /// Skips records that were given before, and reports missing ones.
-    fn give(&mut self, record: Record<'_>, overwritten: bool, take: &mut impl FnMut(Piece<'_>)) {
-        let Some(seq) = record.seq else { return take(Piece::Record(record)) };
+    fn give(&mut self, record: KernelRecord<'_>, overwritten: bool, take: &mut impl FnMut(TailItem<'_>)) {
+        let Some(seq) = record.seq else { return take(TailItem::Record(record)) };
         match self.last {
             Some(last) if seq <= last => {
                 if self.was_read(seq) {
@@ -205,27 +207,27 @@ impl Marks {
                 }
                 tracing::warn!(seq, last, "the kernel log's sequence numbers restarted; reading the new records");
             }
-            Some(last) if seq > last + 1 => take(Piece::Lost(Some(seq - last - 1))),
-            None if overwritten => take(Piece::Lost(None)),
+            Some(last) if seq > last + 1 => take(TailItem::Lost(Some(seq - last - 1))),
+            None if overwritten => take(TailItem::Lost(None)),
             _ => {}
         }
         (self.last, self.resuming) = (Some(seq), false);
-        take(Piece::Record(record));
+        take(TailItem::Record(record));
     }
 
     /// The kernel numbers for as long as it runs. A plain file is read again from its beginning, a stream never.
     fn was_read(&self, seq: u64) -> bool {
         match self.kind {
-            Kind::Device => true,
-            Kind::Plain => self.resuming && self.skipped.is_none_or(|skipped| skipped < seq),
-            Kind::Stream => false,
+            KernelLogKind::Device => true,
+            KernelLogKind::Plain => self.resuming && self.skipped.is_none_or(|skipped| skipped < seq),
+            KernelLogKind::Stream => false,
         }
     }
 
     /// The end of a plain file has come before the record up to which it was read.
     fn of_another_log(&self) -> bool {
         let cut = self.skipped.zip(self.last).is_some_and(|(skipped, last)| skipped < last);
-        self.kind == Kind::Plain && self.resuming && cut
+        self.kind == KernelLogKind::Plain && self.resuming && cut
     }
 }
 
@@ -244,13 +246,13 @@ mod tests {
         }
     }
 
-    fn heard(kind: Kind, after: Option<u64>, answers: Vec<Result<&'static str, ErrorKind>>) -> String {
-        let mut place = Place::new(kind, after);
+    fn heard(kind: KernelLogKind, after: Option<u64>, answers: Vec<Result<&'static str, ErrorKind>>) -> String {
+        let mut place = TailPosition::new(kind, after);
         let mut heard = Vec::new();
         let end = place.read(&mut Script(answers.into_iter()), 100, |piece| {
             heard.push(match piece {
-                Piece::Record(record) => record.text().into_owned(),
-                Piece::Lost(count) => format!("lost {count:?}"),
+                TailItem::Record(record) => record.text().into_owned(),
+                TailItem::Lost(count) => format!("lost {count:?}"),
             });
         });
         format!(
@@ -264,31 +266,36 @@ mod tests {
     #[test]
     fn records_that_were_overwritten_are_counted_by_the_gap_in_their_numbers() {
         let said = heard(
-            Kind::Device,
+            KernelLogKind::Device,
             Some(3),
             vec![Ok("6,2,1,-;old\n"), Ok("6,4,1,-;a\n"), Err(ErrorKind::BrokenPipe), Ok("6,90,1,-;b\n D=1\n")],
         );
         assert_eq!(said, "a, lost Some(85), b | Some(90) false");
-        let first = heard(Kind::Device, None, vec![Err(ErrorKind::BrokenPipe), Ok("6,90,1,-;b\n")]);
+        let first = heard(KernelLogKind::Device, None, vec![Err(ErrorKind::BrokenPipe), Ok("6,90,1,-;b\n")]);
         assert_eq!(first, "lost None, b | Some(90) false", "nothing is known of what came before");
-        let gap = heard(Kind::Device, Some(1), vec![Err(ErrorKind::InvalidInput), Ok("6,3,1,-;c\n")]);
+        let gap = heard(KernelLogKind::Device, Some(1), vec![Err(ErrorKind::InvalidInput), Ok("6,3,1,-;c\n")]);
         assert_eq!(gap, "lost Some(1), c | Some(3) false");
     }
 
     #[test]
     fn a_plain_file_is_read_line_by_line_wherever_the_reads_are_cut() {
-        let said =
-            heard(Kind::Plain, None, vec![Ok("6,1,1,-;fir"), Ok("st\n D=1\nno header\n6,5,1,-;la"), Ok("st\n6,6")]);
+        let said = heard(
+            KernelLogKind::Plain,
+            None,
+            vec![Ok("6,1,1,-;fir"), Ok("st\n D=1\nno header\n6,5,1,-;la"), Ok("st\n6,6")],
+        );
         assert_eq!(said, "first, no header, lost Some(3), last | Some(5) false");
     }
 
     #[test]
     fn only_what_was_read_before_is_skipped_and_a_log_whose_numbers_begin_anew_is_read() {
-        let stream = heard(Kind::Stream, Some(30), vec![Ok("6,1,1,-;a\n6,2,1,-;b\n6,1,1,-;again\n")]);
+        let stream = heard(KernelLogKind::Stream, Some(30), vec![Ok("6,1,1,-;a\n6,2,1,-;b\n6,1,1,-;again\n")]);
         assert_eq!(stream, "a, b, again | Some(1) false");
-        let plain = heard(Kind::Plain, Some(2), vec![Ok("6,1,1,-;a\n6,2,1,-;b\n6,1,1,-;anew\n6,2,1,-;next\n")]);
+        let plain =
+            heard(KernelLogKind::Plain, Some(2), vec![Ok("6,1,1,-;a\n6,2,1,-;b\n6,1,1,-;anew\n6,2,1,-;next\n")]);
         assert_eq!(plain, "anew, next | Some(2) false");
-        let device = heard(Kind::Device, Some(2), vec![Ok("6,1,1,-;a\n"), Ok("6,2,1,-;b\n"), Ok("6,3,1,-;c\n")]);
+        let device =
+            heard(KernelLogKind::Device, Some(2), vec![Ok("6,1,1,-;a\n"), Ok("6,2,1,-;b\n"), Ok("6,3,1,-;c\n")]);
         assert_eq!(device, "c | Some(3) false");
 
         // The same address, another file: its end comes before the place up to which the first one was read.
@@ -297,11 +304,11 @@ mod tests {
         std::fs::write(&path, "6,1,1,-;a\n6,2,1,-;b\n").unwrap();
         let mut heard = Vec::new();
         for after in [Some(30), Some(2)] {
-            let mut tail = Tail::open(&path, after).unwrap();
+            let mut tail = KernelLogTail::open(&path, after).unwrap();
             let mut more = true;
             while more {
-                let take = |piece: Piece<'_>| {
-                    if let Piece::Record(record) = piece {
+                let take = |piece: TailItem<'_>| {
+                    if let TailItem::Record(record) = piece {
                         heard.push(record.text().into_owned());
                     }
                 };
@@ -313,6 +320,9 @@ mod tests {
 
     #[test]
     fn another_error_is_an_error() {
-        assert_eq!(heard(Kind::Device, None, vec![Err(ErrorKind::PermissionDenied)]), " | None permission denied");
+        assert_eq!(
+            heard(KernelLogKind::Device, None, vec![Err(ErrorKind::PermissionDenied)]),
+            " | None permission denied"
+        );
     }
 }

@@ -4,10 +4,10 @@
 //! Invariant: the position in the log is stored only after all findings before it were taken and had time to be
 //! written.
 
-use super::{Pass, follow};
+use super::{KernelLogRead, follow};
 use crate::limits;
 use crate::model::Finding;
-use crate::node::{Machine, Watcher};
+use crate::node::{Machine, NodeWatcher};
 use std::path::Path;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -18,7 +18,7 @@ pub(in crate::node) struct KernelWatch;
 const GPU_FILES: &str = "/proc/driver/nvidia/gpus";
 
 #[async_trait::async_trait]
-impl Watcher for KernelWatch {
+impl NodeWatcher for KernelWatch {
     fn name(&self) -> &'static str {
         "kmsg"
     }
@@ -34,7 +34,7 @@ impl Watcher for KernelWatch {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 pass = passes.recv() => pass,
-                () = faults.due(machine.clock.now(), limits::KERNEL_WAIT) => Some(Pass::default()),
+                () = faults.due(machine.clock.now(), limits::KERNEL_WAIT) => Some(KernelLogRead::default()),
             };
             let Some(pass) = pass else { return };
             last = pass.last.max(last);
@@ -59,8 +59,8 @@ impl Watcher for KernelWatch {
 }
 
 /// The log is followed in a thread of its own, since reading it may wait.
-fn passes(machine: &Machine) -> Option<mpsc::Receiver<Pass>> {
-    let (tell, told) = mpsc::channel::<Pass>(limits::KERNEL_PASSES);
+fn passes(machine: &Machine) -> Option<mpsc::Receiver<KernelLogRead>> {
+    let (tell, told) = mpsc::channel::<KernelLogRead>(limits::KERNEL_PASSES);
     let (path, after, faults) = (machine.settings.kernel_log.clone(), machine.faults.last(), machine.faults.clone());
     let work = move || {
         follow(&path, after, |pass| {

@@ -4,14 +4,14 @@
 
 use super::super::{Machine, ended, failed};
 use super::boot;
-use super::raw::{Gpu, NvmlError, Session};
-use crate::model::{Answer, FailureKind, MigGpu, MigPlace};
+use super::raw::{MigSession, NvmlError, SessionGpu};
+use crate::model::{CommandStatus, FailureKind, MigGpu, MigPlace};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// One GPU's change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Change {
+pub(super) struct LayoutChange {
     /// UUID, index or PCI address.
     pub gpu: String,
     /// The layout that the plan was made for.
@@ -20,19 +20,19 @@ pub(super) struct Change {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Orders {
-    pub changes: Vec<Change>,
+pub(super) struct MigApplyRequest {
+    pub changes: Vec<LayoutChange>,
 }
 
 /// A GPU that is to change, as it was found.
 struct LayoutWork<'s> {
-    gpu: Gpu<'s>,
+    gpu: SessionGpu<'s>,
     found: MigGpu,
-    change: Change,
+    change: LayoutChange,
 }
 
-pub(super) fn apply(machine: &Machine, orders: &Orders) -> Answer {
-    let session = match Session::open(&super::library(machine)) {
+pub(super) fn apply(machine: &Machine, orders: &MigApplyRequest) -> CommandStatus {
+    let session = match MigSession::open(&super::library(machine)) {
         Ok(session) => session,
         Err(error) => return failed(FailureKind::Unavailable, error.to_string()),
     };
@@ -60,8 +60,8 @@ pub(super) fn apply(machine: &Machine, orders: &Orders) -> Answer {
 /// Reads every GPU and refuses before anything is touched.
 fn prepare<'s>(
     machine: &Machine,
-    session: &'s Session,
-    orders: &Orders,
+    session: &'s MigSession,
+    orders: &MigApplyRequest,
 ) -> Result<Vec<LayoutWork<'s>>, (FailureKind, String)> {
     let unread = |error: NvmlError| (FailureKind::Unavailable, error.to_string());
     let gpus = session.gpus().map_err(unread)?;
@@ -83,7 +83,7 @@ fn prepare<'s>(
     Ok(work)
 }
 
-fn refuse(found: &MigGpu, change: &Change) -> Result<(), (FailureKind, String)> {
+fn refuse(found: &MigGpu, change: &LayoutChange) -> Result<(), (FailureKind, String)> {
     let name = &found.gpu.uuid;
     let refused = |why: String| Err((FailureKind::Refused, format!("GPU {name} is not touched: {why}")));
     if let Some(ill) = &found.ill {
@@ -117,7 +117,7 @@ fn refuse(found: &MigGpu, change: &Change) -> Result<(), (FailureKind, String)> 
 }
 
 /// Destroys unwanted instances, creates missing ones, and completes those without a compute instance.
-fn lead_to(gpu: &Gpu<'_>, now: &MigGpu, wanted: &[MigPlace]) -> Result<(), NvmlError> {
+fn lead_to(gpu: &SessionGpu<'_>, now: &MigGpu, wanted: &[MigPlace]) -> Result<(), NvmlError> {
     let of = |place: &MigPlace| now.profiles.iter().find(|profile| profile.name == place.profile);
     for instance in &now.instances {
         let place = MigPlace { profile: instance.profile.clone(), start: instance.start };
@@ -176,7 +176,7 @@ fn same(a: &[MigPlace], b: &[MigPlace]) -> bool {
 }
 
 /// For a GPU that came up empty: everything that is missing, nothing destroyed.
-pub(super) fn restore(gpu: &Gpu<'_>, wanted: &[MigPlace]) -> Result<Value, String> {
+pub(super) fn restore(gpu: &SessionGpu<'_>, wanted: &[MigPlace]) -> Result<Value, String> {
     let now = gpu.read().map_err(|error| error.to_string())?;
     if let Some(ill) = now.ill {
         return Err(ill);

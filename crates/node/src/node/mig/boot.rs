@@ -2,11 +2,11 @@
 //!
 //! Invariant: only a GPU that came up empty is given its layout, and only one that this agent itself gave it.
 
-use super::super::{Machine, Watcher};
+use super::super::{Machine, NodeWatcher};
 use super::apply::{places, restore};
-use super::raw::Session;
+use super::raw::MigSession;
 use crate::clock::{Clock, RealClock};
-use crate::model::{Finding, GpuName, MigGpu, MigPlace, Severity, Status};
+use crate::model::{EventStatus, Finding, GpuName, MigGpu, MigPlace, Severity};
 use nightshift_runtime::file::replace;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 
 /// By the GPU's UUID.
-type Layouts = BTreeMap<String, Vec<MigPlace>>;
+type SavedLayouts = BTreeMap<String, Vec<MigPlace>>;
 
 fn path(machine: &Machine) -> PathBuf {
     machine.settings.data_dir.join("mig-layout.json")
@@ -30,7 +30,7 @@ pub(super) fn keep(machine: &Machine, gpus: &[MigGpu]) -> std::io::Result<()> {
     replace(&path(machine), &text, 0o666)
 }
 
-fn read(machine: &Machine) -> Layouts {
+fn read(machine: &Machine) -> SavedLayouts {
     // No file: no layout was ever applied here. A torn one cannot be, by the rename.
     let text = std::fs::read(path(machine)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
@@ -40,7 +40,7 @@ fn read(machine: &Machine) -> Layouts {
 pub(in super::super) struct LayoutAtBoot;
 
 #[async_trait::async_trait]
-impl Watcher for LayoutAtBoot {
+impl NodeWatcher for LayoutAtBoot {
     fn name(&self) -> &'static str {
         "mig-layout"
     }
@@ -52,7 +52,7 @@ impl Watcher for LayoutAtBoot {
         }
         let library = super::library(machine);
         let restored = super::bounded(move || {
-            let session = Session::open(&library).map_err(|error| error.to_string())?;
+            let session = MigSession::open(&library).map_err(|error| error.to_string())?;
             let mut results = Vec::new();
             for gpu in session.gpus().map_err(|error| error.to_string())? {
                 let name = gpu.name().map_err(|error| error.to_string())?;
@@ -81,7 +81,7 @@ fn told(gpu: GpuName, why: &str) -> Finding {
     let labels = [("alertname", "MigLayoutNotRestored")];
     Finding {
         complaint: format!("mig-layout {}", gpu.uuid),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         at: RealClock.now(),
         severity: Severity::Warning,
         labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),

@@ -10,30 +10,30 @@ use std::path::Path;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Checkpoint {
-    data: Data,
+struct KubeletCheckpoint {
+    data: CheckpointBody,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Data {
-    pod_device_entries: Option<Vec<Entry>>,
+struct CheckpointBody {
+    pod_device_entries: Option<Vec<DeviceAssignment>>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct DeviceAssignment {
     #[serde(rename = "PodUID")]
     pod: String,
     #[serde(rename = "ResourceName")]
     resource: String,
     /// By NUMA node; older kubelets wrote a plain list.
     #[serde(rename = "DeviceIDs")]
-    devices: Devices,
+    devices: AssignedDevices,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Devices {
+enum AssignedDevices {
     ByNode(BTreeMap<String, Vec<String>>),
     Plain(Vec<String>),
 }
@@ -61,15 +61,15 @@ fn devices(checkpoint: &Path) -> Result<BTreeMap<String, String>, String> {
         return Err(format!("{size} bytes are too many"));
     }
     let text = std::fs::read(checkpoint).map_err(|error| error.to_string())?;
-    let read: Checkpoint = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let read: KubeletCheckpoint = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     let mut given = BTreeMap::new();
     for entry in read.data.pod_device_entries.unwrap_or_default() {
         if !entry.resource.starts_with("nvidia.com/") {
             continue;
         }
         let ids = match entry.devices {
-            Devices::ByNode(nodes) => nodes.into_values().flatten().collect(),
-            Devices::Plain(list) => list,
+            AssignedDevices::ByNode(nodes) => nodes.into_values().flatten().collect(),
+            AssignedDevices::Plain(list) => list,
         };
         // With time-slicing the plugin writes `MIG-…::2`.
         given.extend(

@@ -31,7 +31,7 @@ const NOT_FOUND: u32 = 6;
 const RECOVERY_ACTION: u32 = 230;
 
 /// An open library.
-pub(super) struct Session {
+pub(super) struct MigSession {
     lib: NvmlLib,
 }
 
@@ -52,26 +52,26 @@ macro_rules! nvml {
 
 /// A GPU of a session.
 #[derive(Clone, Copy)]
-pub(super) struct Gpu<'s> {
-    session: &'s Session,
+pub(super) struct SessionGpu<'s> {
+    session: &'s MigSession,
     handle: nvmlDevice_t,
     index: u32,
 }
 
-impl Session {
+impl MigSession {
     /// Loads the library and starts NVML; dropping the session ends it.
     ///
     /// # Errors
     ///
     /// Fails when the library cannot be loaded, or NVML cannot be started.
-    pub fn open(library: &Path) -> Result<Session, NvmlError> {
+    pub fn open(library: &Path) -> Result<MigSession, NvmlError> {
         // SAFETY: loading runs the library's initialisers; the path is the operator's own setting.
         let lib = unsafe { NvmlLib::new(library) }.map_err(|error| NvmlError {
             call: "dlopen",
             code: 12,
             text: format!("{}: {error}", library.display()),
         })?;
-        let session = Session { lib };
+        let session = MigSession { lib };
         nvml!(session, nvmlInit_v2())?;
         Ok(session)
     }
@@ -81,14 +81,14 @@ impl Session {
     /// # Errors
     ///
     /// Fails when NVML cannot count the GPUs, or refuses one of them.
-    pub fn gpus(&self) -> Result<Vec<Gpu<'_>>, NvmlError> {
+    pub fn gpus(&self) -> Result<Vec<SessionGpu<'_>>, NvmlError> {
         let mut count: c_uint = 0;
         nvml!(self, nvmlDeviceGetCount_v2(&mut count))?;
         let mut gpus = Vec::new();
         for index in 0..count.min(limits::GPUS_OF_NODE as c_uint) {
             let mut handle = ptr::null_mut();
             nvml!(self, nvmlDeviceGetHandleByIndex_v2(index, &mut handle))?;
-            gpus.push(Gpu { session: self, handle, index });
+            gpus.push(SessionGpu { session: self, handle, index });
         }
         Ok(gpus)
     }
@@ -115,7 +115,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for MigSession {
     fn drop(&mut self) {
         if let Ok(shutdown) = &self.lib.nvmlShutdown {
             // SAFETY: takes nothing; its result changes nothing any more.
@@ -124,7 +124,7 @@ impl Drop for Session {
     }
 }
 
-impl<'s> Gpu<'s> {
+impl<'s> SessionGpu<'s> {
     /// Everything about its MIG side.
     ///
     /// # Errors
@@ -339,7 +339,7 @@ impl<'s> Gpu<'s> {
             let (mut gi, mut ci): (c_uint, c_uint) = (0, 0);
             nvml!(lib, nvmlDeviceGetGpuInstanceId(handle, &mut gi))?;
             nvml!(lib, nvmlDeviceGetComputeInstanceId(handle, &mut ci))?;
-            let device = Gpu { session: self.session, handle, index };
+            let device = SessionGpu { session: self.session, handle, index };
             let uuid = device.text("nvmlDeviceGetUUID", &lib.lib.nvmlDeviceGetUUID)?;
             list.push((gi, ci, MigCompute { id: ci, uuid, processes: device.processes()?, pod: None }));
         }

@@ -3,18 +3,18 @@
 //! Invariant: calls of the library here are made on the worker's thread, within the time that any call gets.
 
 use super::checks::recovery_word;
-use super::judge::Judge;
-use super::raw::{self, Field};
-use super::reading::Reading;
-use super::session::{Device, Session};
+use super::judge::FaultDetector;
+use super::raw::{self, NvmlField};
+use super::reading::GpuReading;
+use super::session::{NvmlDevice, NvmlSession};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The health of all GPUs, or of the named one.
 pub(super) fn health(
-    session: &Session,
-    judge: &Judge,
-    last: &BTreeMap<String, Reading>,
+    session: &NvmlSession,
+    judge: &FaultDetector,
+    last: &BTreeMap<String, GpuReading>,
     gpu: Option<&str>,
 ) -> Result<Value, String> {
     let wanted = gpu.map(|gpu| session.find(gpu).ok_or_else(|| unknown(gpu, session))).transpose()?;
@@ -26,7 +26,7 @@ pub(super) fn health(
     Ok(json!({ "driver": session.driver, "complaints": judge.of_node(), "gpus": list }))
 }
 
-fn one(gpu: &Device, judge: &Judge, reading: Option<&Reading>) -> Value {
+fn one(gpu: &NvmlDevice, judge: &FaultDetector, reading: Option<&GpuReading>) -> Value {
     let complaints = judge.complaints(&gpu.name);
     let mut value = json!({
         "index": gpu.name.index, "uuid": gpu.name.uuid, "pci": gpu.name.pci, "name": gpu.product,
@@ -42,14 +42,14 @@ fn one(gpu: &Device, judge: &Judge, reading: Option<&Reading>) -> Value {
     value
 }
 
-pub(super) fn unknown(gpu: &str, session: &Session) -> String {
+pub(super) fn unknown(gpu: &str, session: &NvmlSession) -> String {
     format!("this node has no GPU `{gpu}`; NVML names {}", session.gpus.len())
 }
 
 /// The driver's advice for one GPU, now.
-pub(super) fn recovery(session: &Session, at: usize) -> Result<Value, String> {
+pub(super) fn recovery(session: &NvmlSession, at: usize) -> Result<Value, String> {
     let gpu = session.gpus.get(at).ok_or("no such GPU")?;
-    let asked = [Field { id: 230, scope: 0 }];
+    let asked = [NvmlField { id: 230, scope: 0 }];
     let values = raw::fields(&session.nvml, gpu.handle, &asked)
         .map_err(|code| format!("NVML does not report the recovery action of GPU {}: {code}", gpu.name.pci))?;
     let action = values.first().copied().flatten().and_then(|value| u32::try_from(value).ok());
@@ -58,7 +58,7 @@ pub(super) fn recovery(session: &Session, at: usize) -> Result<Value, String> {
 }
 
 /// Who computes on one GPU, or on all of them.
-pub(super) fn processes(session: &Session, at: Option<usize>) -> Result<Value, String> {
+pub(super) fn processes(session: &NvmlSession, at: Option<usize>) -> Result<Value, String> {
     let all = session.gpus.iter().enumerate().filter(|(index, _)| at.is_none_or(|at| at == *index));
     let mut list = Vec::new();
     for (_, gpu) in all {
@@ -82,7 +82,7 @@ pub(super) fn processes(session: &Session, at: Option<usize>) -> Result<Value, S
 }
 
 /// NVML's name, else the kernel's; a process in another namespace may have no name here.
-fn name(session: &Session, pid: u32) -> String {
+fn name(session: &NvmlSession, pid: u32) -> String {
     raw::process_name(&session.nvml, pid)
         .ok()
         .or_else(|| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok())

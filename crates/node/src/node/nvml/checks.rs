@@ -3,12 +3,12 @@
 //!
 //! Invariant: a check decides from readings alone; a value that it cannot see leaves its condition as it is.
 
-use super::reading::{Limits, Looked, Reading};
+use super::reading::{GpuPollResult, GpuReading, TemperatureLimits};
 use crate::model::Severity;
 
 /// The result of one check on one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum CheckResult {
     /// In words for a user.
     Ill(String),
     Well,
@@ -17,11 +17,11 @@ pub(super) enum Verdict {
 }
 
 /// The input of a check.
-pub(super) struct View<'a> {
-    pub looked: &'a Looked,
+pub(super) struct CheckInput<'a> {
+    pub looked: &'a GpuPollResult,
     /// The values of the look before this one, where there was one.
-    pub before: Option<&'a Reading>,
-    pub limits: Limits,
+    pub before: Option<&'a GpuReading>,
+    pub limits: TemperatureLimits,
     /// The most active links that any GPU of this node has shown.
     pub usual_links: u32,
     /// Some products report a margin that is never above zero: it counts only once it was.
@@ -29,7 +29,7 @@ pub(super) struct View<'a> {
 }
 
 /// One line of the table.
-pub(super) struct Check {
+pub(super) struct GpuCheck {
     /// The first word of the condition.
     pub key: &'static str,
     pub alertname: &'static str,
@@ -42,19 +42,19 @@ pub(super) struct Check {
     /// Only looks that read everything can decide it.
     pub whole: bool,
     pub when: &'static str,
-    pub judge: fn(&View) -> Verdict,
+    pub judge: fn(&CheckInput) -> CheckResult,
 }
 
-impl View<'_> {
-    fn reading(&self) -> Option<&Reading> {
+impl CheckInput<'_> {
+    fn reading(&self) -> Option<&GpuReading> {
         match self.looked {
-            Looked::Well(reading) => Some(reading),
+            GpuPollResult::Well(reading) => Some(reading),
             _ => None,
         }
     }
 
     /// How much a counter grew since the look before; a counter that fell began anew.
-    fn grew(&self, of: fn(&Reading) -> Option<u64>) -> Option<u64> {
+    fn grew(&self, of: fn(&GpuReading) -> Option<u64>) -> Option<u64> {
         let now = of(self.reading()?)?;
         Some(now.saturating_sub(of(self.before?)?))
     }
@@ -73,153 +73,155 @@ pub(super) fn recovery_word(action: u32) -> &'static str {
 }
 
 /// A verdict from a flag; unknown changes nothing.
-fn flag(flag: Option<bool>, words: &str) -> Verdict {
+fn flag(flag: Option<bool>, words: &str) -> CheckResult {
     match flag {
-        Some(true) => Verdict::Ill(words.to_owned()),
-        Some(false) => Verdict::Well,
-        None => Verdict::Same,
+        Some(true) => CheckResult::Ill(words.to_owned()),
+        Some(false) => CheckResult::Well,
+        None => CheckResult::Same,
     }
 }
 
 /// Faulty above a limit, healthy again only some degrees below it.
-fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> Verdict {
+fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> CheckResult {
     const LEEWAY: u32 = 3;
     match degrees.zip(limit.filter(|limit| *limit > 0)) {
         Some((now, limit)) if now >= limit => {
-            Verdict::Ill(format!("{what} is at {now} °C, its limit of operation is {limit} °C"))
+            CheckResult::Ill(format!("{what} is at {now} °C, its limit of operation is {limit} °C"))
         }
-        Some((now, limit)) if now + LEEWAY <= limit => Verdict::Well,
-        _ => Verdict::Same,
+        Some((now, limit)) if now + LEEWAY <= limit => CheckResult::Well,
+        _ => CheckResult::Same,
     }
 }
 
 /// Faulty while a counter grows by at least so much from look to look.
-fn growing(grew: Option<u64>, least: u64, what: &str) -> Verdict {
+fn growing(grew: Option<u64>, least: u64, what: &str) -> CheckResult {
     match grew {
-        Some(by) if by >= least => Verdict::Ill(format!("{by} more {what} since the previous poll")),
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
+        Some(by) if by >= least => CheckResult::Ill(format!("{by} more {what} since the previous poll")),
+        Some(_) => CheckResult::Well,
+        None => CheckResult::Same,
     }
 }
 
-fn recovery(view: &View) -> Verdict {
+fn recovery(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.recovery) {
-        Some(0) => Verdict::Well,
-        Some(action) => Verdict::Ill(format!("the driver requests `{}`", recovery_word(action))),
-        None => Verdict::Same,
+        Some(0) => CheckResult::Well,
+        Some(action) => CheckResult::Ill(format!("the driver requests `{}`", recovery_word(action))),
+        None => CheckResult::Same,
     }
 }
 
-fn lost(view: &View) -> Verdict {
+fn lost(view: &CheckInput) -> CheckResult {
     match view.looked {
-        Looked::Lost => Verdict::Ill("NVML reports it as lost: it has fallen off the bus or cannot be reached".into()),
-        Looked::Hangs => Verdict::Same,
-        _ => Verdict::Well,
-    }
-}
-
-fn reset_required(view: &View) -> Verdict {
-    match view.looked {
-        Looked::ResetRequired => Verdict::Ill("NVML refuses every call until it is reset".into()),
-        Looked::Hangs | Looked::Lost => Verdict::Same,
-        _ => Verdict::Well,
-    }
-}
-
-fn hangs(view: &View) -> Verdict {
-    match view.looked {
-        Looked::Hangs => Verdict::Ill("a call of NVML on it does not come back".into()),
-        _ => Verdict::Well,
-    }
-}
-
-fn failed(view: &View) -> Verdict {
-    match view.looked {
-        Looked::Failed(call, code) => Verdict::Ill(format!("NVML answers its {call} with: {code}")),
-        Looked::Well(_) => Verdict::Well,
-        _ => Verdict::Same,
-    }
-}
-
-fn throttled(view: &View, mask: u64, what: &str) -> Verdict {
-    match view.reading().and_then(|reading| reading.throttle) {
-        Some(reasons) if reasons & mask != 0 => Verdict::Ill(format!("its clocks are held down by {what}")),
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
-    }
-}
-
-fn ecc(view: &View) -> Verdict {
-    match view.reading().and_then(|reading| reading.ecc_volatile) {
-        Some(0) => Verdict::Well,
-        Some(count) => {
-            Verdict::Ill(format!("{count} uncorrected ECC errors since the driver was loaded or it was reset"))
+        GpuPollResult::Lost => {
+            CheckResult::Ill("NVML reports it as lost: it has fallen off the bus or cannot be reached".into())
         }
-        None => Verdict::Same,
+        GpuPollResult::Hangs => CheckResult::Same,
+        _ => CheckResult::Well,
     }
 }
 
-fn banks(view: &View) -> Verdict {
+fn reset_required(view: &CheckInput) -> CheckResult {
+    match view.looked {
+        GpuPollResult::ResetRequired => CheckResult::Ill("NVML refuses every call until it is reset".into()),
+        GpuPollResult::Hangs | GpuPollResult::Lost => CheckResult::Same,
+        _ => CheckResult::Well,
+    }
+}
+
+fn hangs(view: &CheckInput) -> CheckResult {
+    match view.looked {
+        GpuPollResult::Hangs => CheckResult::Ill("a call of NVML on it does not come back".into()),
+        _ => CheckResult::Well,
+    }
+}
+
+fn failed(view: &CheckInput) -> CheckResult {
+    match view.looked {
+        GpuPollResult::Failed(call, code) => CheckResult::Ill(format!("NVML answers its {call} with: {code}")),
+        GpuPollResult::Well(_) => CheckResult::Well,
+        _ => CheckResult::Same,
+    }
+}
+
+fn throttled(view: &CheckInput, mask: u64, what: &str) -> CheckResult {
+    match view.reading().and_then(|reading| reading.throttle) {
+        Some(reasons) if reasons & mask != 0 => CheckResult::Ill(format!("its clocks are held down by {what}")),
+        Some(_) => CheckResult::Well,
+        None => CheckResult::Same,
+    }
+}
+
+fn ecc(view: &CheckInput) -> CheckResult {
+    match view.reading().and_then(|reading| reading.ecc_volatile) {
+        Some(0) => CheckResult::Well,
+        Some(count) => {
+            CheckResult::Ill(format!("{count} uncorrected ECC errors since the driver was loaded or it was reset"))
+        }
+        None => CheckResult::Same,
+    }
+}
+
+fn banks(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.banks) {
         Some(banks) if banks.none > 0 => {
-            Verdict::Ill(format!("{} banks of its memory have no spare row left", banks.none))
+            CheckResult::Ill(format!("{} banks of its memory have no spare row left", banks.none))
         }
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
+        Some(_) => CheckResult::Well,
+        None => CheckResult::Same,
     }
 }
 
-fn margin(view: &View) -> Verdict {
-    let Some(reading) = view.reading().filter(|_| view.margin_works) else { return Verdict::Same };
+fn margin(view: &CheckInput) -> CheckResult {
+    let Some(reading) = view.reading().filter(|_| view.margin_works) else { return CheckResult::Same };
     match reading.margin.zip(reading.slowdown_margin) {
         Some((margin, slowdown)) if margin <= slowdown => {
-            Verdict::Ill(format!("its margin is {margin} °C, it slows down from {slowdown} °C on"))
+            CheckResult::Ill(format!("its margin is {margin} °C, it slows down from {slowdown} °C on"))
         }
-        Some((margin, slowdown)) if margin >= slowdown + 3 => Verdict::Well,
-        _ => Verdict::Same,
+        Some((margin, slowdown)) if margin >= slowdown + 3 => CheckResult::Well,
+        _ => CheckResult::Same,
     }
 }
 
-fn links(view: &View) -> Verdict {
+fn links(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.links_up) {
         Some(up) if up < view.usual_links => {
-            Verdict::Ill(format!("{up} of its NVLinks are up, others of this node have {}", view.usual_links))
+            CheckResult::Ill(format!("{up} of its NVLinks are up, others of this node have {}", view.usual_links))
         }
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
+        Some(_) => CheckResult::Well,
+        None => CheckResult::Same,
     }
 }
 
-fn width(view: &View) -> Verdict {
+fn width(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.pcie) {
         Some(pcie) if pcie.width < pcie.most_width => {
-            Verdict::Ill(format!("its PCIe link has {} lanes of {}", pcie.width, pcie.most_width))
+            CheckResult::Ill(format!("its PCIe link has {} lanes of {}", pcie.width, pcie.most_width))
         }
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
+        Some(_) => CheckResult::Well,
+        None => CheckResult::Same,
     }
 }
 
-fn fabric(view: &View) -> Verdict {
-    let Some(fabric) = view.reading().and_then(|reading| reading.fabric) else { return Verdict::Same };
+fn fabric(view: &CheckInput) -> CheckResult {
+    let Some(fabric) = view.reading().and_then(|reading| reading.fabric) else { return CheckResult::Same };
     match (fabric.state, fabric.status, fabric.summary) {
-        (0, ..) => Verdict::Same,
+        (0, ..) => CheckResult::Same,
         (1, ..) => {
-            Verdict::Ill("it has not started to join the NVSwitch fabric: is the fabric manager running?".into())
+            CheckResult::Ill("it has not started to join the NVSwitch fabric: is the fabric manager running?".into())
         }
-        (2, ..) => Verdict::Ill("it is still joining the NVSwitch fabric".into()),
+        (2, ..) => CheckResult::Ill("it is still joining the NVSwitch fabric".into()),
         (_, status, _) if status != 0 => {
-            Verdict::Ill(format!("joining the NVSwitch fabric ended with: {}", super::raw::Code(status)))
+            CheckResult::Ill(format!("joining the NVSwitch fabric ended with: {}", super::raw::Code(status)))
         }
         (.., summary @ (2 | 3)) => {
             let word = if summary == 2 { "unhealthy" } else { "of limited capacity" };
-            Verdict::Ill(format!("the NVSwitch fabric calls it {word} (health mask {:#x})", fabric.health))
+            CheckResult::Ill(format!("the NVSwitch fabric calls it {word} (health mask {:#x})", fabric.health))
         }
-        _ => Verdict::Well,
+        _ => CheckResult::Well,
     }
 }
 
-fn mig_pending(view: &View) -> Verdict {
+fn mig_pending(view: &CheckInput) -> CheckResult {
     let mig = view.reading().and_then(|reading| reading.mig.as_ref());
     flag(mig.map(|mig| mig.on != mig.pending), "its MIG mode changes only with a reset")
 }
@@ -231,85 +233,85 @@ const HARDWARE: u64 = 0x08;
 
 /// One line a check.
 #[rustfmt::skip]
-pub(super) static CHECKS: [Check; 21] = [
-    Check { key: "recovery-action", alertname: "GpuRecoveryAction", severity: Severity::Critical, action: "", begins: 1, ends: 1, whole: false,
+pub(super) static CHECKS: [GpuCheck; 21] = [
+    GpuCheck { key: "recovery-action", alertname: "GpuRecoveryAction", severity: Severity::Critical, action: "", begins: 1, ends: 1, whole: false,
         when: "the driver's recovery action (field 230) is not none; the label `recovery` names it, and it overrides every table", judge: recovery },
-    Check { key: "gpu-lost", alertname: "GpuLost", severity: Severity::Critical, action: "reboot", begins: 1, ends: 2, whole: false,
+    GpuCheck { key: "gpu-lost", alertname: "GpuLost", severity: Severity::Critical, action: "reboot", begins: 1, ends: 2, whole: false,
         when: "NVML answers 15 for it", judge: lost },
-    Check { key: "gpu-reset-required", alertname: "GpuResetRequired", severity: Severity::Critical, action: "reset", begins: 1, ends: 2, whole: false,
+    GpuCheck { key: "gpu-reset-required", alertname: "GpuResetRequired", severity: Severity::Critical, action: "reset", begins: 1, ends: 2, whole: false,
         when: "NVML answers 16 for it", judge: reset_required },
-    Check { key: "gpu-hangs", alertname: "GpuHangs", severity: Severity::Critical, action: "reboot", begins: 1, ends: 1, whole: false,
+    GpuCheck { key: "gpu-hangs", alertname: "GpuHangs", severity: Severity::Critical, action: "reboot", begins: 1, ends: 1, whole: false,
         when: "a call of NVML on it takes longer than `nvml.hang`; it is not polled again until that call returns", judge: hangs },
-    Check { key: "nvml-error", alertname: "GpuNvmlError", severity: Severity::Warning, action: "tell", begins: 3, ends: 2, whole: false,
+    GpuCheck { key: "nvml-error", alertname: "GpuNvmlError", severity: Severity::Warning, action: "tell", begins: 3, ends: 2, whole: false,
         when: "NVML answers another error for it (999, 17, …)", judge: failed },
-    Check { key: "ecc-uncorrected", alertname: "GpuEccUncorrected", severity: Severity::Error, action: "reset", begins: 1, ends: 2, whole: false,
+    GpuCheck { key: "ecc-uncorrected", alertname: "GpuEccUncorrected", severity: Severity::Error, action: "reset", begins: 1, ends: 2, whole: false,
         when: "uncorrected ECC errors are counted since the driver was loaded or it was reset", judge: ecc },
-    Check { key: "row-remap-pending", alertname: "GpuRowRemapPending", severity: Severity::Warning, action: "reset", begins: 1, ends: 2, whole: false,
+    GpuCheck { key: "row-remap-pending", alertname: "GpuRowRemapPending", severity: Severity::Warning, action: "reset", begins: 1, ends: 2, whole: false,
         when: "a row of its memory is to be remapped at the next reset", judge: |view| flag(view.reading().and_then(|reading| reading.rows_pending), "a row of its memory is remapped at the next reset") },
-    Check { key: "row-remap-failed", alertname: "GpuRowRemapFailed", severity: Severity::Critical, action: "support", begins: 1, ends: 2, whole: false,
+    GpuCheck { key: "row-remap-failed", alertname: "GpuRowRemapFailed", severity: Severity::Critical, action: "support", begins: 1, ends: 2, whole: false,
         when: "a row could not be remapped: the GPU is to be replaced", judge: |view| flag(view.reading().and_then(|reading| reading.rows_failed), "a row of its memory could not be remapped") },
-    Check { key: "row-remap-banks", alertname: "GpuRowRemapBanksUsedUp", severity: Severity::Warning, action: "support", begins: 1, ends: 1, whole: true,
+    GpuCheck { key: "row-remap-banks", alertname: "GpuRowRemapBanksUsedUp", severity: Severity::Warning, action: "support", begins: 1, ends: 1, whole: true,
         when: "a bank of its memory has no spare row left", judge: banks },
-    Check { key: "sram-threshold", alertname: "GpuSramThreshold", severity: Severity::Critical, action: "support", begins: 1, ends: 1, whole: true,
+    GpuCheck { key: "sram-threshold", alertname: "GpuSramThreshold", severity: Severity::Critical, action: "support", begins: 1, ends: 1, whole: true,
         when: "uncorrected SRAM errors have exceeded the driver's threshold", judge: |view| flag(view.reading().and_then(|reading| reading.sram_threshold), "its SRAM has had more errors than the driver tolerates") },
-    Check { key: "repair-pending", alertname: "GpuRepairPending", severity: Severity::Warning, action: "reset", begins: 1, ends: 1, whole: true,
+    GpuCheck { key: "repair-pending", alertname: "GpuRepairPending", severity: Severity::Warning, action: "reset", begins: 1, ends: 1, whole: true,
         when: "a memory channel or a TPC is repaired at the next reset (Blackwell)", judge: |view| flag(view.reading().and_then(|reading| reading.repair_pending), "a part of it is repaired at the next reset") },
-    Check { key: "thermal-throttle", alertname: "GpuThermalThrottle", severity: Severity::Warning, action: "tell", begins: 5, ends: 10, whole: false,
+    GpuCheck { key: "thermal-throttle", alertname: "GpuThermalThrottle", severity: Severity::Warning, action: "tell", begins: 5, ends: 10, whole: false,
         when: "software or hardware slows it down for its temperature", judge: |view| throttled(view, THERMAL, "its temperature") },
-    Check { key: "power-throttle", alertname: "GpuPowerBrake", severity: Severity::Warning, action: "tell", begins: 5, ends: 10, whole: false,
+    GpuCheck { key: "power-throttle", alertname: "GpuPowerBrake", severity: Severity::Warning, action: "tell", begins: 5, ends: 10, whole: false,
         when: "the power brake or another hardware slowdown that is not thermal; the software power cap is normal under load and raises no alert", judge: power },
-    Check { key: "hot", alertname: "GpuHot", severity: Severity::Warning, action: "tell", begins: 3, ends: 5, whole: false,
+    GpuCheck { key: "hot", alertname: "GpuHot", severity: Severity::Warning, action: "tell", begins: 3, ends: 5, whole: false,
         when: "it is at or above its maximum of operation; over 3 °C below", judge: |view| hot(view.reading().and_then(|reading| reading.temperature), view.limits.gpu_max, "it") },
-    Check { key: "memory-hot", alertname: "GpuMemoryHot", severity: Severity::Warning, action: "tell", begins: 3, ends: 5, whole: false,
+    GpuCheck { key: "memory-hot", alertname: "GpuMemoryHot", severity: Severity::Warning, action: "tell", begins: 3, ends: 5, whole: false,
         when: "its memory is at or above its maximum; over 3 °C below", judge: |view| hot(view.reading().and_then(|reading| reading.memory_temperature), view.limits.memory_max, "its memory") },
-    Check { key: "margin", alertname: "GpuThermalMargin", severity: Severity::Warning, action: "tell", begins: 2, ends: 2, whole: true,
+    GpuCheck { key: "margin", alertname: "GpuThermalMargin", severity: Severity::Warning, action: "tell", begins: 2, ends: 2, whole: true,
         when: "its margin (T.Limit) is used up to where it slows down; only where the margin was ever above zero", judge: margin },
-    Check { key: "nvlink-down", alertname: "GpuNvlinkDown", severity: Severity::Error, action: "reset", begins: 2, ends: 2, whole: true,
+    GpuCheck { key: "nvlink-down", alertname: "GpuNvlinkDown", severity: Severity::Error, action: "reset", begins: 2, ends: 2, whole: true,
         when: "it has fewer NVLinks up than another GPU of this node has, or than it had itself", judge: links },
-    Check { key: "nvlink-errors", alertname: "GpuNvlinkErrors", severity: Severity::Warning, action: "tell", begins: 1, ends: 60, whole: false,
+    GpuCheck { key: "nvlink-errors", alertname: "GpuNvlinkErrors", severity: Severity::Warning, action: "tell", begins: 1, ends: 60, whole: false,
         when: "links are recovered or replayed, or 100 flits have a bad CRC within one poll", judge: nvlink_errors },
-    Check { key: "pcie-replays", alertname: "GpuPcieReplays", severity: Severity::Warning, action: "tell", begins: 1, ends: 60, whole: false,
+    GpuCheck { key: "pcie-replays", alertname: "GpuPcieReplays", severity: Severity::Warning, action: "tell", begins: 1, ends: 60, whole: false,
         when: "10 PCIe replays within one poll", judge: |view| growing(view.grew(|reading| reading.pcie_replays), 10, "PCIe replays") },
-    Check { key: "pcie-width", alertname: "GpuPcieWidth", severity: Severity::Warning, action: "support", begins: 2, ends: 2, whole: true,
+    GpuCheck { key: "pcie-width", alertname: "GpuPcieWidth", severity: Severity::Warning, action: "support", begins: 2, ends: 2, whole: true,
         when: "its PCIe link has fewer lanes than it could; the generation drops by itself at rest and is only reported", judge: width },
-    Check { key: "fabric", alertname: "GpuFabric", severity: Severity::Critical, action: "tell", begins: 3, ends: 2, whole: true,
+    GpuCheck { key: "fabric", alertname: "GpuFabric", severity: Severity::Critical, action: "tell", begins: 3, ends: 2, whole: true,
         when: "it has not joined the NVSwitch fabric, or the fabric calls it unhealthy or limited", judge: fabric },
 ];
 
 /// Not about health: a mode that waits for a reset.
 #[rustfmt::skip]
-pub(super) static MIG_PENDING: Check = Check { key: "mig-pending", alertname: "GpuMigModePending", severity: Severity::Info, action: "reset", begins: 2, ends: 1, whole: true,
+pub(super) static MIG_PENDING: GpuCheck = GpuCheck { key: "mig-pending", alertname: "GpuMigModePending", severity: Severity::Info, action: "reset", begins: 2, ends: 1, whole: true,
     when: "its MIG mode was changed and takes effect with the next reset", judge: mig_pending };
 
-fn power(view: &View) -> Verdict {
+fn power(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.throttle) {
-        Some(reasons) if reasons & POWER != 0 => Verdict::Ill("its clocks are held down by the power brake".into()),
+        Some(reasons) if reasons & POWER != 0 => CheckResult::Ill("its clocks are held down by the power brake".into()),
         Some(reasons) if reasons & HARDWARE != 0 && reasons & THERMAL == 0 => {
-            Verdict::Ill("its clocks are held down by a hardware slowdown that is not thermal".into())
+            CheckResult::Ill("its clocks are held down by a hardware slowdown that is not thermal".into())
         }
-        Some(_) => Verdict::Well,
-        None => Verdict::Same,
+        Some(_) => CheckResult::Well,
+        None => CheckResult::Same,
     }
 }
 
-fn nvlink_errors(view: &View) -> Verdict {
+fn nvlink_errors(view: &CheckInput) -> CheckResult {
     let recovered = growing(view.grew(|reading| reading.nvlink_recoveries), 1, "NVLink recoveries and replays");
     match recovered {
-        Verdict::Ill(words) => Verdict::Ill(words),
+        CheckResult::Ill(words) => CheckResult::Ill(words),
         other => match growing(view.grew(|reading| reading.nvlink_crc), 100, "NVLink flits with a bad CRC") {
-            Verdict::Same => other,
+            CheckResult::Same => other,
             crc => crc,
         },
     }
 }
 
 /// All lines, the one that is not about health last.
-pub(super) fn all() -> impl Iterator<Item = &'static Check> {
+pub(super) fn all() -> impl Iterator<Item = &'static GpuCheck> {
     CHECKS.iter().chain(std::iter::once(&MIG_PENDING))
 }
 
 /// Faults that the driver reports at once, as events: bit, condition, alertname, severity, remedy, meaning.
-pub(super) struct Alarm {
+pub(super) struct NvmlAlarm {
     pub bit: u64,
     pub key: &'static str,
     pub alertname: &'static str,
@@ -319,11 +321,11 @@ pub(super) struct Alarm {
 }
 
 #[rustfmt::skip]
-pub(super) static ALARMS: [Alarm; 6] = [
-    Alarm { bit: 0x200, key: "ecc-storm", alertname: "GpuEccStorm", severity: Severity::Warning, action: "tell", when: "a storm of single-bit ECC errors" },
-    Alarm { bit: 0x400, key: "dram-retirement", alertname: "GpuDramRetirement", severity: Severity::Warning, action: "tell", when: "memory was retired" },
-    Alarm { bit: 0x800, key: "dram-retirement-failed", alertname: "GpuDramRetirementFailed", severity: Severity::Critical, action: "support", when: "memory that should be retired could not be" },
-    Alarm { bit: 0x1000, key: "poison", alertname: "GpuPoison", severity: Severity::Warning, action: "tell", when: "poisoned data was met and contained" },
-    Alarm { bit: 0x2000, key: "poison-fatal", alertname: "GpuPoisonFatal", severity: Severity::Critical, action: "reset", when: "poisoned data was met and not contained" },
-    Alarm { bit: 0x4000, key: "gpu-unavailable", alertname: "GpuUnavailable", severity: Severity::Critical, action: "reset", when: "the driver has given the GPU up" },
+pub(super) static ALARMS: [NvmlAlarm; 6] = [
+    NvmlAlarm { bit: 0x200, key: "ecc-storm", alertname: "GpuEccStorm", severity: Severity::Warning, action: "tell", when: "a storm of single-bit ECC errors" },
+    NvmlAlarm { bit: 0x400, key: "dram-retirement", alertname: "GpuDramRetirement", severity: Severity::Warning, action: "tell", when: "memory was retired" },
+    NvmlAlarm { bit: 0x800, key: "dram-retirement-failed", alertname: "GpuDramRetirementFailed", severity: Severity::Critical, action: "support", when: "memory that should be retired could not be" },
+    NvmlAlarm { bit: 0x1000, key: "poison", alertname: "GpuPoison", severity: Severity::Warning, action: "tell", when: "poisoned data was met and contained" },
+    NvmlAlarm { bit: 0x2000, key: "poison-fatal", alertname: "GpuPoisonFatal", severity: Severity::Critical, action: "reset", when: "poisoned data was met and not contained" },
+    NvmlAlarm { bit: 0x4000, key: "gpu-unavailable", alertname: "GpuUnavailable", severity: Severity::Critical, action: "reset", when: "the driver has given the GPU up" },
 ];

@@ -3,41 +3,41 @@
 //! Invariant: pure; for each GPU and check, a firing finding is followed by its resolved one before it fires again, but
 //! where its labels change.
 
-use super::checks::{self, ALARMS, Alarm, Check, Verdict, View};
-use super::raw::Told;
-use super::reading::{Limits, Looked, Reading};
+use super::checks::{self, ALARMS, CheckInput, CheckResult, GpuCheck, NvmlAlarm};
+use super::raw::NvmlEvent;
+use super::reading::{GpuPollResult, GpuReading, TemperatureLimits};
 use crate::limits;
-use crate::model::{Finding, GpuName, Severity, Status, Time};
+use crate::model::{EventStatus, Finding, GpuName, Severity, Time};
 use crate::node::moved_by;
 use std::collections::BTreeMap;
 
 /// The state kept for one GPU.
 #[derive(Debug, Default)]
-struct Patient {
-    before: Option<Reading>,
+struct GpuCheckState {
+    before: Option<GpuReading>,
     margin_works: bool,
-    limits: Limits,
+    limits: TemperatureLimits,
     /// By check: how many looks in a row agreed, and on which result.
-    runs: BTreeMap<&'static str, Run>,
+    runs: BTreeMap<&'static str, CheckStreak>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Run {
+struct CheckStreak {
     ill: u32,
     well: u32,
 }
 
 /// All GPUs of the node, and the node's own faults.
 #[derive(Debug, Default)]
-pub(super) struct Judge {
-    patients: BTreeMap<String, Patient>,
+pub(super) struct FaultDetector {
+    patients: BTreeMap<String, GpuCheckState>,
     usual_links: u32,
     /// Conditions that were sent and are not over, by key.
-    open: BTreeMap<String, Open>,
+    open: BTreeMap<String, OpenFinding>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFinding {
     finding: Finding,
     /// An alarm is over when it was quiet until then.
     quiet_until: Option<Time>,
@@ -52,19 +52,19 @@ pub(super) fn place(gpu: &GpuName) -> String {
     }
 }
 
-impl Judge {
+impl FaultDetector {
     /// One look at one GPU.
-    pub fn look(&mut self, gpu: &GpuName, looked: &Looked, whole: bool, now: Time) -> Vec<Finding> {
+    pub fn look(&mut self, gpu: &GpuName, looked: &GpuPollResult, whole: bool, now: Time) -> Vec<Finding> {
         let place = place(gpu);
         let patient = self.patients.entry(place.clone()).or_default();
-        if let Looked::Well(reading) = looked {
+        if let GpuPollResult::Well(reading) = looked {
             self.usual_links = self.usual_links.max(reading.links_up.unwrap_or(0));
             patient.limits.learn(&reading.limits);
             patient.margin_works |= reading.margin.is_some_and(|margin| margin > 0);
         }
         let mut said = Vec::new();
         for check in checks::all().filter(|check| whole || !check.whole) {
-            let view = View {
+            let view = CheckInput {
                 looked,
                 before: patient.before.as_ref(),
                 limits: patient.limits,
@@ -74,16 +74,16 @@ impl Judge {
             let run = patient.runs.entry(check.key).or_default();
             let complaint = format!("{} {place}", check.key);
             match (check.judge)(&view) {
-                Verdict::Same => {}
-                Verdict::Ill(words) => {
-                    *run = Run { ill: run.ill.saturating_add(1), well: 0 };
+                CheckResult::Same => {}
+                CheckResult::Ill(words) => {
+                    *run = CheckStreak { ill: run.ill.saturating_add(1), well: 0 };
                     if run.ill >= check.begins {
                         let finding = finding_of(check, complaint, gpu, looked, &words, now);
                         said.extend(begin(&mut self.open, finding, None));
                     }
                 }
-                Verdict::Well => {
-                    *run = Run { ill: 0, well: run.well.saturating_add(1) };
+                CheckResult::Well => {
+                    *run = CheckStreak { ill: 0, well: run.well.saturating_add(1) };
                     if run.well >= check.ends {
                         said.extend(end(&mut self.open, &complaint, now, "it is over"));
                     }
@@ -92,7 +92,7 @@ impl Judge {
         }
         match looked {
             // Counters that only some looks read are compared with the last look that read them.
-            Looked::Well(reading) => patient.before.get_or_insert_default().learn(Reading::clone(reading)),
+            GpuPollResult::Well(reading) => patient.before.get_or_insert_default().learn(GpuReading::clone(reading)),
             // Counts from before a fault are no base for a comparison.
             _ => patient.before = None,
         }
@@ -105,7 +105,7 @@ impl Judge {
         for finding in polled {
             let quiet_until =
                 is_alarm(&finding.complaint).then(|| now.checked_add(limits::GPU_ALARM_QUIET).unwrap_or(now));
-            self.open.insert(finding.complaint.clone(), Open { finding, quiet_until });
+            self.open.insert(finding.complaint.clone(), OpenFinding { finding, quiet_until });
         }
     }
 
@@ -117,7 +117,7 @@ impl Judge {
     }
 
     /// A fault that the driver reported at once, other than an XID.
-    pub fn alarm(&mut self, gpu: &GpuName, told: &Told, now: Time) -> Vec<Finding> {
+    pub fn alarm(&mut self, gpu: &GpuName, told: &NvmlEvent, now: Time) -> Vec<Finding> {
         let mut said = Vec::new();
         for alarm in ALARMS.iter().filter(|alarm| told.kind & alarm.bit != 0) {
             let finding = alarm_finding(alarm, gpu, told, now);
@@ -136,7 +136,7 @@ impl Judge {
         labels.extend(expected.map(|count| (EXPECTED.to_owned(), count.to_string())));
         let finding = Finding {
             complaint: key.to_owned(),
-            status: Status::Firing,
+            status: EventStatus::Firing,
             at: now,
             severity,
             gpu: None,
@@ -149,7 +149,7 @@ impl Judge {
 
     /// Returns the conditions that time alone ends.
     pub fn tick(&mut self, now: Time) -> Vec<Finding> {
-        let over = |open: &Open| open.quiet_until.is_some_and(|until| until <= now);
+        let over = |open: &OpenFinding| open.quiet_until.is_some_and(|until| until <= now);
         let keys: Vec<String> =
             self.open.iter().filter(|(_, open)| over(open)).map(|(complaint, _)| complaint.clone()).collect();
         keys.iter().filter_map(|complaint| end(&mut self.open, complaint, now, "it was not reported again")).collect()
@@ -157,7 +157,7 @@ impl Judge {
 
     /// The conditions of a GPU that are not over.
     pub fn complaints(&self, gpu: &GpuName) -> Vec<String> {
-        let of = |open: &&Open| open.finding.gpu.as_ref().is_some_and(|named| place(named) == place(gpu));
+        let of = |open: &&OpenFinding| open.finding.gpu.as_ref().is_some_and(|named| place(named) == place(gpu));
         self.open.values().filter(of).map(|open| open.finding.summary.clone()).collect()
     }
 
@@ -189,15 +189,22 @@ fn labels<const N: usize>(alertname: &str, action: &str, more: [(&str, String); 
     labels
 }
 
-fn finding_of(check: &Check, complaint: String, gpu: &GpuName, looked: &Looked, words: &str, now: Time) -> Finding {
+fn finding_of(
+    check: &GpuCheck,
+    complaint: String,
+    gpu: &GpuName,
+    looked: &GpuPollResult,
+    words: &str,
+    now: Time,
+) -> Finding {
     let mut labels = labels(check.alertname, check.action, [("source", "nvml".to_owned())]);
-    if let ("recovery-action", Looked::Well(reading)) = (check.key, looked) {
+    if let ("recovery-action", GpuPollResult::Well(reading)) = (check.key, looked) {
         let word = checks::recovery_word(reading.recovery.unwrap_or(0));
         labels.insert("recovery".to_owned(), word.to_owned());
     }
     Finding {
         complaint,
-        status: Status::Firing,
+        status: EventStatus::Firing,
         at: now,
         severity: check.severity,
         gpu: Some(gpu.clone()),
@@ -207,10 +214,10 @@ fn finding_of(check: &Check, complaint: String, gpu: &GpuName, looked: &Looked, 
     }
 }
 
-fn alarm_finding(alarm: &Alarm, gpu: &GpuName, told: &Told, now: Time) -> Finding {
+fn alarm_finding(alarm: &NvmlAlarm, gpu: &GpuName, told: &NvmlEvent, now: Time) -> Finding {
     Finding {
         complaint: format!("{} {}", alarm.key, place(gpu)),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         at: now,
         severity: alarm.severity,
         gpu: Some(gpu.clone()),
@@ -220,7 +227,7 @@ fn alarm_finding(alarm: &Alarm, gpu: &GpuName, told: &Told, now: Time) -> Findin
     }
 }
 
-fn with_instances(mut labels: BTreeMap<String, String>, told: &Told) -> BTreeMap<String, String> {
+fn with_instances(mut labels: BTreeMap<String, String>, told: &NvmlEvent) -> BTreeMap<String, String> {
     for (name, id) in [("GPU_I_ID", told.instance), ("GPU_CI_ID", told.part)] {
         if let Some(id) = id {
             labels.insert(name.to_owned(), id.to_string());
@@ -230,12 +237,12 @@ fn with_instances(mut labels: BTreeMap<String, String>, told: &Told) -> BTreeMap
 }
 
 /// An XID from NVML. It has no end here: silence proves nothing, and NVML never takes one back.
-pub(super) fn xid(gpu: &GpuName, told: &Told, now: Time) -> Finding {
+pub(super) fn xid(gpu: &GpuName, told: &NvmlEvent, now: Time) -> Finding {
     let code = told.data;
     let labels = labels("GpuXid", "", [("source", "nvml".to_owned()), ("xid", code.to_string())]);
     Finding {
         complaint: format!("xid-{code} {}", place(gpu)),
-        status: Status::Firing,
+        status: EventStatus::Firing,
         at: now,
         severity: Severity::Warning,
         gpu: Some(gpu.clone()),
@@ -246,22 +253,22 @@ pub(super) fn xid(gpu: &GpuName, told: &Told, now: Time) -> Finding {
 }
 
 /// Sends it, unless the same one is open.
-fn begin(open: &mut BTreeMap<String, Open>, finding: Finding, quiet_until: Option<Time>) -> Option<Finding> {
+fn begin(open: &mut BTreeMap<String, OpenFinding>, finding: Finding, quiet_until: Option<Time>) -> Option<Finding> {
     if let Some(known) = open.get_mut(&finding.complaint) {
         known.quiet_until = quiet_until;
         if known.finding.labels == finding.labels {
             return None;
         }
     }
-    open.insert(finding.complaint.clone(), Open { finding: finding.clone(), quiet_until });
+    open.insert(finding.complaint.clone(), OpenFinding { finding: finding.clone(), quiet_until });
     Some(finding)
 }
 
-fn end(open: &mut BTreeMap<String, Open>, complaint: &str, now: Time, why: &str) -> Option<Finding> {
-    let Open { finding, .. } = open.remove(complaint)?;
+fn end(open: &mut BTreeMap<String, OpenFinding>, complaint: &str, now: Time, why: &str) -> Option<Finding> {
+    let OpenFinding { finding, .. } = open.remove(complaint)?;
     let summary = format!("{} ({why})", finding.summary);
     // Never before its beginning, whatever was done to the clock.
-    Some(Finding { status: Status::Resolved, at: now.max(finding.at), summary, ..finding })
+    Some(Finding { status: EventStatus::Resolved, at: now.max(finding.at), summary, ..finding })
 }
 
 /// The page of all findings of NVML's watch, for users who write rules.

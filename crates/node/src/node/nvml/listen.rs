@@ -2,8 +2,8 @@
 //!
 //! Invariant: an error of one GPU never costs the others their events; an error of the wait makes a new set.
 
-use super::raw::{self, Code, Handle, Set, Told};
-use super::session::Session;
+use super::raw::{self, Code, DeviceHandle, NvmlEvent, NvmlEventSet};
+use super::session::NvmlSession;
 use crate::limits;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 const WANTED: u64 = 0x8 | 0x2 | 0x100 | 0x200 | 0x400 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000;
 
 #[derive(Debug)]
-pub(super) enum Heard {
-    Told(Told),
+pub(super) enum NvmlListenerEvent {
+    Told(NvmlEvent),
     /// The wait failed; it is begun again.
     Broken(Code),
     /// It waits again, after it was broken.
@@ -24,31 +24,31 @@ pub(super) enum Heard {
 }
 
 /// The waiting thread as its owner sees it.
-pub(super) struct Listener {
-    pub heard: mpsc::Receiver<Heard>,
-    shared: Arc<Shared>,
+pub(super) struct NvmlListener {
+    pub heard: mpsc::Receiver<NvmlListenerEvent>,
+    shared: Arc<NvmlListenerState>,
     ended: oneshot::Receiver<()>,
     thread: Thread,
 }
 
-struct Shared {
+struct NvmlListenerState {
     stop: AtomicBool,
     /// GPUs to be registered.
-    wanted: Mutex<Vec<Handle>>,
+    wanted: Mutex<Vec<DeviceHandle>>,
     /// When the thread was last outside of the library.
     beat: Mutex<Instant>,
 }
 
-impl Listener {
+impl NvmlListener {
     /// Starts the thread that waits for events of the session.
     ///
     /// # Errors
     ///
     /// Fails when the thread cannot be started.
-    pub fn start(session: Arc<Session>) -> std::io::Result<Listener> {
+    pub fn start(session: Arc<NvmlSession>) -> std::io::Result<NvmlListener> {
         let (told, heard) = mpsc::channel(limits::NVML_EVENTS);
         let (ends, ended) = oneshot::channel();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(NvmlListenerState {
             stop: AtomicBool::new(false),
             wanted: Mutex::new(Vec::new()),
             beat: Mutex::new(Instant::now()),
@@ -62,11 +62,11 @@ impl Listener {
         };
         let builder = std::thread::Builder::new().name("nvml-events".to_owned()).stack_size(limits::NVML_STACK);
         let thread = builder.spawn(listen)?.thread().clone();
-        Ok(Listener { heard, shared, ended, thread })
+        Ok(NvmlListener { heard, shared, ended, thread })
     }
 
     /// Has a GPU registered that answers; one that is registered already costs nothing.
-    pub fn want(&self, gpu: Handle) {
+    pub fn want(&self, gpu: DeviceHandle) {
         let mut wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         if !wanted.contains(&gpu) {
             wanted.push(gpu);
@@ -85,7 +85,7 @@ impl Listener {
     ///
     /// Where the thread does not end in that time: the receiver that completes when it does.
     pub async fn stop(self, within: Duration) -> Result<(), oneshot::Receiver<()>> {
-        let Listener { heard, shared, mut ended, thread } = self;
+        let NvmlListener { heard, shared, mut ended, thread } = self;
         shared.stop.store(true, Ordering::SeqCst);
         // A thread that waits for room in the channel sees that the channel is closed.
         drop(heard);
@@ -97,7 +97,7 @@ impl Listener {
     }
 }
 
-impl Shared {
+impl NvmlListenerState {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
@@ -107,25 +107,25 @@ impl Shared {
     }
 }
 
-fn listen(session: &Session, shared: &Shared, told: &mpsc::Sender<Heard>) {
+fn listen(session: &NvmlSession, shared: &NvmlListenerState, told: &mpsc::Sender<NvmlListenerEvent>) {
     // As if it had been broken, so that the first wait that works is reported.
-    let mut ear = Ear { set: None, registered: Vec::new(), broken: true };
+    let mut ear = NvmlEventWaiter { set: None, registered: Vec::new(), broken: true };
     while !shared.stopped() {
         shared.beat();
         let heard = match ear.turn(session, shared) {
-            Ok(Some(event)) => Some(Heard::Told(event)),
+            Ok(Some(event)) => Some(NvmlListenerEvent::Told(event)),
             Ok(None) if ear.broken => {
                 ear.broken = false;
-                Some(Heard::Works)
+                Some(NvmlListenerEvent::Works)
             }
             Ok(None) => None,
             Err(code) => {
                 ear.broken = true;
                 ear.forget(session, shared);
-                Some(Heard::Broken(code))
+                Some(NvmlListenerEvent::Broken(code))
             }
         };
-        let failed = matches!(heard, Some(Heard::Broken(_)));
+        let failed = matches!(heard, Some(NvmlListenerEvent::Broken(_)));
         if heard.is_some_and(|heard| told.blocking_send(heard).is_err()) {
             break;
         }
@@ -136,15 +136,15 @@ fn listen(session: &Session, shared: &Shared, told: &mpsc::Sender<Heard>) {
     ear.forget(session, shared);
 }
 
-struct Ear {
-    set: Option<Set>,
-    registered: Vec<Handle>,
+struct NvmlEventWaiter {
+    set: Option<NvmlEventSet>,
+    registered: Vec<DeviceHandle>,
     broken: bool,
 }
 
-impl Ear {
+impl NvmlEventWaiter {
     /// Registers who is new, and waits once.
-    fn turn(&mut self, session: &Session, shared: &Shared) -> Result<Option<Told>, Code> {
+    fn turn(&mut self, session: &NvmlSession, shared: &NvmlListenerState) -> Result<Option<NvmlEvent>, Code> {
         let set = match self.set {
             Some(set) => set,
             None => *self.set.insert(raw::set_create(&session.nvml)?),
@@ -169,7 +169,7 @@ impl Ear {
     }
 
     /// Releases the set; its GPUs are registered again.
-    fn forget(&mut self, session: &Session, shared: &Shared) {
+    fn forget(&mut self, session: &NvmlSession, shared: &NvmlListenerState) {
         if let Some(set) = self.set.take() {
             // A session that is over has no sets any more.
             let _ = raw::set_free(&session.nvml, set);

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a call that the product lacks costs nothing but its own value; 15 and 16 end the look.
 
-use super::raw::{self, Code, Field, Handle};
-use super::reading::{Looked, Mig, Pcie, Reading};
+use super::raw::{self, Code, DeviceHandle, NvmlField};
+use super::reading::{GpuPollResult, GpuReading, MigState, PcieLink};
 use nvml_wrapper::Nvml;
 
 /// Fields that one call answers, each look.
@@ -15,22 +15,22 @@ const SLOWDOWN_MARGIN: u32 = 194;
 const LINKS: u32 = 18;
 
 /// A look. `whole` includes values that are expensive to read, or change slowly.
-pub(super) fn look(nvml: &Nvml, gpu: Handle, whole: bool) -> Looked {
-    let mut reading = Reading::default();
+pub(super) fn look(nvml: &Nvml, gpu: DeviceHandle, whole: bool) -> GpuPollResult {
+    let mut reading = GpuReading::default();
     let fast = read_fast(nvml, gpu, &mut reading);
     let all = if whole { fast.and_then(|()| read_slow(nvml, gpu, &mut reading)) } else { fast };
     match all {
-        Ok(()) => Looked::Well(Box::new(reading)),
-        Err((_, Code::LOST)) => Looked::Lost,
-        Err((_, Code::RESET_REQUIRED)) => Looked::ResetRequired,
-        Err((call, code)) => Looked::Failed(call, code),
+        Ok(()) => GpuPollResult::Well(Box::new(reading)),
+        Err((_, Code::LOST)) => GpuPollResult::Lost,
+        Err((_, Code::RESET_REQUIRED)) => GpuPollResult::ResetRequired,
+        Err((call, code)) => GpuPollResult::Failed(call, code),
     }
 }
 
-type Step<T> = Result<T, (&'static str, Code)>;
+type CallResult<T> = Result<T, (&'static str, Code)>;
 
 /// The value of a call, `None` where this product does not have it.
-fn has<T>(call: &'static str, given: Result<T, Code>) -> Step<Option<T>> {
+fn has<T>(call: &'static str, given: Result<T, Code>) -> CallResult<Option<T>> {
     match given {
         Ok(value) => Ok(Some(value)),
         Err(code) if code.is_absence() => Ok(None),
@@ -42,8 +42,8 @@ fn count(value: Option<i64>) -> Option<u64> {
     value.and_then(|value| u64::try_from(value).ok())
 }
 
-fn read_fast(nvml: &Nvml, gpu: Handle, reading: &mut Reading) -> Step<()> {
-    let asked = FAST.map(|id| Field { id, scope: 0 });
+fn read_fast(nvml: &Nvml, gpu: DeviceHandle, reading: &mut GpuReading) -> CallResult<()> {
+    let asked = FAST.map(|id| NvmlField { id, scope: 0 });
     let values = has("field values", raw::fields(nvml, gpu, &asked))?.unwrap_or_default();
     let field = |id: u32| FAST.iter().position(|known| *known == id).and_then(|at| *values.get(at)?);
     let small = |id: u32| field(id).and_then(|value| u32::try_from(value).ok());
@@ -64,17 +64,17 @@ fn read_fast(nvml: &Nvml, gpu: Handle, reading: &mut Reading) -> Step<()> {
     Ok(())
 }
 
-fn read_slow(nvml: &Nvml, gpu: Handle, reading: &mut Reading) -> Step<()> {
+fn read_slow(nvml: &Nvml, gpu: DeviceHandle, reading: &mut GpuReading) -> CallResult<()> {
     reading.ecc_life = has("ECC errors", raw::ecc(nvml, gpu, true, true))?;
     reading.ecc_corrected = has("ECC errors", raw::ecc(nvml, gpu, false, false))?;
     reading.sram_threshold = has("SRAM status", raw::sram_threshold(nvml, gpu))?;
     reading.banks = has("row remapper", raw::banks(nvml, gpu))?;
     reading.repair_pending = has("repair status", raw::repairs(nvml, gpu))?.map(|(channel, tpc)| channel || tpc);
     reading.margin = has("margin", raw::margin(nvml, gpu))?;
-    let slowdown = has("field values", raw::fields(nvml, gpu, &[Field { id: SLOWDOWN_MARGIN, scope: 0 }]))?;
+    let slowdown = has("field values", raw::fields(nvml, gpu, &[NvmlField { id: SLOWDOWN_MARGIN, scope: 0 }]))?;
     reading.slowdown_margin = slowdown.and_then(|values| *values.first()?).and_then(|value| i32::try_from(value).ok());
     let pcie = has("PCIe link", raw::pcie(nvml, gpu))?;
-    reading.pcie = pcie.map(|[width, most_width, generation, most_generation]| Pcie {
+    reading.pcie = pcie.map(|[width, most_width, generation, most_generation]| PcieLink {
         width,
         most_width,
         generation,
@@ -86,12 +86,12 @@ fn read_slow(nvml: &Nvml, gpu: Handle, reading: &mut Reading) -> Step<()> {
     read_links(nvml, gpu, reading)?;
     if let Some((on, pending)) = has("MIG mode", raw::mig_mode(nvml, gpu))? {
         let devices = if on { has("MIG devices", raw::slices(nvml, gpu))?.unwrap_or_default() } else { Vec::new() };
-        reading.mig = Some(Mig { on, pending, devices });
+        reading.mig = Some(MigState { on, pending, devices });
     }
     Ok(())
 }
 
-fn read_links(nvml: &Nvml, gpu: Handle, reading: &mut Reading) -> Step<()> {
+fn read_links(nvml: &Nvml, gpu: DeviceHandle, reading: &mut GpuReading) -> CallResult<()> {
     let mut up = None;
     for link in 0..LINKS {
         match raw::link_is_active(nvml, gpu, link) {
@@ -105,7 +105,7 @@ fn read_links(nvml: &Nvml, gpu: Handle, reading: &mut Reading) -> Step<()> {
     if up.is_none() || reading.nvlink_recoveries.is_some() {
         return Ok(());
     }
-    let asked: Vec<Field> = (0..LINKS).flat_map(|scope| LINK5.map(|id| Field { id, scope })).collect();
+    let asked: Vec<NvmlField> = (0..LINKS).flat_map(|scope| LINK5.map(|id| NvmlField { id, scope })).collect();
     let values = has("field values", raw::fields(nvml, gpu, &asked))?.unwrap_or_default();
     let sum = |wanted: &[u32]| {
         let of = asked.iter().zip(&values).filter(|(field, _)| wanted.contains(&field.id));

@@ -7,7 +7,7 @@
 // The library is C: each call below passes pointers to our own variables, and handles that only the library reads.
 #![allow(unsafe_code)]
 
-use super::reading::{Banks, Fabric, Slice};
+use super::reading::{FabricState, MigDevice, RowRemapHistogram};
 use crate::limits;
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::*;
@@ -75,9 +75,9 @@ impl std::fmt::Display for Code {
 
 /// A device's handle, kept as a number: it means something only to the library that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Handle(pub usize);
+pub(super) struct DeviceHandle(pub usize);
 
-impl Handle {
+impl DeviceHandle {
     fn get(self) -> nvmlDevice_t {
         self.0 as nvmlDevice_t
     }
@@ -85,12 +85,12 @@ impl Handle {
 
 /// An event set, in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Set(usize);
+pub(super) struct NvmlEventSet(usize);
 
 /// One event, with all of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
-    pub handle: Handle,
+pub(super) struct NvmlEvent {
+    pub handle: DeviceHandle,
     pub kind: u64,
     pub data: u64,
     pub instance: Option<u32>,
@@ -99,7 +99,7 @@ pub(super) struct Told {
 
 /// One field to read, and its answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field {
+pub(super) struct NvmlField {
     pub id: u32,
     /// The link, for NVLink 5; the safe wrapper always sends 0.
     pub scope: u32,
@@ -107,7 +107,7 @@ pub(super) struct Field {
 
 /// A process that computes on a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Process {
+pub(super) struct GpuProcess {
     pub pid: u32,
     pub memory: Option<u64>,
     pub instance: Option<u32>,
@@ -158,33 +158,33 @@ pub(super) fn count(nvml: &Nvml) -> Result<u32, Code> {
     Ok(count)
 }
 
-pub(super) fn by_index(nvml: &Nvml, index: u32) -> Result<Handle, Code> {
+pub(super) fn by_index(nvml: &Nvml, index: u32) -> Result<DeviceHandle, Code> {
     let mut handle = std::ptr::null_mut();
     call!(nvml, nvmlDeviceGetHandleByIndex_v2(index, &mut handle))?;
-    Ok(Handle(handle as usize))
+    Ok(DeviceHandle(handle as usize))
 }
 
 pub(super) fn driver(nvml: &Nvml) -> Result<String, Code> {
     text(|to, room| call!(nvml, nvmlSystemGetDriverVersion(to, room)))
 }
 
-pub(super) fn uuid(nvml: &Nvml, gpu: Handle) -> Result<String, Code> {
+pub(super) fn uuid(nvml: &Nvml, gpu: DeviceHandle) -> Result<String, Code> {
     text(|to, room| call!(nvml, nvmlDeviceGetUUID(gpu.get(), to, room)))
 }
 
-pub(super) fn name(nvml: &Nvml, gpu: Handle) -> Result<String, Code> {
+pub(super) fn name(nvml: &Nvml, gpu: DeviceHandle) -> Result<String, Code> {
     text(|to, room| call!(nvml, nvmlDeviceGetName(gpu.get(), to, room)))
 }
 
 /// `0000:65:00.0`, as the kernel writes it.
-pub(super) fn pci(nvml: &Nvml, gpu: Handle) -> Result<String, Code> {
+pub(super) fn pci(nvml: &Nvml, gpu: DeviceHandle) -> Result<String, Code> {
     let mut info: nvmlPciInfo_t = empty();
     call!(nvml, nvmlDeviceGetPciInfo_v3(gpu.get(), &mut info))?;
     Ok(format!("{:04x}:{:02x}:{:02x}.0", info.domain, info.bus, info.device))
 }
 
 /// Several fields in one call, in the given order; a field that the product lacks is `None`.
-pub(super) fn fields(nvml: &Nvml, gpu: Handle, asked: &[Field]) -> Result<Vec<Option<i64>>, Code> {
+pub(super) fn fields(nvml: &Nvml, gpu: DeviceHandle, asked: &[NvmlField]) -> Result<Vec<Option<i64>>, Code> {
     let mut values: Vec<nvmlFieldValue_t> = asked
         .iter()
         .map(|field| {
@@ -218,7 +218,7 @@ fn number(value: &nvmlFieldValue_t) -> Option<i64> {
     }
 }
 
-pub(super) fn throttle(nvml: &Nvml, gpu: Handle) -> Result<u64, Code> {
+pub(super) fn throttle(nvml: &Nvml, gpu: DeviceHandle) -> Result<u64, Code> {
     let mut reasons = 0;
     match call!(nvml, nvmlDeviceGetCurrentClocksEventReasons(gpu.get(), &mut reasons)) {
         // The name that older drivers have.
@@ -228,20 +228,20 @@ pub(super) fn throttle(nvml: &Nvml, gpu: Handle) -> Result<u64, Code> {
     Ok(reasons)
 }
 
-pub(super) fn temperature(nvml: &Nvml, gpu: Handle) -> Result<u32, Code> {
+pub(super) fn temperature(nvml: &Nvml, gpu: DeviceHandle) -> Result<u32, Code> {
     let mut degrees = 0;
     call!(nvml, nvmlDeviceGetTemperature(gpu.get(), 0, &mut degrees))?;
     Ok(degrees)
 }
 
 /// 0 shutdown, 1 slowdown, 2 memory's maximum, 3 the GPU's maximum.
-pub(super) fn threshold(nvml: &Nvml, gpu: Handle, which: u32) -> Result<u32, Code> {
+pub(super) fn threshold(nvml: &Nvml, gpu: DeviceHandle, which: u32) -> Result<u32, Code> {
     let mut degrees = 0;
     call!(nvml, nvmlDeviceGetTemperatureThreshold(gpu.get(), which, &mut degrees))?;
     Ok(degrees)
 }
 
-pub(super) fn margin(nvml: &Nvml, gpu: Handle) -> Result<i32, Code> {
+pub(super) fn margin(nvml: &Nvml, gpu: DeviceHandle) -> Result<i32, Code> {
     let mut margin: nvmlMarginTemperature_t = empty();
     margin.version = version::<nvmlMarginTemperature_t>(1);
     call!(nvml, nvmlDeviceGetMarginTemperature(gpu.get(), &mut margin))?;
@@ -249,48 +249,59 @@ pub(super) fn margin(nvml: &Nvml, gpu: Handle) -> Result<i32, Code> {
 }
 
 /// Errors of memory and caches: uncorrected or corrected, since the driver was loaded or in the GPU's life.
-pub(super) fn ecc(nvml: &Nvml, gpu: Handle, uncorrected: bool, life: bool) -> Result<u64, Code> {
+pub(super) fn ecc(nvml: &Nvml, gpu: DeviceHandle, uncorrected: bool, life: bool) -> Result<u64, Code> {
     let mut count = 0;
     call!(nvml, nvmlDeviceGetTotalEccErrors(gpu.get(), uncorrected.into(), life.into(), &mut count))?;
     Ok(count)
 }
 
-pub(super) fn sram_threshold(nvml: &Nvml, gpu: Handle) -> Result<bool, Code> {
+pub(super) fn sram_threshold(nvml: &Nvml, gpu: DeviceHandle) -> Result<bool, Code> {
     let mut status: nvmlEccSramErrorStatus_t = empty();
     status.version = version::<nvmlEccSramErrorStatus_t>(1);
     call!(nvml, nvmlDeviceGetSramEccErrorStatus(gpu.get(), &mut status))?;
     Ok(status.bThresholdExceeded != 0)
 }
 
-pub(super) fn banks(nvml: &Nvml, gpu: Handle) -> Result<Banks, Code> {
+pub(super) fn banks(nvml: &Nvml, gpu: DeviceHandle) -> Result<RowRemapHistogram, Code> {
     let mut values: nvmlRowRemapperHistogramValues_t = empty();
     call!(nvml, nvmlDeviceGetRowRemapperHistogram(gpu.get(), &mut values))?;
-    Ok(Banks { max: values.max, high: values.high, partial: values.partial, low: values.low, none: values.none })
+    Ok(RowRemapHistogram {
+        max: values.max,
+        high: values.high,
+        partial: values.partial,
+        low: values.low,
+        none: values.none,
+    })
 }
 
 /// Repairs of a memory channel and of a TPC that wait for a reset.
-pub(super) fn repairs(nvml: &Nvml, gpu: Handle) -> Result<(bool, bool), Code> {
+pub(super) fn repairs(nvml: &Nvml, gpu: DeviceHandle) -> Result<(bool, bool), Code> {
     let mut status: nvmlRepairStatus_t = empty();
     status.version = version::<nvmlRepairStatus_t>(1);
     call!(nvml, nvmlDeviceGetRepairStatus(gpu.get(), &mut status))?;
     Ok((status.bChannelRepairPending != 0, status.bTpcRepairPending != 0))
 }
 
-pub(super) fn fabric(nvml: &Nvml, gpu: Handle) -> Result<Fabric, Code> {
+pub(super) fn fabric(nvml: &Nvml, gpu: DeviceHandle) -> Result<FabricState, Code> {
     let mut info: nvmlGpuFabricInfoV_t = empty();
     info.version = version::<nvmlGpuFabricInfoV_t>(3);
     call!(nvml, nvmlDeviceGetGpuFabricInfoV(gpu.get(), &mut info))?;
-    Ok(Fabric { state: info.state.into(), status: info.status, health: info.healthMask, summary: info.healthSummary })
+    Ok(FabricState {
+        state: info.state.into(),
+        status: info.status,
+        health: info.healthMask,
+        summary: info.healthSummary,
+    })
 }
 
-pub(super) fn link_is_active(nvml: &Nvml, gpu: Handle, link: u32) -> Result<bool, Code> {
+pub(super) fn link_is_active(nvml: &Nvml, gpu: DeviceHandle, link: u32) -> Result<bool, Code> {
     let mut state = 0;
     call!(nvml, nvmlDeviceGetNvLinkState(gpu.get(), link, &mut state))?;
     Ok(state != 0)
 }
 
 /// PCIe: width and generation now, and the most that both sides can.
-pub(super) fn pcie(nvml: &Nvml, gpu: Handle) -> Result<[u32; 4], Code> {
+pub(super) fn pcie(nvml: &Nvml, gpu: DeviceHandle) -> Result<[u32; 4], Code> {
     let (mut width, mut most_width, mut generation, mut most_generation) = (0, 0, 0, 0);
     call!(nvml, nvmlDeviceGetCurrPcieLinkWidth(gpu.get(), &mut width))?;
     call!(nvml, nvmlDeviceGetMaxPcieLinkWidth(gpu.get(), &mut most_width))?;
@@ -301,21 +312,21 @@ pub(super) fn pcie(nvml: &Nvml, gpu: Handle) -> Result<[u32; 4], Code> {
 
 // ── MIG, as far as the watch looks at it ──
 
-pub(super) fn mig_mode(nvml: &Nvml, gpu: Handle) -> Result<(bool, bool), Code> {
+pub(super) fn mig_mode(nvml: &Nvml, gpu: DeviceHandle) -> Result<(bool, bool), Code> {
     let (mut current, mut pending) = (0, 0);
     call!(nvml, nvmlDeviceGetMigMode(gpu.get(), &mut current, &mut pending))?;
     Ok((current != 0, pending != 0))
 }
 
 /// The MIG devices that exist. Indices have holes, so all are read up to the most there can be.
-pub(super) fn slices(nvml: &Nvml, gpu: Handle) -> Result<Vec<Slice>, Code> {
+pub(super) fn slices(nvml: &Nvml, gpu: DeviceHandle) -> Result<Vec<MigDevice>, Code> {
     let mut most = 0;
     call!(nvml, nvmlDeviceGetMaxMigDeviceCount(gpu.get(), &mut most))?;
     let mut found = Vec::new();
     for index in 0..most.min(limits::MIG_DEVICES) {
         let mut device = std::ptr::null_mut();
         match call!(nvml, nvmlDeviceGetMigDeviceHandleByIndex(gpu.get(), index, &mut device)) {
-            Ok(()) => found.push(slice(nvml, Handle(device as usize))?),
+            Ok(()) => found.push(slice(nvml, DeviceHandle(device as usize))?),
             Err(code) if code.is_absence() => {}
             Err(code) => return Err(code),
         }
@@ -323,13 +334,13 @@ pub(super) fn slices(nvml: &Nvml, gpu: Handle) -> Result<Vec<Slice>, Code> {
     Ok(found)
 }
 
-fn slice(nvml: &Nvml, device: Handle) -> Result<Slice, Code> {
+fn slice(nvml: &Nvml, device: DeviceHandle) -> Result<MigDevice, Code> {
     let (mut instance, mut part) = (0, 0);
     call!(nvml, nvmlDeviceGetGpuInstanceId(device.get(), &mut instance))?;
     call!(nvml, nvmlDeviceGetComputeInstanceId(device.get(), &mut part))?;
     let mut attributes: nvmlDeviceAttributes_t = empty();
     call!(nvml, nvmlDeviceGetAttributes_v2(device.get(), &mut attributes))?;
-    Ok(Slice {
+    Ok(MigDevice {
         uuid: uuid(nvml, device)?,
         gpu_instance: instance,
         compute_instance: part,
@@ -340,14 +351,14 @@ fn slice(nvml: &Nvml, device: Handle) -> Result<Slice, Code> {
 
 // ── processes ──
 
-pub(super) fn processes(nvml: &Nvml, gpu: Handle) -> Result<Vec<Process>, Code> {
+pub(super) fn processes(nvml: &Nvml, gpu: DeviceHandle) -> Result<Vec<GpuProcess>, Code> {
     // Processes come and go between the call for the number and the call for the list; a table of fixed size needs one
     // call.
     let mut infos: Vec<nvmlProcessInfo_t> = vec![empty(); limits::GPU_PROCESSES];
     let mut count = u32::try_from(infos.len()).unwrap_or(0);
     call!(nvml, nvmlDeviceGetComputeRunningProcesses_v3(gpu.get(), &mut count, infos.as_mut_ptr()))?;
     infos.truncate(count as usize);
-    let process = |info: &nvmlProcessInfo_t| Process {
+    let process = |info: &nvmlProcessInfo_t| GpuProcess {
         pid: info.pid,
         // All ones: not available.
         memory: (info.usedGpuMemory != u64::MAX).then_some(info.usedGpuMemory),
@@ -363,29 +374,29 @@ pub(super) fn process_name(nvml: &Nvml, pid: u32) -> Result<String, Code> {
 
 // ── events ──
 
-pub(super) fn set_create(nvml: &Nvml) -> Result<Set, Code> {
+pub(super) fn set_create(nvml: &Nvml) -> Result<NvmlEventSet, Code> {
     let mut set = std::ptr::null_mut();
     call!(nvml, nvmlEventSetCreate(&mut set))?;
-    Ok(Set(set as usize))
+    Ok(NvmlEventSet(set as usize))
 }
 
-pub(super) fn set_free(nvml: &Nvml, set: Set) -> Result<(), Code> {
+pub(super) fn set_free(nvml: &Nvml, set: NvmlEventSet) -> Result<(), Code> {
     call!(nvml, nvmlEventSetFree(set.0 as nvmlEventSet_t))
 }
 
 /// Registers those of the wanted types that the GPU supports. The raw call leaves the set alone when it fails.
-pub(super) fn set_register(nvml: &Nvml, set: Set, gpu: Handle, wanted: u64) -> Result<(), Code> {
+pub(super) fn set_register(nvml: &Nvml, set: NvmlEventSet, gpu: DeviceHandle, wanted: u64) -> Result<(), Code> {
     let mut supported = 0;
     call!(nvml, nvmlDeviceGetSupportedEventTypes(gpu.get(), &mut supported))?;
     call!(nvml, nvmlDeviceRegisterEvents(gpu.get(), supported & wanted, set.0 as nvmlEventSet_t))
 }
 
 /// The next event, or `None` when the time is over.
-pub(super) fn set_wait(nvml: &Nvml, set: Set, milliseconds: u32) -> Result<Option<Told>, Code> {
+pub(super) fn set_wait(nvml: &Nvml, set: NvmlEventSet, milliseconds: u32) -> Result<Option<NvmlEvent>, Code> {
     let mut data: nvmlEventData_t = empty();
     match call!(nvml, nvmlEventSetWait_v2(set.0 as nvmlEventSet_t, &mut data, milliseconds)) {
-        Ok(()) => Ok(Some(Told {
-            handle: Handle(data.device as usize),
+        Ok(()) => Ok(Some(NvmlEvent {
+            handle: DeviceHandle(data.device as usize),
             kind: data.eventType,
             data: data.eventData,
             instance: present(data.gpuInstanceId),

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 /// How a look ended.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Looked {
-    Well(Box<Reading>),
+pub(super) enum GpuPollResult {
+    Well(Box<GpuReading>),
     /// 15: fallen off the bus, or otherwise out of reach.
     Lost,
     /// 16: nothing works until a reset.
@@ -21,7 +21,7 @@ pub(super) enum Looked {
 
 /// The values of a look. The first group is read each time, the second now and then.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(super) struct Reading {
+pub(super) struct GpuReading {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ pub(super) struct Reading {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sram_threshold: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub banks: Option<Banks>,
+    pub banks: Option<RowRemapHistogram>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair_pending: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,17 +63,17 @@ pub(super) struct Reading {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub links_up: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pcie: Option<Pcie>,
+    pub pcie: Option<PcieLink>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fabric: Option<Fabric>,
+    pub fabric: Option<FabricState>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mig: Option<Mig>,
-    pub limits: Limits,
+    pub mig: Option<MigState>,
+    pub limits: TemperatureLimits,
 }
 
 /// Banks of memory by the spare rows that they have left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Banks {
+pub(super) struct RowRemapHistogram {
     pub max: u32,
     pub high: u32,
     pub partial: u32,
@@ -82,7 +82,7 @@ pub(super) struct Banks {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Pcie {
+pub(super) struct PcieLink {
     pub width: u32,
     pub most_width: u32,
     /// Drops by itself while the GPU idles, so it is reported and not judged.
@@ -92,7 +92,7 @@ pub(super) struct Pcie {
 
 /// The NVSwitch fabric as this GPU sees it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Fabric {
+pub(super) struct FabricState {
     /// 0 not supported, 1 not started, 2 in progress, 3 completed.
     pub state: u32,
     /// A return code: how the registration ended.
@@ -103,15 +103,15 @@ pub(super) struct Fabric {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Mig {
+pub(super) struct MigState {
     pub on: bool,
     pub pending: bool,
-    pub devices: Vec<Slice>,
+    pub devices: Vec<MigDevice>,
 }
 
 /// One MIG device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Slice {
+pub(super) struct MigDevice {
     pub uuid: String,
     pub gpu_instance: u32,
     pub compute_instance: u32,
@@ -121,24 +121,24 @@ pub(super) struct Slice {
 
 /// The temperatures above which it is too hot: the GPU's own maximum of operation, and its memory's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Limits {
+pub(super) struct TemperatureLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_max: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_max: Option<u32>,
 }
 
-impl Limits {
+impl TemperatureLimits {
     /// Takes in known values, and keeps the rest.
-    pub fn learn(&mut self, newer: &Limits) {
+    pub fn learn(&mut self, newer: &TemperatureLimits) {
         self.gpu_max = newer.gpu_max.or(self.gpu_max);
         self.memory_max = newer.memory_max.or(self.memory_max);
     }
 }
 
-impl Reading {
+impl GpuReading {
     /// Lays a newer reading over this one: values that it did not read stay.
-    pub fn learn(&mut self, newer: Reading) {
+    pub fn learn(&mut self, newer: GpuReading) {
         macro_rules! take {
             ($($field:ident)*) => { $( if newer.$field.is_some() { self.$field = newer.$field; } )* };
         }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: dropping the last share of a session shuts NVML down and unloads the library; no handle outlives it.
 
-use super::raw::{self, Code, Handle};
+use super::raw::{self, Code, DeviceHandle};
 use crate::limits;
 use crate::model::GpuName;
 use nvml_wrapper::Nvml;
@@ -10,89 +10,89 @@ use nvml_wrapper::error::NvmlError;
 use std::path::Path;
 
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct NvmlSession {
     pub nvml: Nvml,
     pub driver: String,
-    pub gpus: Vec<Device>,
+    pub gpus: Vec<NvmlDevice>,
     /// Counted, but without a handle.
     pub unopened: Vec<u32>,
     pub count: u32,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Device {
-    pub handle: Handle,
+pub(super) struct NvmlDevice {
+    pub handle: DeviceHandle,
     pub name: GpuName,
     pub product: String,
 }
 
 /// Why there is no session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Absent {
+pub(super) enum NvmlAbsence {
     /// No library: on a machine without GPUs that is how it should be.
     Library(String),
     Code(Code),
     Other(String),
 }
 
-impl std::fmt::Display for Absent {
+impl std::fmt::Display for NvmlAbsence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Absent::Library(why) => write!(f, "NVIDIA's management library cannot be loaded: {why}"),
-            Absent::Code(Code::MISMATCH) => {
+            NvmlAbsence::Library(why) => write!(f, "NVIDIA's management library cannot be loaded: {why}"),
+            NvmlAbsence::Code(Code::MISMATCH) => {
                 write!(f, "NVML and the kernel driver do not match (18): the driver was upgraded; reload it, or reboot")
             }
-            Absent::Code(code) => write!(f, "NVML cannot be initialized: {code}"),
-            Absent::Other(why) => write!(f, "NVML cannot be initialized: {why}"),
+            NvmlAbsence::Code(code) => write!(f, "NVML cannot be initialized: {code}"),
+            NvmlAbsence::Other(why) => write!(f, "NVML cannot be initialized: {why}"),
         }
     }
 }
 
 /// Loads, begins, and names the GPUs. May block for as long as the driver does.
-pub(super) fn open(library: Option<&Path>) -> Result<Session, Absent> {
+pub(super) fn open(library: Option<&Path>) -> Result<NvmlSession, NvmlAbsence> {
     let mut builder = Nvml::builder();
     if let Some(path) = library {
         builder.lib_path(path.as_os_str());
     }
     let nvml = builder.init().map_err(absent)?;
-    let count = raw::count(&nvml).map_err(Absent::Code)?.min(u32::try_from(limits::GPUS_OF_NODE).unwrap_or(64));
+    let count = raw::count(&nvml).map_err(NvmlAbsence::Code)?.min(u32::try_from(limits::GPUS_OF_NODE).unwrap_or(64));
     let driver = raw::driver(&nvml).unwrap_or_default();
     let (mut gpus, mut unopened) = (Vec::new(), Vec::new());
     for index in 0..count {
         match device(&nvml, index) {
             Ok(device) => gpus.push(device),
-            Err(code) if code.ends_session() => return Err(Absent::Code(code)),
+            Err(code) if code.ends_session() => return Err(NvmlAbsence::Code(code)),
             Err(code) => {
                 tracing::warn!(index, %code, "NVML counts a GPU that cannot be opened");
                 unopened.push(index);
             }
         }
     }
-    Ok(Session { nvml, driver, gpus, unopened, count })
+    Ok(NvmlSession { nvml, driver, gpus, unopened, count })
 }
 
-fn device(nvml: &Nvml, index: u32) -> Result<Device, Code> {
+fn device(nvml: &Nvml, index: u32) -> Result<NvmlDevice, Code> {
     let handle = raw::by_index(nvml, index)?;
     let uuid = raw::uuid(nvml, handle)?;
     let pci = raw::pci(nvml, handle)?;
     let product = raw::name(nvml, handle).unwrap_or_default();
-    Ok(Device { handle, name: GpuName { index: Some(index), uuid, pci }, product })
+    Ok(NvmlDevice { handle, name: GpuName { index: Some(index), uuid, pci }, product })
 }
 
-fn absent(error: NvmlError) -> Absent {
+fn absent(error: NvmlError) -> NvmlAbsence {
     match error {
-        NvmlError::LibloadingError(why) => Absent::Library(why.to_string()),
-        NvmlError::DriverNotLoaded => Absent::Code(Code::NO_DRIVER),
-        NvmlError::LibRmVersionMismatch => Absent::Code(Code::MISMATCH),
-        NvmlError::GpuLost => Absent::Code(Code::LOST),
-        NvmlError::ResetRequired => Absent::Code(Code::RESET_REQUIRED),
-        NvmlError::Unknown => Absent::Code(Code(999)),
-        NvmlError::UnexpectedVariant(code) => Absent::Code(Code(code)),
-        other => Absent::Other(other.to_string()),
+        NvmlError::LibloadingError(why) => NvmlAbsence::Library(why.to_string()),
+        NvmlError::DriverNotLoaded => NvmlAbsence::Code(Code::NO_DRIVER),
+        NvmlError::LibRmVersionMismatch => NvmlAbsence::Code(Code::MISMATCH),
+        NvmlError::GpuLost => NvmlAbsence::Code(Code::LOST),
+        NvmlError::ResetRequired => NvmlAbsence::Code(Code::RESET_REQUIRED),
+        NvmlError::Unknown => NvmlAbsence::Code(Code(999)),
+        NvmlError::UnexpectedVariant(code) => NvmlAbsence::Code(Code(code)),
+        other => NvmlAbsence::Other(other.to_string()),
     }
 }
 
-impl Session {
+impl NvmlSession {
     /// The GPU with this index, UUID or address.
     pub fn find(&self, wanted: &str) -> Option<usize> {
         let wanted = wanted.to_ascii_lowercase();
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// The position of the GPU with this handle in `gpus`.
-    pub fn by_handle(&self, handle: Handle) -> Option<usize> {
+    pub fn by_handle(&self, handle: DeviceHandle) -> Option<usize> {
         self.gpus.iter().position(|gpu| gpu.handle == handle)
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! Invariant: they only read, and where NVML cannot be read they return that failure instead of "healthy" or "none".
 
-use super::door::Question;
-use crate::model::{Answer, Command, FailureKind};
-use crate::node::{Machine, Verb, ended, failed};
+use super::door::GpuQuery;
+use crate::model::{AgentCommand, CommandStatus, FailureKind};
+use crate::node::{AgentVerb, Machine, ended, failed};
 use serde_json::Value;
 
-pub(in crate::node) struct GpuHealth;
-pub(in crate::node) struct GpuProcesses;
-pub(in crate::node) struct GpuRecoveryAction;
+pub(in crate::node) struct GpuHealthVerb;
+pub(in crate::node) struct GpuProcessesVerb;
+pub(in crate::node) struct GpuRecoveryVerb;
 
-async fn answer(machine: &Machine, command: &Command, question: Question) -> Answer {
+async fn answer(machine: &Machine, command: &AgentCommand, question: GpuQuery) -> CommandStatus {
     let gpu = match command.args.get("gpu") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(text.clone()),
@@ -25,7 +25,7 @@ async fn answer(machine: &Machine, command: &Command, question: Question) -> Ans
 }
 
 #[async_trait::async_trait]
-impl Verb for GpuHealth {
+impl AgentVerb for GpuHealthVerb {
     fn name(&self) -> &'static str {
         "gpu::health"
     }
@@ -34,13 +34,18 @@ impl Verb for GpuHealth {
         true
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, _progress: &(dyn Fn(Value) + Sync)) -> Answer {
-        answer(machine, command, Question::Health).await
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        _progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
+        answer(machine, command, GpuQuery::Health).await
     }
 }
 
 #[async_trait::async_trait]
-impl Verb for GpuProcesses {
+impl AgentVerb for GpuProcessesVerb {
     fn name(&self) -> &'static str {
         "gpu::processes"
     }
@@ -49,13 +54,18 @@ impl Verb for GpuProcesses {
         true
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, _progress: &(dyn Fn(Value) + Sync)) -> Answer {
-        answer(machine, command, Question::Processes).await
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        _progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
+        answer(machine, command, GpuQuery::Processes).await
     }
 }
 
 #[async_trait::async_trait]
-impl Verb for GpuRecoveryAction {
+impl AgentVerb for GpuRecoveryVerb {
     fn name(&self) -> &'static str {
         "gpu::recovery_action"
     }
@@ -64,7 +74,12 @@ impl Verb for GpuRecoveryAction {
         true
     }
 
-    async fn perform(&self, machine: &Machine, command: &Command, _progress: &(dyn Fn(Value) + Sync)) -> Answer {
-        answer(machine, command, Question::Recovery).await
+    async fn perform(
+        &self,
+        machine: &Machine,
+        command: &AgentCommand,
+        _progress: &(dyn Fn(Value) + Sync),
+    ) -> CommandStatus {
+        answer(machine, command, GpuQuery::Recovery).await
     }
 }

@@ -5,16 +5,16 @@
 
 mod attend;
 
-use super::door::{Ask, Released};
-use super::judge::{Judge, NodeTrouble};
+use super::door::{NvmlReleaseGuard, NvmlRequest};
+use super::judge::{FaultDetector, NodeTrouble};
 use super::raw::Code;
-use super::reading::{Looked, Reading};
-use super::session::{self, Absent, Session};
-use super::worker::Worker;
+use super::reading::{GpuPollResult, GpuReading};
+use super::session::{self, NvmlAbsence, NvmlSession};
+use super::worker::NvmlWorker;
 use crate::limits;
 use crate::model::{Finding, GpuName, Severity, Time};
-use crate::node::{Machine, Watcher};
-use attend::Landed;
+use crate::node::{Machine, NodeWatcher};
+use attend::WorkerOutput;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use tokio::time::Instant;
 pub(in crate::node) struct NvmlWatch;
 
 #[async_trait::async_trait]
-impl Watcher for NvmlWatch {
+impl NodeWatcher for NvmlWatch {
     fn name(&self) -> &'static str {
         "nvml"
     }
 
     async fn watch(&self, machine: &Machine, out: mpsc::Sender<Finding>, stop: watch::Receiver<bool>) {
-        let worker = match Worker::start() {
+        let worker = match NvmlWorker::start() {
             Ok(worker) => worker,
             Err(error) => return tracing::error!(%error, "cannot start the NVML thread; GPUs are not watched"),
         };
@@ -40,9 +40,9 @@ impl Watcher for NvmlWatch {
         let polled = machine.faults.polled();
         let expected = |finding: &Finding| finding.labels.get(super::judge::EXPECTED)?.parse().ok();
         let most = polled.iter().filter_map(expected).max().unwrap_or(0);
-        let mut judge = Judge::default();
+        let mut judge = FaultDetector::default();
         judge.restore(polled, machine.clock.now());
-        let watch = Watch {
+        let watch = NvmlWatchLoop {
             machine: machine.clone(),
             moved: machine.clock.moved(),
             out,
@@ -63,18 +63,18 @@ impl Watcher for NvmlWatch {
     }
 }
 
-struct Watch {
+struct NvmlWatchLoop {
     /// By how much the time was moved when `judge` last learned of it.
     moved: i64,
     machine: Machine,
     out: mpsc::Sender<Finding>,
     stop: watch::Receiver<bool>,
-    asks: mpsc::Receiver<Ask>,
-    worker: Worker,
-    judge: Judge,
+    asks: mpsc::Receiver<NvmlRequest>,
+    worker: NvmlWorker,
+    judge: FaultDetector,
     /// By UUID: the last values of each GPU, also for those of a look that did not read them.
-    last: BTreeMap<String, Reading>,
-    stuck: Vec<Stuck>,
+    last: BTreeMap<String, GpuReading>,
+    stuck: Vec<StuckCall>,
     /// An event thread that did not end: until it does, no other is begun.
     deaf: Option<oneshot::Receiver<()>>,
     /// The most GPUs that were counted.
@@ -87,27 +87,27 @@ struct Watch {
 }
 
 /// A call that does not come back.
-struct Stuck {
+struct StuckCall {
     gpu: Option<GpuName>,
-    back: oneshot::Receiver<Landed>,
+    back: oneshot::Receiver<WorkerOutput>,
 }
 
 /// How a session ended.
-enum After {
+enum NvmlSessionEnd {
     Stop,
     /// The session is of no use any more.
     Again(String),
-    Release(oneshot::Sender<Result<Released, String>>),
+    Release(oneshot::Sender<Result<NvmlReleaseGuard, String>>),
 }
 
 /// The end of a wait for the worker.
-enum Came<T> {
+enum WorkerWait<T> {
     Here(T),
     Late,
     Stop,
 }
 
-impl Watch {
+impl NvmlWatchLoop {
     async fn run(mut self) {
         loop {
             let session = match self.open().await {
@@ -123,15 +123,15 @@ impl Watch {
             };
             self.present(&session).await;
             match self.attend(Arc::new(session)).await {
-                After::Stop => return,
-                After::Again(why) => {
+                NvmlSessionEnd::Stop => return,
+                NvmlSessionEnd::Again(why) => {
                     tracing::info!(why, "NVML session ended; starting another");
                     if self.failures > 0 && self.pause(self.patience()).await {
                         return;
                     }
                 }
-                After::Release(reply) => {
-                    let (guard, dropped) = Released::new();
+                NvmlSessionEnd::Release(reply) => {
+                    let (guard, dropped) = NvmlReleaseGuard::new();
                     // A caller that went away has dropped the guard with the reply.
                     let _ = reply.send(Ok(guard));
                     tracing::info!("NVML released");
@@ -149,40 +149,40 @@ impl Watch {
     }
 
     /// Begins a session; `None`: we are to stop.
-    async fn open(&mut self) -> Option<Result<Session, Absent>> {
+    async fn open(&mut self) -> Option<Result<NvmlSession, NvmlAbsence>> {
         let library = self.machine.settings.nvml.library.clone();
         let mut opens = self.worker.ask(move || session::open(library.as_deref()));
         let opened = loop {
             match self.wait_for(&mut opens).await {
-                Came::Here(Some(opened)) => break opened,
-                Came::Here(None) => break Err(Absent::Other("its thread is gone".to_owned())),
-                Came::Late => self.hangs_whole("beginning it").await,
-                Came::Stop => return None,
+                WorkerWait::Here(Some(opened)) => break opened,
+                WorkerWait::Here(None) => break Err(NvmlAbsence::Other("its thread is gone".to_owned())),
+                WorkerWait::Late => self.hangs_whole("beginning it").await,
+                WorkerWait::Stop => return None,
             }
         };
         let said = self.judge.node("nvml-hangs", None, self.machine.clock.now());
         self.say(said).await;
-        if matches!(opened, Err(Absent::Other(_))) {
+        if matches!(opened, Err(NvmlAbsence::Other(_))) {
             self.renew();
         }
         Some(opened)
     }
 
-    async fn wait_for<T>(&mut self, comes: &mut oneshot::Receiver<T>) -> Came<Option<T>> {
+    async fn wait_for<T>(&mut self, comes: &mut oneshot::Receiver<T>) -> WorkerWait<Option<T>> {
         let deadline = Instant::now() + self.machine.settings.nvml.hang.0;
         loop {
             tokio::select! {
-                came = &mut *comes => return Came::Here(came.ok()),
-                () = tokio::time::sleep_until(deadline) => return Came::Late,
+                came = &mut *comes => return WorkerWait::Here(came.ok()),
+                () = tokio::time::sleep_until(deadline) => return WorkerWait::Late,
                 ask = self.asks.recv() => refuse(ask, "NVML is not initialized"),
-                () = stopped(&mut self.stop) => return Came::Stop,
+                () = stopped(&mut self.stop) => return WorkerWait::Stop,
             }
         }
     }
 
     /// Another thread for the next calls.
     fn renew(&mut self) {
-        match Worker::start() {
+        match NvmlWorker::start() {
             Ok(worker) => self.worker = worker,
             Err(error) => tracing::error!(%error, "cannot start another NVML thread"),
         }
@@ -202,7 +202,7 @@ impl Watch {
                 _ = &mut over => return false,
                 ask = self.asks.recv() => match ask {
                     // NVML is not held: a reset may begin.
-                    Some(Ask::Release(reply)) => drop(reply.send(Ok(Released::new().0))),
+                    Some(NvmlRequest::Release(reply)) => drop(reply.send(Ok(NvmlReleaseGuard::new().0))),
                     ask => refuse(ask, why),
                 },
                 () = stopped(&mut self.stop) => return true,
@@ -210,7 +210,7 @@ impl Watch {
         }
     }
 
-    async fn absent(&mut self, absent: &Absent) {
+    async fn absent(&mut self, absent: &NvmlAbsence) {
         let why = absent.to_string();
         self.failures = self.failures.saturating_add(1);
         if self.absence.as_ref() != Some(&why) {
@@ -219,8 +219,8 @@ impl Watch {
         let expected = self.machine.settings.nvml.expected;
         // A machine without GPUs has no library, and a driver that is being loaded anew is back in a moment.
         let told = match absent {
-            Absent::Library(_) => expected.is_some_and(|count| count > 0) || self.most > 0,
-            Absent::Code(Code::MISMATCH) => true,
+            NvmlAbsence::Library(_) => expected.is_some_and(|count| count > 0) || self.most > 0,
+            NvmlAbsence::Code(Code::MISMATCH) => true,
             _ => self.failures >= 3,
         };
         self.absence = Some(why.clone());
@@ -233,7 +233,7 @@ impl Watch {
     }
 
     /// A session has begun.
-    async fn present(&mut self, session: &Session) {
+    async fn present(&mut self, session: &NvmlSession) {
         self.absence = None;
         let now = self.machine.clock.now();
         tracing::info!(driver = session.driver, gpus = session.count, "NVML session started");
@@ -241,7 +241,7 @@ impl Watch {
         said.extend(self.count(session.count, now));
         for index in &session.unopened {
             self.nameless.insert(*index);
-            said.extend(self.judge.look(&nameless(*index), &Looked::Lost, false, now));
+            said.extend(self.judge.look(&nameless(*index), &GpuPollResult::Lost, false, now));
         }
         let opened = |index: &u32| session.gpus.iter().any(|gpu| gpu.name.index == Some(*index));
         let back: Vec<u32> = self.nameless.iter().copied().filter(|index| opened(index)).collect();
@@ -249,7 +249,7 @@ impl Watch {
             self.nameless.remove(&index);
             // Twice: a lost GPU is well again after two good looks.
             for _ in 0..2 {
-                said.extend(self.judge.look(&nameless(index), &Looked::Well(Box::default()), false, now));
+                said.extend(self.judge.look(&nameless(index), &GpuPollResult::Well(Box::default()), false, now));
             }
         }
         self.say(said).await;
@@ -296,11 +296,11 @@ fn nameless(index: u32) -> GpuName {
     GpuName { index: Some(index), ..GpuName::default() }
 }
 
-fn refuse(ask: Option<Ask>, why: &str) {
+fn refuse(ask: Option<NvmlRequest>, why: &str) {
     match ask {
         // A caller that went away needs no answer.
-        Some(Ask::Read { reply, .. }) => drop(reply.send(Err(why.to_owned()))),
-        Some(Ask::Release(reply)) => drop(reply.send(Err(why.to_owned()))),
+        Some(NvmlRequest::Read { reply, .. }) => drop(reply.send(Err(why.to_owned()))),
+        Some(NvmlRequest::Release(reply)) => drop(reply.send(Err(why.to_owned()))),
         None => {}
     }
 }

@@ -6,26 +6,26 @@ use crate::limits;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
-type Job = Box<dyn FnOnce() + Send>;
+type WorkerCall = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
-pub(super) struct Worker(SyncSender<Job>);
+pub(super) struct NvmlWorker(SyncSender<WorkerCall>);
 
-impl Worker {
+impl NvmlWorker {
     /// Starts the thread.
     ///
     /// # Errors
     ///
     /// Fails when the thread cannot be started.
-    pub fn start() -> std::io::Result<Worker> {
-        let (jobs, work) = sync_channel::<Job>(1);
+    pub fn start() -> std::io::Result<NvmlWorker> {
+        let (jobs, work) = sync_channel::<WorkerCall>(1);
         let work = move || {
             while let Ok(job) = work.recv() {
                 job();
             }
         };
         std::thread::Builder::new().name("nvml".to_owned()).stack_size(limits::NVML_STACK).spawn(work)?;
-        Ok(Worker(jobs))
+        Ok(NvmlWorker(jobs))
     }
 
     /// Runs the job. The answer does not come if the thread is dead or hangs; the job's captures are dropped before it
@@ -49,10 +49,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_hangs_holds_up_only_its_own_thread_which_ends_when_it_is_back() {
-        let worker = Worker::start().unwrap();
+        let worker = NvmlWorker::start().unwrap();
         let (wake, sleeps) = std::sync::mpsc::channel::<()>();
         let mut hangs = worker.ask(move || sleeps.recv().is_ok());
-        let second = Worker::start().unwrap();
+        let second = NvmlWorker::start().unwrap();
         assert_eq!(second.ask(|| 7).await, Ok(7));
         assert!(hangs.try_recv().is_err());
         drop(worker);
@@ -62,7 +62,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_job_held_is_gone_when_its_answer_comes() {
-        let worker = Worker::start().unwrap();
+        let worker = NvmlWorker::start().unwrap();
         let held = std::sync::Arc::new(());
         let share = std::sync::Arc::clone(&held);
         worker.ask(move || drop(share)).await.unwrap();

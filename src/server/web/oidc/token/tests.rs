@@ -26,7 +26,7 @@ impl Signer {
         json!({ "kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": encode(&point[1..33]), "y": encode(&point[33..]) })
     }
 
-    fn keys(&self) -> Vec<Key> {
+    fn keys(&self) -> Vec<ProviderKey> {
         keys::read(&json!({ "keys": [self.jwk("k1")] }).to_string()).unwrap()
     }
 
@@ -46,8 +46,9 @@ fn header() -> Value {
     json!({ "alg": "ES256", "kid": "k1" })
 }
 
-fn told(token: &str, keys: &[Key]) -> Result<String, Wrong> {
-    let wanted = Wanted { issuer: "https://login.example", client_id: "ns", nonce: "n1", now: NOW.parse().unwrap() };
+fn told(token: &str, keys: &[ProviderKey]) -> Result<String, TokenError> {
+    let wanted =
+        ExpectedClaims { issuer: "https://login.example", client_id: "ns", nonce: "n1", now: NOW.parse().unwrap() };
     verify(token, keys, &wanted).map(|claims| claims.sub)
 }
 
@@ -86,7 +87,7 @@ fn a_token_is_believed_only_if_everything_about_it_is_right() {
     }
     let mut bare = claims();
     bare.as_object_mut().unwrap().remove("exp");
-    assert!(matches!(told(&signer.sign(&header(), &bare), &signer.keys()), Err(Wrong::No(_))));
+    assert!(matches!(told(&signer.sign(&header(), &bare), &signer.keys()), Err(TokenError::No(_))));
 }
 
 #[test]
@@ -97,9 +98,9 @@ fn the_token_does_not_choose_how_it_is_checked() {
         assert_eq!(by(json!({ "alg": alg, "kid": "k1" })), Err(no("its algorithm is not allowed")), "{alg}");
     }
     // An RSA algorithm over a key that is none, and a key of another name.
-    assert_eq!(by(json!({ "alg": "RS256", "kid": "k1" })), Err(Wrong::UnknownKey));
-    assert_eq!(by(json!({ "alg": "ES256", "kid": "k2" })), Err(Wrong::UnknownKey));
-    assert!(matches!(by(json!({ "alg": "ES256", "kid": "k1", "crit": ["x"] })), Err(Wrong::No(_))));
+    assert_eq!(by(json!({ "alg": "RS256", "kid": "k1" })), Err(TokenError::UnknownKey));
+    assert_eq!(by(json!({ "alg": "ES256", "kid": "k2" })), Err(TokenError::UnknownKey));
+    assert!(matches!(by(json!({ "alg": "ES256", "kid": "k1", "crit": ["x"] })), Err(TokenError::No(_))));
     // The token's own key in its header is not even looked at.
     let other = Signer::new();
     let own = json!({ "alg": "ES256", "kid": "k1", "jwk": other.jwk("k1") });
@@ -108,7 +109,7 @@ fn the_token_does_not_choose_how_it_is_checked() {
     let unsigned = format!("{}.", good.rsplit_once('.').unwrap().0);
     assert_eq!(told(&unsigned, &signer.keys()), Err(no("its signature is wrong")));
     for broken in ["", "a", "a.b", "..", "a.b.c", &"x".repeat(70_000)] {
-        assert!(matches!(told(broken, &signer.keys()), Err(Wrong::No(_))), "{broken}");
+        assert!(matches!(told(broken, &signer.keys()), Err(TokenError::No(_))), "{broken}");
     }
 }
 
@@ -118,7 +119,7 @@ fn without_a_name_a_key_is_taken_only_if_it_is_the_only_one() {
     let token = signer.sign(&json!({ "alg": "ES256" }), &claims());
     assert!(told(&token, &signer.keys()).is_ok());
     let two = json!({ "keys": [signer.jwk("k1"), other.jwk("k2")] });
-    assert_eq!(told(&token, &keys::read(&two.to_string()).unwrap()), Err(Wrong::UnknownKey));
+    assert_eq!(told(&token, &keys::read(&two.to_string()).unwrap()), Err(TokenError::UnknownKey));
 }
 
 #[test]

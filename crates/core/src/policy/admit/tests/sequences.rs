@@ -7,16 +7,22 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 /// Every kind of proposal, most of them odd.
-fn proposals() -> impl Strategy<Value = Proposal> {
+fn proposals() -> impl Strategy<Value = StepProposal> {
     let effect = prop::sample::select(vec![
-        Effect::Read,
-        Effect::Converge,
-        Effect::Keyed,
-        Effect::Witnessed,
-        Effect::Probed,
-        Effect::Blind,
+        EffectClass::Read,
+        EffectClass::Converge,
+        EffectClass::Keyed,
+        EffectClass::Witnessed,
+        EffectClass::Probed,
+        EffectClass::Blind,
     ]);
-    let reach = prop::sample::select(vec![Reach::None, Reach::Pod, Reach::Workload, Reach::Node, Reach::Cluster]);
+    let reach = prop::sample::select(vec![
+        ImpactScope::None,
+        ImpactScope::Pod,
+        ImpactScope::Workload,
+        ImpactScope::Node,
+        ImpactScope::Cluster,
+    ]);
     let action = prop::sample::select(vec!["k8s::cordon", "k8s::uncordon", "k8s::drain", "tell", "k8s::scale"]);
     let total = prop::option::of(0u32..6);
     let node = prop::option::of(0u32..6);
@@ -25,20 +31,20 @@ fn proposals() -> impl Strategy<Value = Proposal> {
     (effect, reach, action, any::<bool>(), (total, node, out), words, prop::option::of(0u32..3)).prop_map(
         |(effect, reach, action, disruptive, (nodes_total, node, out), (protected, foreign_cordon), undoes)| {
             let nodes_out = out.iter().map(|n| format!("gpu-{n}")).collect();
-            Proposal {
-                call: Call::new(action, []),
+            StepProposal {
+                call: ActionCall::new(action, []),
                 scheduling: match action {
-                    "k8s::cordon" => Scheduling::Cordon,
-                    "k8s::uncordon" => Scheduling::Uncordon,
-                    "k8s::drain" => Scheduling::Withdraw,
-                    _ => Scheduling::Unchanged,
+                    "k8s::cordon" => SchedulingEffect::Cordon,
+                    "k8s::uncordon" => SchedulingEffect::Uncordon,
+                    "k8s::drain" => SchedulingEffect::Withdraw,
+                    _ => SchedulingEffect::Unchanged,
                 },
                 effect,
                 reach,
                 disruptive,
                 target: node.map(|n| Subject::node(format!("gpu-{n}"))).unwrap_or_default(),
                 undoes,
-                facts: Facts { nodes_total, nodes_out, protected, foreign_cordon, ..Facts::default() },
+                facts: WorldFacts { nodes_total, nodes_out, protected, foreign_cordon, ..WorldFacts::default() },
                 ..cordon("x")
             }
         },
@@ -52,27 +58,27 @@ proptest! {
         attempts in prop::collection::vec(-2000i64..2000, 0..5), holder in prop::option::of(1i64..3),
         nodes_hour in 0u32..4, acted in any::<bool>(),
     ) {
-        let levels = Levels {
+        let levels = GuardInputs {
             mode, attempts: attempts.into_iter().map(ago).collect(), node_holder: holder.map(RunId), nodes_hour, acted, ..levels()
         };
         match admit(&GuardLimits::default(), &levels, &proposal, now()) {
-            Verdict::Allow => {
+            GuardDecision::Allow => {
                 let unknown = proposal.facts.nodes_total.is_none_or(|total| total == 0);
                 prop_assert!(
-                    proposal.effect == Effect::Read || proposal.undoes.is_some() || !(proposal.disruptive && unknown)
+                    proposal.effect == EffectClass::Read || proposal.undoes.is_some() || !(proposal.disruptive && unknown)
                 );
                 // A rule that was brought down in the middle must not leave things half done.
                 let back = matches!(proposal.call.action.as_str(), "k8s::uncordon" | "k8s::untaint") && acted;
-                let passes = proposal.effect == Effect::Read || proposal.undoes.is_some() || back;
+                let passes = proposal.effect == EffectClass::Read || proposal.undoes.is_some() || back;
                 prop_assert!(passes || mode >= Mode::Approve);
             }
-            Verdict::Hold { reason, until } => {
+            GuardDecision::Hold { reason, until } => {
                 prop_assert!(!reason.text.is_empty() && until > now());
-                prop_assert!(proposal.effect != Effect::Read);
+                prop_assert!(proposal.effect != EffectClass::Read);
             }
-            Verdict::Deny { reason } => {
+            GuardDecision::Deny { reason } => {
                 prop_assert!(!reason.text.is_empty());
-                prop_assert!(proposal.effect != Effect::Read);
+                prop_assert!(proposal.effect != EffectClass::Read);
             }
         }
     }
@@ -100,14 +106,14 @@ proptest! {
                 2 => drop(held.remove(&name)),
                 _ => {
                     let counted = |set: &BTreeSet<String>| set.iter().filter(|other| **other != name).count() as u32;
-                    let levels = Levels {
+                    let levels = GuardInputs {
                         nodes_held: held.iter().filter(|other| **other != name).cloned().collect(),
                         nodes_hour: counted(&taken), nodes_day: counted(&taken), ..levels()
                     };
-                    let facts = Facts {
-                        nodes_total: Some(total), nodes_out: ill.iter().chain(&held).cloned().collect(), ..Facts::default()
+                    let facts = WorldFacts {
+                        nodes_total: Some(total), nodes_out: ill.iter().chain(&held).cloned().collect(), ..WorldFacts::default()
                     };
-                    if admit(&limits, &levels, &Proposal { facts, ..cordon(&name) }, now()) == Verdict::Allow {
+                    if admit(&limits, &levels, &StepProposal { facts, ..cordon(&name) }, now()) == GuardDecision::Allow {
                         held.insert(name.clone());
                         taken.insert(name);
                         let out = held.union(&ill).count() as f64;

@@ -4,16 +4,16 @@
 
 use super::super::super::arguments::{normal, plural, takes_options, typed, unknown_option, usage};
 use super::super::super::verify;
-use super::{Arguments, Walk};
-use crate::model::{ActionSpec, ParamSpec, ParamType, Reach};
+use super::{AstWalk, CallArguments};
+use crate::model::{ActionSpec, ImpactScope, ParamSpec, ParamType};
 use rhai::{Dynamic, Expr, Position};
 use serde_json::Value;
 
-impl Walk<'_> {
-    pub(super) fn action(&mut self, number: usize, args: &Arguments<'_>, at: Position) {
+impl AstWalk<'_> {
+    pub(super) fn action(&mut self, number: usize, args: &CallArguments<'_>, at: Position) {
         let spec = self.host.specs[number];
         self.actions.insert(number);
-        if spec.mutates() && spec.reach > Reach::None && self.changes.is_none_or(|(last, _)| last < at) {
+        if spec.mutates() && spec.reach > ImpactScope::None && self.changes.is_none_or(|(last, _)| last < at) {
             self.changes = Some((at, spec.name));
         }
         if spec.reach > self.header.reach {
@@ -42,7 +42,7 @@ impl Walk<'_> {
         }
     }
 
-    fn arity(&mut self, spec: &ActionSpec, args: &Arguments<'_>, at: Position) {
+    fn arity(&mut self, spec: &ActionSpec, args: &CallArguments<'_>, at: Position) {
         let count = args.count();
         let last = args.exprs.last();
         let takes = count > 0 && takes_options(spec, count);
@@ -126,7 +126,7 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn verify(&mut self, args: &Arguments<'_>, at: Position) {
+    pub(super) fn verify(&mut self, args: &CallArguments<'_>, at: Position) {
         self.verified = self.verified.max(Some(at));
         for name in ["now", "sleep"] {
             self.actions.extend(self.host.find(name));

@@ -2,11 +2,11 @@
 //!
 //! Invariant: a detail that is not there, or not in a known form, is left out; nothing is guessed.
 
-use super::Xid;
+use super::XidLine;
 use std::collections::BTreeMap;
 
 /// Labels of this XID beside its code and its GPU.
-pub(in crate::node::kmsg) fn detail(xid: &Xid<'_>) -> BTreeMap<&'static str, String> {
+pub(in crate::node::kmsg) fn detail(xid: &XidLine<'_>) -> BTreeMap<&'static str, String> {
     let mut labels = BTreeMap::new();
     let rest = xid.rest;
     let mut put = |name: &'static str, value: Option<String>| {

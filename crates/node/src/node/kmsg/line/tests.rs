@@ -7,15 +7,15 @@ use std::fmt::Write;
 fn told(line: &str) -> String {
     match read(line) {
         None => "nothing".to_owned(),
-        Some(Said::Unread) => "unread".to_owned(),
-        Some(Said::Fallen) => "fallen".to_owned(),
-        Some(Said::About { pci }) => format!("about {pci}"),
-        Some(Said::Name { pci, uuid }) => format!("{pci} is {uuid}"),
-        Some(Said::Sxid(sxid)) => {
+        Some(DriverLine::Unread) => "unread".to_owned(),
+        Some(DriverLine::Fallen) => "fallen".to_owned(),
+        Some(DriverLine::About { pci }) => format!("about {pci}"),
+        Some(DriverLine::Name { pci, uuid }) => format!("{pci} is {uuid}"),
+        Some(DriverLine::Sxid(sxid)) => {
             let link = sxid.link.map_or(String::new(), |link| format!(" link {link}"));
             format!("sxid {} on switch {} {} {:?}{link}", sxid.code, sxid.switch, sxid.pci, sxid.fatal)
         }
-        Some(Said::Xid(xid)) => {
+        Some(DriverLine::Xid(xid)) => {
             let mut text = format!("xid {} on {}", xid.code, xid.pci);
             for (name, value) in detail(&xid) {
                 let _ = write!(text, " {name}={value}");

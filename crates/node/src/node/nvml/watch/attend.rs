@@ -2,17 +2,17 @@
 //!
 //! Invariant: a late answer is kept with its GPU's name until it is back; a storm of events delays nothing else.
 
-use super::{After, Stuck, Watch, stopped};
+use super::{NvmlSessionEnd, NvmlWatchLoop, StuckCall, stopped};
 use crate::limits;
 use crate::model::{Finding, Severity, Time};
 use crate::node::nvml::answer;
-use crate::node::nvml::door::{Ask, Question, Reply};
+use crate::node::nvml::door::{GpuQuery, GpuQueryReply, NvmlRequest};
 use crate::node::nvml::judge::{self, NodeTrouble};
-use crate::node::nvml::listen::{Heard, Listener};
+use crate::node::nvml::listen::{NvmlListener, NvmlListenerEvent};
 use crate::node::nvml::probe;
-use crate::node::nvml::raw::{self, Code, Told};
-use crate::node::nvml::reading::Looked;
-use crate::node::nvml::session::{Device, Session};
+use crate::node::nvml::raw::{self, Code, NvmlEvent};
+use crate::node::nvml::reading::GpuPollResult;
+use crate::node::nvml::session::{NvmlDevice, NvmlSession};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// A request to the worker.
-enum Job {
+enum WorkerJob {
     Look { at: usize, whole: bool },
     Count,
-    Read { question: Question, at: Option<usize>, reply: Reply },
+    Read { question: GpuQuery, at: Option<usize>, reply: GpuQueryReply },
 }
 
 /// The worker's answer.
-pub(super) enum Landed {
-    Looked(Looked),
+pub(super) enum WorkerOutput {
+    Looked(GpuPollResult),
     Counted(Result<(u32, bool), Code>),
     Read(Result<Value, String>),
     /// A session was let go.
@@ -36,20 +36,20 @@ pub(super) enum Landed {
 }
 
 /// A job under way.
-struct Flight {
-    job: Job,
-    lands: oneshot::Receiver<Landed>,
+struct RunningWorkerJob {
+    job: WorkerJob,
+    lands: oneshot::Receiver<WorkerOutput>,
     deadline: Instant,
 }
 
-impl Watch {
+impl NvmlWatchLoop {
     /// Looks and listens until the session is over.
-    pub(super) async fn attend(&mut self, session: Arc<Session>) -> After {
+    pub(super) async fn attend(&mut self, session: Arc<NvmlSession>) -> NvmlSessionEnd {
         let mut listener = self.listen(&session);
         let mut tick = tokio::time::interval(self.machine.settings.nvml.poll.0.max(limits::NVML_POLL_MIN));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.machine.faults.learn(session.gpus.iter().map(|gpu| gpu.name.clone()));
-        let mut turn = Turn::new(&session);
+        let mut turn = NvmlSessionWork::new(&session);
         let mut leaving = None;
         let after = loop {
             if turn.flight.is_none() {
@@ -61,20 +61,20 @@ impl Watch {
             let mut stop = self.stop.clone();
             tokio::select! {
                 biased;
-                () = stopped(&mut stop) => break After::Stop,
+                () = stopped(&mut stop) => break NvmlSessionEnd::Stop,
                 landed = land(&mut turn.flight), if turn.flight.is_some() => {
                     if let Some(why) = self.landed(&mut turn, landed, listener.as_ref()).await {
-                        leaving.get_or_insert(After::Again(why));
+                        leaving.get_or_insert(NvmlSessionEnd::Again(why));
                     }
                 }
                 ask = self.asks.recv() => match ask {
-                    Some(Ask::Release(reply)) if matches!(leaving, Some(After::Release(_))) => {
+                    Some(NvmlRequest::Release(reply)) if matches!(leaving, Some(NvmlSessionEnd::Release(_))) => {
                         drop(reply.send(Err("NVML is being released already".to_owned())));
                     }
-                    Some(Ask::Release(reply)) if self.stuck.is_empty() => leaving = Some(After::Release(reply)),
-                    Some(Ask::Release(reply)) => drop(reply.send(Err(self.who_hangs()))),
-                    Some(Ask::Read { question, gpu, reply }) => self.asked(&mut turn, question, gpu, reply),
-                    None => break After::Stop,
+                    Some(NvmlRequest::Release(reply)) if self.stuck.is_empty() => leaving = Some(NvmlSessionEnd::Release(reply)),
+                    Some(NvmlRequest::Release(reply)) => drop(reply.send(Err(self.who_hangs()))),
+                    Some(NvmlRequest::Read { question, gpu, reply }) => self.asked(&mut turn, question, gpu, reply),
+                    None => break NvmlSessionEnd::Stop,
                 },
                 _ = tick.tick(), if leaving.is_none() => self.tick(&mut turn, listener.as_ref()).await,
                 // Last, so that a storm of events keeps nothing else away.
@@ -86,23 +86,28 @@ impl Watch {
     }
 
     /// The thread that receives events, unless an earlier one still hangs.
-    fn listen(&mut self, session: &Arc<Session>) -> Option<Listener> {
+    fn listen(&mut self, session: &Arc<NvmlSession>) -> Option<NvmlListener> {
         if let Some(ended) = &mut self.deaf {
             if matches!(ended.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
                 return None;
             }
             self.deaf = None;
         }
-        Listener::start(Arc::clone(session))
+        NvmlListener::start(Arc::clone(session))
             .inspect_err(|error| tracing::error!(%error, "cannot start the NVML event thread; polling continues"))
             .ok()
     }
 
     /// Lets go of a session. One that hangs cannot be let go: it stays until its call is back.
-    async fn close(&mut self, session: Arc<Session>, listener: Option<Listener>, after: After) -> After {
+    async fn close(
+        &mut self,
+        session: Arc<NvmlSession>,
+        listener: Option<NvmlListener>,
+        after: NvmlSessionEnd,
+    ) -> NvmlSessionEnd {
         let within = match after {
             // The process ends, and a hanging call ends with it.
-            After::Stop => limits::NVML_EVENT_WAIT.saturating_mul(2),
+            NvmlSessionEnd::Stop => limits::NVML_EVENT_WAIT.saturating_mul(2),
             _ => self.machine.settings.nvml.hang.0 + limits::NVML_EVENT_WAIT,
         };
         let mut why = None;
@@ -116,21 +121,21 @@ impl Watch {
             Some(session) => {
                 let mut back = self.worker.ask(move || {
                     drop(session);
-                    Landed::Over
+                    WorkerOutput::Over
                 });
                 if tokio::time::timeout(within, &mut back).await.is_err() {
                     why = Some("ending the session hangs in NVML".to_owned());
-                    self.stuck.push(Stuck { gpu: None, back });
+                    self.stuck.push(StuckCall { gpu: None, back });
                     self.renew();
                 }
             }
             None => why = why.or_else(|| Some(self.who_hangs())),
         }
         match (after, why) {
-            (After::Release(reply), Some(why)) => {
+            (NvmlSessionEnd::Release(reply), Some(why)) => {
                 // A caller that went away needs no answer.
                 let _ = reply.send(Err(why.clone()));
-                After::Again(why)
+                NvmlSessionEnd::Again(why)
             }
             (after, _) => after,
         }
@@ -142,69 +147,76 @@ impl Watch {
         format!("a call of NVML does not come back ({}): it cannot be released", names.join(", "))
     }
 
-    fn fly(&mut self, job: Job, session: &Arc<Session>) -> Flight {
+    fn fly(&mut self, job: WorkerJob, session: &Arc<NvmlSession>) -> RunningWorkerJob {
         let session = Arc::clone(session);
         let lands = match &job {
-            Job::Look { at, whole } => {
+            WorkerJob::Look { at, whole } => {
                 let (at, whole) = (*at, *whole);
                 self.worker.ask(move || {
                     let looked = session.gpus.get(at).map(|gpu| probe::look(&session.nvml, gpu.handle, whole));
-                    Landed::Looked(looked.unwrap_or(Looked::Lost))
+                    WorkerOutput::Looked(looked.unwrap_or(GpuPollResult::Lost))
                 })
             }
-            Job::Count => self.worker.ask(move || {
+            WorkerJob::Count => self.worker.ask(move || {
                 let back = || session.unopened.iter().any(|index| raw::by_index(&session.nvml, *index).is_ok());
-                Landed::Counted(raw::count(&session.nvml).map(|count| (count, back())))
+                WorkerOutput::Counted(raw::count(&session.nvml).map(|count| (count, back())))
             }),
-            Job::Read { question, at, .. } => {
+            WorkerJob::Read { question, at, .. } => {
                 let (question, at) = (*question, *at);
                 self.worker.ask(move || {
-                    Landed::Read(match (question, at) {
-                        (Question::Recovery, Some(at)) => answer::recovery(&session, at),
-                        (Question::Recovery, None) => Err("say which GPU".to_owned()),
+                    WorkerOutput::Read(match (question, at) {
+                        (GpuQuery::Recovery, Some(at)) => answer::recovery(&session, at),
+                        (GpuQuery::Recovery, None) => Err("say which GPU".to_owned()),
                         (_, at) => answer::processes(&session, at),
                     })
                 })
             }
         };
-        Flight { job, lands, deadline: Instant::now() + self.machine.settings.nvml.hang.0 }
+        RunningWorkerJob { job, lands, deadline: Instant::now() + self.machine.settings.nvml.hang.0 }
     }
 
     /// A job has come back, or not in time. Words: why the session is over.
-    async fn landed(&mut self, turn: &mut Turn, landed: Lands, listener: Option<&Listener>) -> Option<String> {
-        let Flight { job, lands, .. } = turn.flight.take()?;
+    async fn landed(
+        &mut self,
+        turn: &mut NvmlSessionWork,
+        landed: WorkerJobEnd,
+        listener: Option<&NvmlListener>,
+    ) -> Option<String> {
+        let RunningWorkerJob { job, lands, .. } = turn.flight.take()?;
         let now = self.machine.clock.now();
         match (job, landed) {
-            (job, Lands::Late) => {
+            (job, WorkerJobEnd::Late) => {
                 let gpu = match &job {
-                    Job::Look { at, .. } | Job::Read { at: Some(at), .. } => turn.gpu(*at).map(|gpu| gpu.name.clone()),
+                    WorkerJob::Look { at, .. } | WorkerJob::Read { at: Some(at), .. } => {
+                        turn.gpu(*at).map(|gpu| gpu.name.clone())
+                    }
                     _ => None,
                 };
-                if let Job::Read { reply, .. } = job {
+                if let WorkerJob::Read { reply, .. } = job {
                     // A caller that went away needs no answer.
                     let _ = reply.send(Err("NVML does not come back from this call".to_owned()));
                 }
                 match &gpu {
                     Some(gpu) => {
-                        let said = self.judge.look(gpu, &Looked::Hangs, false, now);
+                        let said = self.judge.look(gpu, &GpuPollResult::Hangs, false, now);
                         self.say(said).await;
                     }
                     None => self.hangs_whole("counting GPUs").await,
                 }
-                self.stuck.push(Stuck { gpu, back: lands });
+                self.stuck.push(StuckCall { gpu, back: lands });
                 self.renew();
                 None
             }
-            (_, Lands::Dead) => {
+            (_, WorkerJobEnd::Dead) => {
                 self.renew();
                 None
             }
-            (Job::Look { at, whole }, Lands::Here(Landed::Looked(looked))) => {
+            (WorkerJob::Look { at, whole }, WorkerJobEnd::Here(WorkerOutput::Looked(looked))) => {
                 let gpu = turn.gpu(at)?.clone();
                 self.looked(turn, &gpu, looked, whole, listener).await
             }
-            (Job::Count, Lands::Here(Landed::Counted(counted))) => self.counted(turn, counted).await,
-            (Job::Read { reply, .. }, Lands::Here(Landed::Read(answer))) => {
+            (WorkerJob::Count, WorkerJobEnd::Here(WorkerOutput::Counted(counted))) => self.counted(turn, counted).await,
+            (WorkerJob::Read { reply, .. }, WorkerJobEnd::Here(WorkerOutput::Read(answer))) => {
                 // A caller that went away needs no answer.
                 let _ = reply.send(answer);
                 None
@@ -215,16 +227,16 @@ impl Watch {
 
     async fn looked(
         &mut self,
-        turn: &mut Turn,
-        gpu: &Device,
-        looked: Looked,
+        turn: &mut NvmlSessionWork,
+        gpu: &NvmlDevice,
+        looked: GpuPollResult,
         whole: bool,
-        listener: Option<&Listener>,
+        listener: Option<&NvmlListener>,
     ) -> Option<String> {
         let said = self.judge.look(&gpu.name, &looked, whole, self.machine.clock.now());
         self.say(said).await;
         match looked {
-            Looked::Well(reading) => {
+            GpuPollResult::Well(reading) => {
                 (self.failures, turn.bad) = (0, 0);
                 if reading.recovery == Some(0) {
                     let over = self.machine.faults.content(&gpu.name, self.machine.clock.now());
@@ -236,8 +248,8 @@ impl Watch {
                 }
                 None
             }
-            Looked::Failed(_, code) if code.ends_session() => Some(code.to_string()),
-            Looked::Failed(call, code) => {
+            GpuPollResult::Failed(_, code) if code.ends_session() => Some(code.to_string()),
+            GpuPollResult::Failed(call, code) => {
                 turn.bad += 1;
                 // Every GPU, several times in a row: then it is not the GPUs.
                 let all = limits::NVML_BAD_TURNS.saturating_mul(turn.session.gpus.len());
@@ -251,7 +263,7 @@ impl Watch {
         }
     }
 
-    async fn counted(&mut self, turn: &Turn, counted: Result<(u32, bool), Code>) -> Option<String> {
+    async fn counted(&mut self, turn: &NvmlSessionWork, counted: Result<(u32, bool), Code>) -> Option<String> {
         match counted {
             Ok((count, back)) => {
                 let said = self.count(count, self.machine.clock.now());
@@ -282,7 +294,7 @@ impl Watch {
     }
 
     /// The next round of looks, unless the last one is still under way.
-    async fn tick(&mut self, turn: &mut Turn, listener: Option<&Listener>) {
+    async fn tick(&mut self, turn: &mut NvmlSessionWork, listener: Option<&NvmlListener>) {
         let moved = self.machine.clock.moved();
         if moved != self.moved {
             self.judge.shift(moved - self.moved);
@@ -294,7 +306,7 @@ impl Watch {
         for mut stuck in std::mem::take(&mut self.stuck) {
             match (stuck.back.try_recv(), &stuck.gpu) {
                 (Err(oneshot::error::TryRecvError::Empty), _) => still.push(stuck),
-                (Ok(Landed::Looked(looked)), Some(gpu)) => said.extend(self.judge.look(gpu, &looked, false, now)),
+                (Ok(WorkerOutput::Looked(looked)), Some(gpu)) => said.extend(self.judge.look(gpu, &looked, false, now)),
                 // It is back; the next look shows its state.
                 (_, Some(_)) => {}
                 (_, None) => said.extend(self.judge.node("nvml-hangs", None, now)),
@@ -318,26 +330,26 @@ impl Watch {
         turn.number += 1;
         for (at, gpu) in turn.session.gpus.iter().enumerate() {
             if !self.stuck.iter().any(|stuck| stuck.gpu.as_ref() == Some(&gpu.name)) {
-                turn.jobs.push_back(Job::Look { at, whole });
+                turn.jobs.push_back(WorkerJob::Look { at, whole });
             }
         }
         if whole && !self.stuck.iter().any(|stuck| stuck.gpu.is_none()) {
-            turn.jobs.push_back(Job::Count);
+            turn.jobs.push_back(WorkerJob::Count);
         }
     }
 
-    async fn heard(&mut self, turn: &mut Turn, heard: Heard) {
+    async fn heard(&mut self, turn: &mut NvmlSessionWork, heard: NvmlListenerEvent) {
         let now = self.machine.clock.now();
         let said = match heard {
-            Heard::Told(told) => self.told(turn, &told, now),
-            Heard::Broken(code) => {
+            NvmlListenerEvent::Told(told) => self.told(turn, &told, now),
+            NvmlListenerEvent::Broken(code) => {
                 turn.deaf += 1;
                 tracing::debug!(%code, "waiting for NVML's events failed");
                 let words = format!("waiting for NVML's events fails: {code}");
                 let again = turn.deaf >= limits::NVML_DEAF_TURNS;
                 if again { self.judge.node("nvml-events", Some(deafness(&words)), now) } else { Vec::new() }
             }
-            Heard::Works => {
+            NvmlListenerEvent::Works => {
                 turn.deaf = 0;
                 self.judge.node("nvml-events", None, now)
             }
@@ -345,7 +357,7 @@ impl Watch {
         self.say(said).await;
     }
 
-    fn told(&mut self, turn: &mut Turn, told: &Told, now: Time) -> Vec<Finding> {
+    fn told(&mut self, turn: &mut NvmlSessionWork, told: &NvmlEvent, now: Time) -> Vec<Finding> {
         let Some(at) = turn.session.by_handle(told.handle) else {
             tracing::warn!(kind = told.kind, data = told.data, "NVML reported an event without its GPU");
             return Vec::new();
@@ -353,10 +365,10 @@ impl Watch {
         let gpu = turn.session.gpus[at].name.clone();
         // The counters behind the event are read at once, not at the next turn.
         // A storm of events needs one look.
-        if !matches!(turn.jobs.front(), Some(Job::Look { at: first, .. }) if *first == at) {
+        if !matches!(turn.jobs.front(), Some(WorkerJob::Look { at: first, .. }) if *first == at) {
             let whole = told.kind & 0x100 != 0;
-            turn.jobs.retain(|job| !matches!(job, Job::Look { at: queued, whole: false } if *queued == at));
-            turn.jobs.push_front(Job::Look { at, whole });
+            turn.jobs.retain(|job| !matches!(job, WorkerJob::Look { at: queued, whole: false } if *queued == at));
+            turn.jobs.push_front(WorkerJob::Look { at, whole });
         }
         if told.kind & 0x8 != 0 {
             return vec![judge::xid(&gpu, told, now)];
@@ -364,9 +376,9 @@ impl Watch {
         self.judge.alarm(&gpu, told, now)
     }
 
-    fn asked(&mut self, turn: &mut Turn, question: Question, gpu: Option<String>, reply: Reply) {
+    fn asked(&mut self, turn: &mut NvmlSessionWork, question: GpuQuery, gpu: Option<String>, reply: GpuQueryReply) {
         let session = &turn.session;
-        if question == Question::Health {
+        if question == GpuQuery::Health {
             // A caller that went away needs no answer.
             let _ = reply.send(answer::health(session, &self.judge, &self.last, gpu.as_deref()));
             return;
@@ -378,21 +390,21 @@ impl Watch {
                 None => return drop(reply.send(Err(answer::unknown(wanted, session)))),
             },
         };
-        let hangs = |stuck: &Stuck| {
+        let hangs = |stuck: &StuckCall| {
             stuck.gpu.is_none() || at.is_none_or(|at| stuck.gpu.as_ref() == Some(&session.gpus[at].name))
         };
         if self.stuck.iter().any(hangs) {
             return drop(reply.send(Err(self.who_hangs())));
         }
-        turn.jobs.push_front(Job::Read { question, at, reply });
+        turn.jobs.push_front(WorkerJob::Read { question, at, reply });
     }
 }
 
 /// The work of one session.
-struct Turn {
-    session: Arc<Session>,
-    jobs: VecDeque<Job>,
-    flight: Option<Flight>,
+struct NvmlSessionWork {
+    session: Arc<NvmlSession>,
+    jobs: VecDeque<WorkerJob>,
+    flight: Option<RunningWorkerJob>,
     number: u64,
     /// Looks in a row that failed.
     bad: usize,
@@ -401,9 +413,9 @@ struct Turn {
     hung_ear: bool,
 }
 
-impl Turn {
-    fn new(session: &Arc<Session>) -> Turn {
-        Turn {
+impl NvmlSessionWork {
+    fn new(session: &Arc<NvmlSession>) -> NvmlSessionWork {
+        NvmlSessionWork {
             session: Arc::clone(session),
             jobs: VecDeque::new(),
             flight: None,
@@ -415,7 +427,7 @@ impl Turn {
         }
     }
 
-    fn gpu(&self, at: usize) -> Option<&Device> {
+    fn gpu(&self, at: usize) -> Option<&NvmlDevice> {
         self.session.gpus.get(at)
     }
 }
@@ -426,23 +438,23 @@ fn deafness(words: &str) -> NodeTrouble {
 }
 
 /// How a flight ended.
-enum Lands {
-    Here(Landed),
+enum WorkerJobEnd {
+    Here(WorkerOutput),
     Late,
     Dead,
 }
 
-async fn land(flight: &mut Option<Flight>) -> Lands {
+async fn land(flight: &mut Option<RunningWorkerJob>) -> WorkerJobEnd {
     let Some(flight) = flight else { return std::future::pending().await };
     match tokio::time::timeout_at(flight.deadline, &mut flight.lands).await {
-        Ok(Ok(landed)) => Lands::Here(landed),
-        Ok(Err(_)) => Lands::Dead,
-        Err(_) => Lands::Late,
+        Ok(Ok(landed)) => WorkerJobEnd::Here(landed),
+        Ok(Err(_)) => WorkerJobEnd::Dead,
+        Err(_) => WorkerJobEnd::Late,
     }
 }
 
 /// The next event; never, without a listener.
-async fn hear(listener: &mut Option<Listener>) -> Heard {
+async fn hear(listener: &mut Option<NvmlListener>) -> NvmlListenerEvent {
     match listener {
         Some(listener) => match listener.heard.recv().await {
             Some(heard) => heard,
