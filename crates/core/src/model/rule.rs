@@ -63,7 +63,10 @@ impl Mode {
 #[serde(untagged)]
 pub enum ParamSource {
     /// `{ label: Hostname }`: the value of a label of the event.
-    Label { label: String },
+    Label {
+        /// The label's name.
+        label: String,
+    },
     /// Any other value, as it stands.
     Value(serde_json::Value),
 }
