@@ -30,7 +30,7 @@ pub use kill::{ConfigMapName, KillSwitch, KillSwitchConfig};
 pub use kube::{
     ApiHealth, CacheJob, ConditionSeen, ContainerSeen, DisruptionBudget, EngineLease, EventNote, EventSeen,
     EvictAnswer, Job, JobPod, KubeClient, KubeConfig, LeaseSeen, NIGHTSHIFT_CONDITION, Node, NodeSeen, Pod, PodSeen,
-    ReviewedToken, ServiceSelector, WaitingPod, WatchEvent, Workload,
+    ReviewedToken, TrafficSelector, WaitingPod, WatchEvent, Workload,
 };
 pub use mig::{MigAround, MigInventory, MigWish, mig_demand, mig_node, mig_plan, mig_waiting};
 pub use nightshift_runtime::{NO_AUTHORITIES, install_tls};

@@ -125,7 +125,7 @@ fn write(receiver: &Receiver<EventLogMessage>, lost: &AtomicU64) {
 /// From entries to lines; remembers the fields that later entries refer to. Pure but for these.
 #[derive(Default)]
 pub struct EventLines {
-    known: LineContext,
+    known: LineFields,
     /// The second that is being filled, and how many lines it has: of decisions and failures, and of all else.
     second: Duration,
     used: [usize; 2],
@@ -135,8 +135,8 @@ pub struct EventLines {
 
 /// Fields of a line that are not in its own entry; dropped as a whole at its bound, which costs fields and no line.
 #[derive(Default)]
-struct LineContext {
-    runs: HashMap<RunId, RunContext>,
+struct LineFields {
+    runs: HashMap<RunId, RunFields>,
     incidents: HashMap<IncidentId, Option<String>>,
     /// Steps that have a line for their beginning, and their words.
     steps: HashMap<(RunId, u32), String>,
@@ -148,7 +148,7 @@ struct LineContext {
     failing: HashSet<String>,
 }
 
-struct RunContext {
+struct RunFields {
     node: Option<String>,
     rule: Option<String>,
     runbook: String,
@@ -158,11 +158,8 @@ impl EventLines {
     /// Takes the unfinished runs and incidents of the start, up to `LOG_CACHE` of each.
     pub fn know(&mut self, runs: &[Run], incidents: &[Incident]) {
         for run in runs.iter().take(LOG_CACHE) {
-            let about = RunContext {
-                node: run.subject.node.clone(),
-                rule: run.rule.clone(),
-                runbook: run.runbook.name.clone(),
-            };
+            let about =
+                RunFields { node: run.subject.node.clone(), rule: run.rule.clone(), runbook: run.runbook.name.clone() };
             self.known.runs.insert(run.id, about);
         }
         for incident in incidents.iter().take(LOG_CACHE) {
@@ -232,7 +229,7 @@ impl EventLines {
     }
 }
 
-impl LineContext {
+impl LineFields {
     fn learn(&mut self, entry: &Entry) {
         if self.runs.len() >= LOG_CACHE {
             self.runs.clear();
@@ -251,8 +248,7 @@ impl LineContext {
         }
         match (&entry.kind, entry.about.run, entry.about.incident) {
             (EntryKind::RunCreated { runbook, rule, subject, .. }, Some(run), _) => {
-                let about =
-                    RunContext { node: subject.node.clone(), rule: rule.clone(), runbook: runbook.name.clone() };
+                let about = RunFields { node: subject.node.clone(), rule: rule.clone(), runbook: runbook.name.clone() };
                 self.runs.insert(run, about);
             }
             (EntryKind::IncidentOpened { subject, .. }, _, Some(incident)) => {

@@ -92,17 +92,17 @@ impl SlackDoor {
 
 /// An engine with its endpoints of Slack: both transports lead here.
 #[derive(Clone)]
-struct SlackService {
+struct SlackReceiver {
     app: App,
     door: Arc<SlackDoor>,
 }
 
-impl SlackService {
-    fn of(app: &App) -> Result<SlackService, Problem> {
+impl SlackReceiver {
+    fn of(app: &App) -> Result<SlackReceiver, Problem> {
         let door = app.slack.clone().ok_or_else(|| {
             Problem::not_found("Slack is not set up here", "add `slack: { signing_secret: … }` to nightshift.yaml")
         })?;
-        Ok(SlackService { app: app.clone(), door })
+        Ok(SlackReceiver { app: app.clone(), door })
     }
 
     /// Performs the command. An answer that takes longer than Slack waits is sent later, to the address that came with

@@ -29,7 +29,7 @@ pub(in crate::world) use protected::belongs_to_kubernetes;
 pub use reach::KubeConfig;
 pub use review::ReviewedToken;
 pub use seen::{ConditionSeen, ContainerSeen, EventSeen, LeaseSeen, NodeSeen, PodSeen};
-pub use traffic::ServiceSelector;
+pub use traffic::TrafficSelector;
 pub use watch::WatchEvent;
 
 use super::WorldError;

@@ -28,6 +28,8 @@ fn site(fleet: &SimFleet) -> Site {
         std::fs::copy(old(name), data.join(name)).unwrap();
     }
     let store = rusqlite::Connection::open(data.join("nightshift.db")).unwrap();
+    // The dump names tables in the order of their names, children before parents.
+    store.pragma_update(None, "foreign_keys", "off").unwrap();
     store.execute_batch(&text("schema-27.sql")).unwrap();
     store.pragma_update(None, "journal_mode", "wal").unwrap();
     site

@@ -84,8 +84,7 @@ impl NotificationDispatcher {
             needs: &needs,
             entries: &entries,
         };
-        let (now, hands) = (standing.words(), standing.hands());
-        let plan_by = awaited_plan(&open, &entries);
+        let (now, hands, plan_by) = (standing.words(), standing.hands(), awaited_plan(&open, &entries));
         let twice = shown_elsewhere(&entries, &asks, &suggestions, &open);
         let (first, news): (bool, Vec<TimelineEntry>) = (row.shown.is_none(), told.clone());
         let without = |lines: Vec<TimelineEntry>| -> Vec<TimelineEntry> {

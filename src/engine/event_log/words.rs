@@ -2,7 +2,7 @@
 //!
 //! Invariant: the match over the kinds is complete, so a new kind of entry gets its line, or its reason to have none, here.
 
-use super::LineContext;
+use super::LineFields;
 use crate::engine::story::planned_words;
 use crate::limits::{FLAPS_IN_LOG, STORY_LINE_CHARS};
 use crate::model::{
@@ -90,7 +90,7 @@ pub(super) fn has_line(kind: &EntryKind) -> bool {
 }
 
 /// None: it has no line, or none of its own.
-pub(super) fn line(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
+pub(super) fn line(entry: &Entry, known: &mut LineFields) -> Option<LogLine> {
     let mut line = words(entry, known)?;
     (line.incident, line.run) = (entry.about.incident, entry.about.run);
     let about = entry.about.run.and_then(|run| known.runs.get(&run));
@@ -109,7 +109,7 @@ fn warn(text: impl Into<String>) -> LogLine {
     LogLine::new(LogLevel::Warn, text)
 }
 
-fn words(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
+fn words(entry: &Entry, known: &mut LineFields) -> Option<LogLine> {
     use EntryKind::*;
     match &entry.kind {
         // `serve` and the reload log these themselves, with more than the ledger keeps.
@@ -165,7 +165,7 @@ fn words(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
     }
 }
 
-fn of_incident(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
+fn of_incident(entry: &Entry, known: &mut LineFields) -> Option<LogLine> {
     use EntryKind::*;
     Some(match &entry.kind {
         Gap { source, text } => warn(format!("source {source} is incomplete; some alerts may be missing")).why(text),
@@ -214,7 +214,7 @@ fn of_incident(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
     })
 }
 
-fn of_run(entry: &Entry, known: &LineContext) -> Option<LogLine> {
+fn of_run(entry: &Entry, known: &LineFields) -> Option<LogLine> {
     use EntryKind::*;
     let name = runbook(entry, known);
     Some(match &entry.kind {
@@ -276,7 +276,7 @@ fn of_run(entry: &Entry, known: &LineContext) -> Option<LogLine> {
     })
 }
 
-fn of_step(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
+fn of_step(entry: &Entry, known: &mut LineFields) -> Option<LogLine> {
     use EntryKind::*;
     let run = entry.about.run?;
     Some(match &entry.kind {
@@ -328,7 +328,7 @@ fn of_approval(kind: &EntryKind) -> Option<LogLine> {
     })
 }
 
-fn of_channel(entry: &Entry, known: &mut LineContext) -> Option<LogLine> {
+fn of_channel(entry: &Entry, known: &mut LineFields) -> Option<LogLine> {
     use EntryKind::*;
     Some(match &entry.kind {
         // The first of each incident; edits and thread lines are in the ledger.
@@ -429,7 +429,7 @@ fn on(node: &str, mut line: LogLine) -> LogLine {
     line
 }
 
-fn runbook(entry: &Entry, known: &LineContext) -> String {
+fn runbook(entry: &Entry, known: &LineFields) -> String {
     let about = entry.about.run.and_then(|run| known.runs.get(&run));
     about.map_or_else(|| "the run".to_owned(), |about| about.runbook.clone())
 }

@@ -4,7 +4,7 @@
 //! while.
 
 use super::said::FormAnswers;
-use super::{Caller, Problem, SlackService};
+use super::{Caller, Problem, SlackReceiver};
 use crate::api::ListQuery;
 use crate::limits;
 use crate::model::{ParamType, RunbookParam, Time};
@@ -99,7 +99,7 @@ impl OpenForms {
     }
 }
 
-impl SlackService {
+impl SlackReceiver {
     /// Opens a form in the name of this user. False where the engine has no token to do so with.
     pub(super) async fn ask(
         &self,

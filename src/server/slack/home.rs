@@ -2,7 +2,7 @@
 //!
 //! Invariant: at most one publication of a page each `SLACK_HOME_EVERY`, and the last one shows the state then.
 
-use super::SlackService;
+use super::SlackReceiver;
 use super::said::EventCallback;
 use crate::api::ListQuery;
 use crate::limits;
@@ -56,7 +56,7 @@ impl SlackHomes {
     }
 }
 
-impl SlackService {
+impl SlackReceiver {
     /// An event: a user has opened their page.
     pub(super) fn event(&self, said: EventCallback) {
         let Some(event) = &said.event else { return };

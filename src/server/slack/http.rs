@@ -4,7 +4,7 @@
 //! with an old one, is not even read.
 
 use super::said::{EventCallback, SlackInteraction, SlashCommand};
-use super::{App, SlackService};
+use super::{App, SlackReceiver};
 use crate::limits;
 use crate::server::{Problem, body};
 use crate::telemetry::SlackDoor as Kind;
@@ -59,8 +59,8 @@ async fn event(State(app): State<App>, request: Request) -> Result<Response, Pro
 }
 
 /// The chat and the body, once Slack's signature holds.
-async fn opened(app: &App, request: Request) -> Result<(SlackService, body::HeldBody), Problem> {
-    let chat = SlackService::of(app)?;
+async fn opened(app: &App, request: Request) -> Result<(SlackReceiver, body::HeldBody), Problem> {
+    let chat = SlackReceiver::of(app)?;
     let signature = chat.door.signature.as_ref().ok_or_else(|| {
         Problem::not_found(
             "Slack is not set up here over HTTP",

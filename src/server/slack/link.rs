@@ -3,7 +3,7 @@
 //! Invariant: an envelope is acknowledged first and counts once, whatever connections bring it; a form, whose answer is the
 //! acknowledgement, gets it well within Slack's three seconds.
 
-use super::SlackService;
+use super::SlackReceiver;
 use super::said::{EventCallback, SlackInteraction, SlashCommand, SocketEnvelope};
 use crate::clock::Clock;
 use crate::limits;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 pub(super) struct SocketLink {
-    chat: SlackService,
+    chat: SlackReceiver,
     clock: Arc<dyn Clock>,
     socket: WebSocketClient,
     born: Time,
@@ -55,7 +55,7 @@ enum DisconnectReason {
 
 impl SocketLink {
     /// Requests an address, connects, and waits for the hello.
-    pub(super) async fn open(chat: SlackService) -> Result<Box<SocketLink>, SlackRefusal> {
+    pub(super) async fn open(chat: SlackReceiver) -> Result<Box<SocketLink>, SlackRefusal> {
         let (config, http) = (Arc::clone(&chat.app.parts.config), chat.app.parts.world.http.clone());
         let lasting = |why: String| SlackRefusal { why, after: None, lasting: true };
         let passing = |why: String| SlackRefusal { why, after: None, lasting: false };

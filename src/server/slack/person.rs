@@ -3,12 +3,12 @@
 //! Invariant: a user is a user id of our workspace and our app, with the role that holds now; a user without an entry
 //! is refused with that reason, and the ledger has it.
 
-use super::SlackService;
+use super::SlackReceiver;
 use crate::planted::planted;
 use crate::server::{AuthMethod, Caller, Problem};
 use axum::http::StatusCode;
 
-impl SlackService {
+impl SlackReceiver {
     /// The user behind a user id, with the role that holds now.
     pub(super) async fn person(&self, team: &str, app: &str, user: &str) -> Result<Caller, Problem> {
         if let Some(caller) = self.known(team, app, user) {

@@ -5,7 +5,7 @@
 
 use super::forms::FormPurpose;
 use super::said::{ButtonPress, SlackInteraction};
-use super::{SlackService, command, said, too_much, words};
+use super::{SlackReceiver, command, said, too_much, words};
 use crate::limits;
 use crate::model::ApprovalState;
 use crate::notifiers::slack::{SealError, private};
@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use std::sync::Arc;
 
-impl SlackService {
+impl SlackReceiver {
     /// Slack's immediate answer to it; null: none.
     pub(super) async fn interact(&self, said: SlackInteraction) -> Value {
         match said.kind.as_str() {

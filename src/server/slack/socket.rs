@@ -5,7 +5,7 @@
 //! with its fix.
 
 use super::link::{LinkEnd, SocketLink};
-use super::{App, SlackService};
+use super::{App, SlackReceiver};
 use crate::api::SlackConnection;
 use crate::clock::Clock;
 use crate::limits;
@@ -55,7 +55,7 @@ type OpeningLink = BoxFuture<'static, Result<Box<SocketLink>, SlackRefusal>>;
 /// Keeps the engine connected where the configuration has an app token; otherwise only waits for the end.
 pub async fn listen(app: App, mut stopped: watch::Receiver<bool>) {
     let wanted = app.parts.config.slack.as_ref().is_some_and(|slack| slack.app_token.is_some());
-    let Some(chat) = SlackService::of(&app).ok().filter(|_| wanted) else {
+    let Some(chat) = SlackReceiver::of(&app).ok().filter(|_| wanted) else {
         let _ = stopped.wait_for(|stopped| *stopped).await;
         return;
     };
@@ -78,7 +78,7 @@ pub async fn listen(app: App, mut stopped: watch::Receiver<bool>) {
 }
 
 struct SocketKeeper {
-    chat: SlackService,
+    chat: SlackReceiver,
     clock: Arc<dyn Clock>,
     seed: u64,
     links: FuturesUnordered<BoxFuture<'static, LinkEnd>>,

@@ -4,7 +4,7 @@
 
 use super::forms::{FormPurpose, INCIDENT, LASTS, OpenForm, RUNBOOK, SCOPE, WHY, params};
 use super::said::{FormAnswers, SlackInteraction};
-use super::{BUG, SlackService, command, words};
+use super::{BUG, SlackReceiver, command, words};
 use crate::api::RunRequest;
 use crate::limits;
 use crate::model::Span;
@@ -27,7 +27,7 @@ enum FormOutcome {
     Refused(Problem),
 }
 
-impl SlackService {
+impl SlackReceiver {
     /// Slack's answer in place of the form: errors at its fields, words, or nothing (it closes).
     pub(super) async fn submitted(&self, from: SlackInteraction) -> Value {
         let Some(view) = &from.view else { return Value::Null };

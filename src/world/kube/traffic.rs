@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A Service and its selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceSelector {
+pub struct TrafficSelector {
     pub name: String,
     pub labels: BTreeMap<String, String>,
 }
 
-impl ServiceSelector {
+impl TrafficSelector {
     /// Whether a pod with these labels gets its traffic. The endpoints of a Service without a selector have another
     /// owner.
     pub fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -42,7 +42,7 @@ struct ObjectName {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct ServiceSpec {
+struct SelectorSpec {
     selector: Option<BTreeMap<String, String>>,
 }
 
@@ -65,9 +65,9 @@ struct SelectorRequirement {
     key: String,
 }
 
-impl From<SelectorObject<ServiceSpec>> for ServiceSelector {
-    fn from(wire: SelectorObject<ServiceSpec>) -> ServiceSelector {
-        ServiceSelector { name: wire.metadata.name, labels: wire.spec.selector.unwrap_or_default() }
+impl From<SelectorObject<SelectorSpec>> for TrafficSelector {
+    fn from(wire: SelectorObject<SelectorSpec>) -> TrafficSelector {
+        TrafficSelector { name: wire.metadata.name, labels: wire.spec.selector.unwrap_or_default() }
     }
 }
 
@@ -77,10 +77,10 @@ impl KubeClient {
     /// # Errors
     ///
     /// Fails when the API server is not reached or refuses.
-    pub async fn services(&self, namespace: &str) -> Result<Vec<ServiceSelector>, WorldError> {
+    pub async fn services(&self, namespace: &str) -> Result<Vec<TrafficSelector>, WorldError> {
         let path = format!("/api/v1/namespaces/{}/services", segment("namespace", namespace)?);
         let asked = KubeRequest::new("list", "", "services", "").within(namespace);
-        self.list::<SelectorObject<ServiceSpec>, ServiceSelector>(asked, &path, "", limits::NODES as usize).await
+        self.list::<SelectorObject<SelectorSpec>, TrafficSelector>(asked, &path, "", limits::NODES as usize).await
     }
 
     /// The keys by which the controller of a pod selects its pods: without one of them it would let go of the pod and
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_service_takes_a_pod_that_bears_all_it_asks_for_and_one_without_a_selector_takes_none() {
         let read = |object: Value| {
-            ServiceSelector::from(serde_json::from_value::<SelectorObject<ServiceSpec>>(object).unwrap())
+            TrafficSelector::from(serde_json::from_value::<SelectorObject<SelectorSpec>>(object).unwrap())
         };
         let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let service =

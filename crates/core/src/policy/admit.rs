@@ -266,26 +266,26 @@ pub struct GuardInputs {
 
 /// The verdict of all guards, first refusal wins: cheap and absolute ones first, budgets last.
 pub fn admit(limits: &GuardLimits, levels: &GuardInputs, proposal: &StepProposal, now: Time) -> GuardDecision {
-    let asked = GuardContext { limits, levels, proposal, now };
+    let asked = GuardCheck { limits, levels, proposal, now };
     guards::ALL.iter().find_map(|guard| guard(&asked)).unwrap_or(GuardDecision::Allow)
 }
 
 /// Decides whether a begun step may be performed once more. Its reservation stands; only decisions of users since then
 /// count.
 pub fn admit_again(limits: &GuardLimits, levels: &GuardInputs, proposal: &StepProposal, now: Time) -> GuardDecision {
-    let asked = GuardContext { limits, levels, proposal, now };
+    let asked = GuardCheck { limits, levels, proposal, now };
     guards::AGAIN.iter().find_map(|guard| guard(&asked)).unwrap_or(GuardDecision::Allow)
 }
 
 /// The input of every guard.
-pub(super) struct GuardContext<'a> {
+pub(super) struct GuardCheck<'a> {
     pub limits: &'a GuardLimits,
     pub levels: &'a GuardInputs,
     pub proposal: &'a StepProposal,
     pub now: Time,
 }
 
-impl GuardContext<'_> {
+impl GuardCheck<'_> {
     pub(super) fn reads(&self) -> bool {
         self.proposal.effect == EffectClass::Read
     }

@@ -25,12 +25,12 @@ mod silenced;
 
 pub use blast_radius::{nodes_at_once, share_of};
 
-use super::admit::GuardContext;
+use super::admit::GuardCheck;
 use crate::limits;
 use crate::model::GuardDecision;
 
 /// A guard: `None` where it passes.
-pub(super) type Guard = fn(&GuardContext<'_>) -> Option<GuardDecision>;
+pub(super) type Guard = fn(&GuardCheck<'_>) -> Option<GuardDecision>;
 
 /// Cheap and absolute ones first, budgets last: a step that is denied for ever must not wait.
 pub(super) const ALL: [Guard; 19] = [

@@ -6,9 +6,9 @@
 use super::some_of;
 use crate::model::{ApprovalNeed, EffectClass, GuardDecision, Mode, ReasonCode};
 use crate::planted::planted;
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let call = &asked.proposal.call;
     let asks = asked.levels.mode == Mode::Approve || asked.proposal.approval == ApprovalNeed::LastResort;
     if !asks || !asked.acts() || asked.undoes() {

@@ -7,7 +7,7 @@ use super::some_of;
 use crate::limits;
 use crate::model::{GuardDecision, ImpactScope, ReasonCode};
 use crate::policy::GuardLimits;
-use crate::policy::admit::{GuardContext, NodeGroup};
+use crate::policy::admit::{GuardCheck, NodeGroup};
 use std::collections::BTreeSet;
 
 /// One group of nodes that is counted together.
@@ -21,7 +21,7 @@ struct OutageCount<'a> {
     taken_day: u32,
 }
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     if asked.reads() || asked.undoes() || !asked.proposal.disruptive {
         return None;
     }
@@ -54,12 +54,12 @@ pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
 }
 
 /// The first label that names a pool and that the node has.
-fn pool<'a>(asked: &GuardContext<'a>) -> Option<&'a NodeGroup> {
+fn pool<'a>(asked: &GuardCheck<'a>) -> Option<&'a NodeGroup> {
     let groups = &asked.proposal.facts.groups;
     asked.limits.pools.iter().find_map(|label| groups.iter().find(|group| group.label == *label))
 }
 
-fn of_pool<'a>(asked: &GuardContext<'a>, group: &'a NodeGroup, node: &str, out: &BTreeSet<&'a str>) -> OutageCount<'a> {
+fn of_pool<'a>(asked: &GuardCheck<'a>, group: &'a NodeGroup, node: &str, out: &BTreeSet<&'a str>) -> OutageCount<'a> {
     let members: BTreeSet<&str> = group.members.iter().map(String::as_str).collect();
     let mut out: BTreeSet<&str> = out.iter().copied().filter(|name| members.contains(name)).collect();
     out.extend(group.out.iter().map(String::as_str).filter(|name| *name != node));
@@ -82,7 +82,7 @@ fn of_pool<'a>(asked: &GuardContext<'a>, group: &'a NodeGroup, node: &str, out: 
     }
 }
 
-fn within(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
+fn within(asked: &GuardCheck<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
     at_once(asked, node, level)
         .or_else(|| last_one(asked, node, level))
         .or_else(|| rate(asked, level, level.taken_hour, asked.limits.share_per_hour, "hour"))
@@ -94,7 +94,7 @@ pub fn nodes_at_once(limits: &GuardLimits, total: u32) -> u32 {
     limits.nodes_at_once.min(share_of(limits.share_at_once, total))
 }
 
-fn at_once(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
+fn at_once(asked: &GuardCheck<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
     let OutageCount { of, total, out, .. } = level;
     let limit = nodes_at_once(asked.limits, *total);
     if out.len() < limit as usize {
@@ -120,7 +120,7 @@ fn at_once(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Opt
 }
 
 /// The last node in service stays, however generous the limits are.
-fn last_one(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
+fn last_one(asked: &GuardCheck<'_>, node: &str, level: &OutageCount<'_>) -> Option<GuardDecision> {
     let OutageCount { of, total, out, .. } = level;
     let others = total.saturating_sub(1) as usize;
     if out.len() < others {
@@ -140,7 +140,7 @@ fn last_one(asked: &GuardContext<'_>, node: &str, level: &OutageCount<'_>) -> Op
 }
 
 fn rate(
-    asked: &GuardContext<'_>,
+    asked: &GuardCheck<'_>,
     level: &OutageCount<'_>,
     taken: u32,
     share: f64,

@@ -5,9 +5,9 @@
 use crate::limits;
 use crate::model::{Breaker, GuardDecision, ReasonCode};
 use crate::planted::planted;
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let passes = asked.undoes() || asked.gives_back() || asked.levels.acted;
     if !asked.acts() || (passes && !planted("undo-blocked-by-a-breaker")) {
         return None;

@@ -4,16 +4,16 @@
 
 use crate::limits;
 use crate::model::{GuardDecision, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     if !asked.acts() || asked.undoes() || asked.gives_back() {
         return None;
     }
     shared_by_nodes(asked).or_else(|| shared_by_replicas(asked))
 }
 
-fn shared_by_nodes(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+fn shared_by_nodes(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     // A run that holds the node already was let in before; held now, two runs could wait for each other for ever.
     if asked.levels.is_holder || !(asked.proposal.disruptive || asked.schedules()) {
         return None;
@@ -33,7 +33,7 @@ fn shared_by_nodes(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     None
 }
 
-fn shared_by_replicas(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+fn shared_by_replicas(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let ours = asked.proposal.facts.serving.iter().filter(|serving| serving.taken() > 0);
     for serving in ours {
         let mut theirs = asked.levels.replicas_taken.iter().filter(|taken| taken.is_open);

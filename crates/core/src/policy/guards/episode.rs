@@ -3,9 +3,9 @@
 //! Invariant: checked in the transaction that begins the first act; a run that has acted goes on to its end.
 
 use crate::model::{GuardDecision, Reason, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     if !asked.acts() || asked.undoes() || asked.levels.acted || !asked.levels.over {
         return None;
     }

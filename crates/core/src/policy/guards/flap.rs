@@ -4,9 +4,9 @@
 
 use crate::limits;
 use crate::model::{GuardDecision, Reason, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let levels = asked.levels;
     if !asked.acts() || asked.undoes() || levels.acted || levels.came_back < limits::FLAPS {
         return None;

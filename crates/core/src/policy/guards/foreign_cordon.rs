@@ -3,9 +3,9 @@
 //! Invariant: we never drain, disturb or give back a node that another owner took out of service.
 
 use crate::model::{GuardDecision, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let who = asked.proposal.facts.foreign_cordon.as_ref()?;
     if !asked.acts() || !(asked.proposal.disruptive || asked.schedules()) {
         return None;

@@ -4,9 +4,9 @@
 //! its own changes.
 
 use crate::model::{GuardDecision, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     // A fact that was not read is not known to have changed; a target that does not answer is held by another guard.
     let taken_back = asked.levels.cordoned && asked.proposal.facts.our_cordon == Some(false);
     if !taken_back || asked.undoes() || !asked.acts() {

@@ -4,9 +4,9 @@
 
 use crate::limits;
 use crate::model::{Freeze, GuardDecision, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     if !asked.acts() {
         return None;
     }
@@ -29,7 +29,7 @@ pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
 }
 
 /// Whether a freeze covers the step, with a word about any doubt.
-fn covers(freeze: &Freeze, asked: &GuardContext<'_>) -> Option<&'static str> {
+fn covers(freeze: &Freeze, asked: &GuardCheck<'_>) -> Option<&'static str> {
     if freeze.scope == "all" {
         return Some("");
     }

@@ -4,9 +4,9 @@
 //! that was demoted in the middle must not leave things half done.
 
 use crate::model::{GuardDecision, Mode, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let passes = asked.undoes() || (asked.gives_back() && asked.levels.acted);
     if asked.reads() || asked.levels.mode >= Mode::Approve || passes {
         return None;

@@ -5,9 +5,9 @@
 use crate::limits;
 use crate::model::{GuardDecision, ReasonCode};
 use crate::planted::planted;
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let holder = asked.levels.node_holder?;
     if planted("node-lock-not-asked") {
         return None;

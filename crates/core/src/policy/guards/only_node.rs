@@ -4,9 +4,9 @@
 //! Invariant: checked before approval is requested, so that no approver approves a step that is denied afterwards.
 
 use crate::model::{GuardDecision, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let proposal = asked.proposal;
     let spared = asked.reads() || asked.undoes() || !proposal.disruptive || asked.limits.only_node;
     if spared || proposal.facts.nodes_total != Some(1) || proposal.target.gpu.is_some() {

@@ -3,9 +3,9 @@
 //! Invariant: the header is the text that a reviewer read, so a call beyond it is denied, not held.
 
 use crate::model::{GuardDecision, ReasonCode};
-use crate::policy::admit::GuardContext;
+use crate::policy::admit::GuardCheck;
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     let (wants, declared) = (asked.proposal.reach, asked.levels.declared_reach);
     // Undo has at most the scope of the step that it undoes, and that one passed here.
     if !asked.acts() || asked.undoes() || wants <= declared {

@@ -6,9 +6,9 @@
 use super::some_of;
 use crate::limits;
 use crate::model::{GuardDecision, ReasonCode, RunId};
-use crate::policy::admit::{AffectedReplicas, GuardContext, ReadyReplica};
+use crate::policy::admit::{AffectedReplicas, GuardCheck, ReadyReplica};
 
-pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
+pub(super) fn check(asked: &GuardCheck<'_>) -> Option<GuardDecision> {
     if !asked.acts() || asked.undoes() {
         return None;
     }
@@ -22,7 +22,7 @@ pub(super) fn check(asked: &GuardContext<'_>) -> Option<GuardDecision> {
     asked.proposal.facts.serving.iter().find_map(|serving| below(asked, serving))
 }
 
-fn below(asked: &GuardContext<'_>, serving: &AffectedReplicas) -> Option<GuardDecision> {
+fn below(asked: &GuardCheck<'_>, serving: &AffectedReplicas) -> Option<GuardDecision> {
     // Who takes none that serves makes nothing worse.
     if serving.taken() == 0 {
         return None;
@@ -60,7 +60,7 @@ fn below(asked: &GuardContext<'_>, serving: &AffectedReplicas) -> Option<GuardDe
 }
 
 /// Whether a replica that the step leaves alone is about to go all the same.
-fn goes(asked: &GuardContext<'_>, serving: &AffectedReplicas, replica: &ReadyReplica) -> bool {
+fn goes(asked: &GuardCheck<'_>, serving: &AffectedReplicas, replica: &ReadyReplica) -> bool {
     let levels = asked.levels;
     if levels.replicas_taken.iter().any(|taken| taken.set == serving.set && taken.pod == replica.pod) {
         return true;
