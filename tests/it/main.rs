@@ -67,6 +67,7 @@ mod slack_in;
 mod starved;
 mod store;
 mod strangers;
+mod supply;
 mod throttle;
 mod tidy;
 mod tokens;
