@@ -5,8 +5,9 @@
 use super::Parts;
 use super::scheduler::Unseen;
 use crate::limits;
+use crate::model::{Episode, EpisodeId};
 use crate::sources::kubernetes::Board;
-use crate::store::{Batch, Control, Origin};
+use crate::store::{Batch, Control, Origin, StoreError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn board(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
@@ -47,7 +48,6 @@ pub(super) async fn pass(parts: &Parts, source: &str, shared: &Mutex<Board>) -> 
 pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex<Board>, why: &str) {
     let now = parts.clock.now();
     let mut unseen = Unseen::new(source, now);
-    let mut over = Vec::new();
     loop {
         let open = match unseen.page(parts).await {
             Ok(open) if open.is_empty() => break,
@@ -57,16 +57,25 @@ pub(super) async fn end_what_is_over(parts: &Parts, source: &str, shared: &Mutex
                 return;
             }
         };
-        let board = board(shared);
-        let gone = open.iter().filter(|episode| !board.is_firing(&episode.event.fingerprint));
-        over.extend(gone.map(|episode| episode.id));
+        let over = ids_of(&open, |episode| !board(shared).is_firing(&episode.event.fingerprint));
+        // A page at a time: one transaction over all of them would keep every other operation waiting.
+        if let Err(error) = end(parts, over, false, why).await {
+            tracing::error!(%source, %error, "cannot close resolved alerts");
+        }
     }
-    if over.is_empty() {
-        return;
+}
+
+pub(super) fn ids_of(page: &[Episode], is_over: impl Fn(&Episode) -> bool) -> Vec<EpisodeId> {
+    page.iter().filter(|episode| is_over(episode)).map(|episode| episode.id).collect()
+}
+
+/// Ends the episodes of one page, if there are any.
+pub(super) async fn end(parts: &Parts, episodes: Vec<EpisodeId>, stale: bool, why: &str) -> Result<(), StoreError> {
+    if episodes.is_empty() {
+        return Ok(());
     }
-    let end = Control::EndEpisodes { episodes: over, stale: false, why: why.to_owned() };
-    if let Err(error) = parts.store.control(end, now).await {
-        tracing::error!(%source, %error, "cannot close resolved alerts");
-    }
+    let end = Control::EndEpisodes { episodes, stale, why: why.to_owned() };
+    let ended = parts.store.control(end, parts.clock.now()).await;
     parts.nudge.nudge();
+    ended
 }
