@@ -1,10 +1,11 @@
 //! One engine acts on a cluster: the one that holds its Lease. A copy of the data folder that runs beside the original
 //! watches and notifies, and begins no step.
 //!
-//! Invariant: time is measured by this process alone, from one look to the next, so that no clock decides who acts; an
-//! engine without the right to Leases logs that once and acts, as before there were any.
+//! Invariant: time is measured by this machine alone, from one look to the next, so that no wall clock decides who acts, and
+//! with the time that the machine was suspended: the other engine may act by then. An engine without the right to Leases logs that once and acts, as before there were any.
 
 use super::Parts;
+use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::limits;
 use crate::model::{EntryKind, Event, Labels, Severity, Status, Subject, Time};
@@ -13,7 +14,8 @@ use crate::store::{Batch, Origin};
 use crate::world::{EngineLease, Kube, WorldError};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The source of the engine's reports about itself.
@@ -46,11 +48,13 @@ pub struct Keeper {
     acting: Acting,
     /// How long a look waits for its answers.
     within: Duration,
+    /// How long a look took is read from its running clock.
+    clock: Arc<dyn Clock>,
 }
 
 impl Keeper {
     /// A keeper of this installation's Lease for one engine; nothing was read yet.
-    pub fn new(namespace: &str, install: &str, holder: &str) -> Keeper {
+    pub fn new(namespace: &str, install: &str, holder: &str, clock: &Arc<dyn Clock>) -> Keeper {
         Keeper {
             namespace: namespace.to_owned(),
             name: lease_name(install),
@@ -59,6 +63,7 @@ impl Keeper {
             renewed: None,
             acting: Acting::Unknown("its Lease was not read yet".to_owned()),
             within: limits::LEASE_ANSWER,
+            clock: clock.clone(),
         }
     }
 
@@ -74,7 +79,7 @@ impl Keeper {
 
     /// Reads the Lease, and renews or takes it where it may. `at` is the time since the first look.
     pub async fn look(&mut self, kube: &Kube, at: Duration, now: Time) -> &Acting {
-        let began = Instant::now();
+        let began = self.clock.monotonic();
         let within = self.within;
         let answer = tokio::time::timeout(within, self.consider(kube, at, now)).await;
         let late = |_| Err(WorldError::Unavailable(format!("none within {within:?}")));
@@ -83,7 +88,9 @@ impl Keeper {
             Err(error) if error.is_transient() => match self.renewed {
                 // Before another engine may take it this one must have stopped: the present time counts, not the
                 // request's.
-                Some(renewed) if at + began.elapsed() < renewed + limits::LEASE_HELD => Acting::Ours,
+                Some(renewed) if at + self.clock.monotonic().saturating_sub(began) < renewed + limits::LEASE_HELD => {
+                    Acting::Ours
+                }
                 _ => Acting::Unknown(format!("its Lease cannot be read or renewed: {error}")),
             },
             Err(WorldError::Conflict(_)) => Acting::Unknown("another engine changed its Lease just now".to_owned()),
@@ -157,35 +164,41 @@ fn holder(config: &Config) -> String {
 pub(super) struct Leases {
     parts: Parts,
     kept: Vec<(String, Kube, Keeper)>,
-    began: Instant,
+    /// The machine's own, also where a test moves the engine's: a Lease is held against other processes.
+    clock: Arc<dyn Clock>,
+    began: Duration,
 }
 
 impl Leases {
     /// No step begins in a cluster before its Lease was looked at; one that does not answer is not waited for.
     pub async fn begin(parts: &Parts) -> Leases {
         let holder = holder(&parts.config);
+        let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let clusters = parts.world.clusters.iter().filter_map(|(name, kube)| {
-            let keeper = Keeper::new(kube.lease_namespace()?, &parts.config.install, &holder);
+            let keeper = Keeper::new(kube.lease_namespace()?, &parts.config.install, &holder, &clock);
             kube.only_watch(Some(format!("which engine acts on cluster {name} was not read yet")));
             Some((name.clone(), kube.clone(), keeper))
         });
-        let mut leases = Leases { parts: parts.clone(), kept: clusters.collect(), began: Instant::now() };
+        let kept = clusters.collect();
+        let mut leases = Leases { parts: parts.clone(), kept, began: clock.monotonic(), clock };
         let _ = tokio::time::timeout(limits::LEASE_FIRST_LOOK, leases.look()).await;
         leases
     }
 
     /// All together: a cluster that hangs keeps no other one's Lease waiting for longer than `LEASE_ANSWER`.
     async fn look(&mut self) {
-        let (parts, began) = (&self.parts, self.began);
-        let looks = self.kept.iter_mut().map(|(cluster, kube, keeper)| look(parts, cluster, kube, keeper, began));
+        let (parts, clock, began) = (&self.parts, &self.clock, self.began);
+        let looks =
+            self.kept.iter_mut().map(|(cluster, kube, keeper)| look(parts, cluster, kube, keeper, (clock, began)));
         futures::future::join_all(looks).await;
     }
 
     /// Keeps them until `shutdown`, and gives them back once `ended` turns true: no run is active any more.
     pub async fn keep(mut self, mut shutdown: watch::Receiver<bool>, mut ended: watch::Receiver<bool>) {
+        let clock = self.clock.clone();
         while !*shutdown.borrow() {
             tokio::select! {
-                () = tokio::time::sleep(limits::LEASE_LOOK_EVERY) => self.look().await,
+                () = clock.sleep_for(limits::LEASE_LOOK_EVERY) => self.look().await,
                 _ = shutdown.changed() => {}
             }
         }
@@ -197,11 +210,17 @@ impl Leases {
     }
 }
 
-async fn look(parts: &Parts, cluster: &str, kube: &Kube, keeper: &mut Keeper, began: Instant) {
+async fn look(
+    parts: &Parts,
+    cluster: &str,
+    kube: &Kube,
+    keeper: &mut Keeper,
+    (clock, began): (&Arc<dyn Clock>, Duration),
+) {
     let before = keeper.acting.clone();
-    let acting = keeper.look(kube, began.elapsed(), parts.clock.now()).await.clone();
+    let acting = keeper.look(kube, clock.monotonic().saturating_sub(began), parts.clock.now()).await.clone();
     match (&acting, keeper.holds_until()) {
-        (Acting::Ours, Some(until)) => kube.act_until(began + until),
+        (Acting::Ours, Some(until)) => kube.act_until(began + until, clock),
         _ => kube.only_watch(only_watched(cluster, &acting)),
     }
     if std::mem::discriminant(&before) == std::mem::discriminant(&acting) {
