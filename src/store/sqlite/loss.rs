@@ -32,17 +32,53 @@ impl Loss {
     }
 }
 
-/// Before the database is opened: a file that is missing or empty although a ledger was signed here.
-pub(super) fn missing(path: &Path, mark: Option<Mark>) -> Option<Loss> {
-    let mark = mark.filter(|mark| mark.size > 0 && !planted("smaller-ledger-is-good"))?;
+/// Before the database is opened: a file that is missing or empty although a ledger was signed here, or `key` was made to sign
+/// one.
+pub(super) fn missing(path: &Path, mark: Option<Mark>, key: Option<&Path>) -> Option<Loss> {
+    let mark = mark.filter(|mark| mark.size > 0);
+    let key = key.filter(|key| key.exists());
+    if (mark.is_none() && key.is_none()) || planted("smaller-ledger-is-good") {
+        return None;
+    }
     let found = std::fs::metadata(path).map_or(None, |meta| Some(meta.len()));
     let what = match found {
         None => "does not exist",
         Some(0) => "is empty",
         Some(_) => return None,
     };
-    let text = format!("{} {what}, although {} entries were signed at the last checkpoint", path.display(), mark.size);
-    Some(Loss { text })
+    let why = match (mark, key) {
+        (Some(mark), _) => format!("{} entries were signed at the last checkpoint", mark.size),
+        (None, key) => made_after(key),
+    };
+    Some(Loss { text: format!("{} {what}, although {why}", path.display()) })
+}
+
+fn made_after(key: Option<&Path>) -> String {
+    let key = key.map(|key| key.display().to_string()).unwrap_or_default();
+    format!("{key} exists, and a key is made only after the first entry")
+}
+
+/// No mark is there: then nothing was signed yet, or the database was copied without its mark, and nothing shows how old the
+/// copy is.
+pub(super) fn unmarked(conn: &Connection, path: &Path, key: Option<&Path>) -> Result<Option<Loss>, StoreError> {
+    if planted("smaller-ledger-is-good") {
+        return Ok(None);
+    }
+    let (size, shown) = (entries(conn)?, path.display());
+    if size == 0 {
+        let key = key.filter(|key| key.exists());
+        return Ok(
+            key.map(|_| Loss { text: format!("the ledger in {shown} has no entries, although {}", made_after(key)) })
+        );
+    }
+    if number(conn, "SELECT count(*) FROM setting WHERE name = 'marked'", [])? == 0 {
+        return Ok(None);
+    }
+    let text = format!(
+        "signing.mark, which shows how many entries were signed, is missing beside {shown}: a copy of the database without it may \
+         lack the newest entries"
+    );
+    Ok(Some(Loss { text }))
 }
 
 /// Against the open database: it holds fewer entries than were signed, or the signed ones have another root.

@@ -492,6 +492,34 @@ impl EntryKind {
     pub fn name(&self) -> &'static str {
         self.into_str()
     }
+
+    /// Whether the ledger is signed with this entry at once, not within the next minute: what stops automation or lets it go on,
+    /// and who may do what. A start from an older copy of the database is then refused, and cannot forget it.
+    pub fn is_signed_at_once(&self) -> bool {
+        use EntryKind::*;
+        matches!(
+            self,
+            Frozen { .. }
+                | Unfrozen { .. }
+                | ReleaseAsked { .. }
+                | BreakerTripped { .. }
+                | BreakerReset { .. }
+                | RulePromoted { .. }
+                | RuleDemoted { .. }
+                | NodesReleased { .. }
+                | TokenMade { .. }
+                | TokenRevoked { .. }
+                | BreakGlass { .. }
+                | PeopleChanged { .. }
+                | SubjectLinked { .. }
+                | SubjectsUnlinked { .. }
+                | SessionsEnded { .. }
+                | AgentTokenMade { .. }
+                | AgentJoined { .. }
+                | AgentRemoved { .. }
+                | Redacted { .. }
+        )
+    }
 }
 
 fn is_zero(number: &usize) -> bool {
