@@ -46,6 +46,7 @@ mod notifiers;
 mod nvml_imitation;
 mod nvml_watch;
 mod one_machine;
+mod open_alerts;
 mod outages;
 mod pagerduty_in;
 mod patience;

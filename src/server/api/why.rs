@@ -278,7 +278,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
     }
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
     // A resolve starts nothing by its nature; the rules' reasons for it would only be noise.
-    if heard.change == "opened" || heard.change == "reopened" {
+    if ["opened", "reopened", "reconsidered"].contains(&heard.change.as_str()) {
         let now = |text: String| Line { no: None, what: "now", text, code: None };
         for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
             let channels = told.rule.tell.join(", ");

@@ -23,6 +23,7 @@ use crate::store::{
     Prospect, RawEntry, Receipted, Registry, RunJournal, StoreError, SubjectLink, Views,
 };
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,11 @@ impl Intake for SqliteStore {
         let prepared = intake::Prepared::new(batch)?;
         self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
+    }
+
+    async fn reconsider(&self, batch: Batch, changed: BTreeSet<String>) -> Result<Heard, StoreError> {
+        let prepared = intake::Prepared::new(batch)?.for_open_alerts(changed);
+        self.write(move |tx| intake::intake(tx, &prepared)).await
     }
 
     async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
@@ -153,6 +159,14 @@ impl RunJournal for SqliteStore {
 
     async fn kept_catalog(&self) -> Result<Vec<CatalogFile>, StoreError> {
         self.readers.read(|conn| catalog::kept(conn)).await
+    }
+
+    async fn applied_rules(&self) -> Result<Option<BTreeMap<String, String>>, StoreError> {
+        self.readers.read(|conn| catalog::applied_rules(conn)).await
+    }
+
+    async fn apply_rules(&self, rules: BTreeMap<String, String>) -> Result<(), StoreError> {
+        self.write(move |tx| catalog::apply_rules(tx, &rules)).await
     }
 }
 

@@ -273,6 +273,10 @@ pub fn bytes(value: &Value) -> Vec<u8> {
 
 #[async_trait::async_trait]
 impl Intake for FakeIntake {
+    async fn reconsider(&self, _: Batch, _: std::collections::BTreeSet<String>) -> Result<Heard, StoreError> {
+        unimplemented!("no rule changes here")
+    }
+
     async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error());

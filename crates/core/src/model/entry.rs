@@ -100,7 +100,7 @@ pub struct HeardEvent {
     pub episode: EpisodeId,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub incident: Option<IncidentId>,
-    /// The change of its episode: `opened`, `reopened`, `resolved` or `late`.
+    /// The change of its episode: `opened`, `reopened`, `resolved` or `late`; or `reconsidered`, where it is open and rules have changed.
     pub change: String,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub runs: Vec<RunId>,

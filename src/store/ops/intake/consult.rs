@@ -46,6 +46,7 @@ impl Intake<'_> {
             // Below the rule's own number of repeats, the alert does not count yet.
             if let Chosen::Run(start) = chosen
                 && early.is_none()
+                && change != Change::Refreshed
             {
                 self.came_back(rule, start, event)?;
             }
@@ -181,7 +182,7 @@ impl Intake<'_> {
         coming: &Coming,
         incident: IncidentId,
     ) -> Result<Option<Reason>, StoreError> {
-        if coming.change != Change::Reopened {
+        if coming.change == Change::Opened {
             if coming.back != Some(incident) {
                 return Ok(None);
             }
@@ -192,7 +193,10 @@ impl Intake<'_> {
                 Reason::new(ReasonCode::AlreadyHandled, text)
             }));
         }
-        let run = runs::of_episode(&self.tx.conn, &rule.name, coming.episode)?;
+        let run = match coming.change {
+            Change::Refreshed => runs::for_episode(&self.tx.conn, &rule.name, coming.episode)?,
+            _ => runs::of_episode(&self.tx.conn, &rule.name, coming.episode)?,
+        };
         Ok(run.map(|run| {
             let text = format!("{run} of rule {} was for this same episode", rule.name);
             Reason::new(ReasonCode::AlreadyHandled, text)
