@@ -130,37 +130,13 @@ impl SqliteStore {
 
     fn open_with(options: SqliteOptions, ballast: Arc<Ballast>, now: Time) -> Result<SqliteStore, StoreError> {
         let lock = schema::lock(&options.path)?;
-        let mut torn = None;
-        let mark = match Mark::newest(&options.marks) {
-            Err(error) if options.accept_loss.is_some() => {
-                torn = Some(error.to_string());
-                None
-            }
-            read => read?,
-        };
-        let key = options.key.as_deref();
-        let accepted = |loss: loss::Loss| match &options.accept_loss {
-            Some(by) => Ok(loss.accepted(by)),
-            None => Err(loss.refuse()),
-        };
-        let missing = loss::missing(&options.path, mark, key).map(accepted).transpose()?;
+        let expected = loss::Expected::read(&options)?;
+        let missing = expected.missing()?;
         // Before it is opened, for that cuts off damaged frames. A log that cannot be read is refused by the next
         // steps.
         let cut = log_scan::damage(&options.path).unwrap_or_default();
         let mut conn = schema::open_writer(&options.path)?;
-        let loss = match missing {
-            Some(text) => Some(text),
-            None if mark.is_none() && !options.marks.is_empty() && torn.is_none() => {
-                loss::unmarked(&conn, &options.path, key)?.map(accepted).transpose()?
-            }
-            None => loss::measure(&conn, &options.path, mark)?.map(accepted).transpose()?,
-        };
-        let loss = loss.or(torn).or(cut.map(|cut| {
-            format!(
-                "the write-ahead log is damaged at byte {}: up to {} transactions that were acknowledged are cut off",
-                cut.at, cut.transactions
-            )
-        }));
+        let loss = expected.measured(&conn, missing, cut)?;
         schema::refuse_newer(&conn)?;
         if schema::is_old(&conn)? {
             backup::before_upgrade(&conn, &options.path)?;

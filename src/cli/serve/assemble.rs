@@ -155,13 +155,11 @@ fn refuse_lost_key(config: &Config, accept_loss: bool) -> Result<u64, Stop> {
 /// many entries another key has signed that is lost.
 fn signing_key(config: &Config, signed: u64) -> Result<SigningKey, Stop> {
     let path = config.key_path();
-    if !path.exists() {
-        if signed > 0 {
-            let old = config.public_key_path().with_extension("pub.old");
-            // For audits of earlier exports; where it is gone, too, there is nothing to keep.
-            let _ = std::fs::rename(config.public_key_path(), old);
-            tracing::error!(signed, "signing key lost; a new one is created because of --accept-loss");
-        }
+    if !path.exists() && signed > 0 {
+        let old = config.public_key_path().with_extension("pub.old");
+        // For audits of earlier exports; where it is gone, too, there is nothing to keep.
+        let _ = std::fs::rename(config.public_key_path(), old);
+        tracing::error!(signed, "signing key lost; a new one is created because of --accept-loss");
     }
     SigningKey::open_or_create(&path, &config.install)
         .map_err(|error| Stop::failure(error, "the key signs the ledger's checkpoints"))

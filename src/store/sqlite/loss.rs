@@ -2,17 +2,18 @@
 //!
 //! Invariant: a start that is refused here has written nothing.
 
+use super::log_scan::LogDamage;
 use crate::planted::planted;
 use crate::store::db::number;
 use crate::store::ledger::{Frontier, LeafHash};
 use crate::store::ops::tx::Nodes;
-use crate::store::{Mark, StoreError};
+use crate::store::{Mark, SqliteOptions, StoreError};
 use rusqlite::Connection;
 use std::path::Path;
 
 /// The present content in place of a ledger that was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Loss {
+struct Loss {
     text: String,
 }
 
@@ -32,9 +33,74 @@ impl Loss {
     }
 }
 
+/// What the marks show that the ledger must hold.
+pub(super) struct Expected<'o> {
+    options: &'o SqliteOptions,
+    mark: Option<Mark>,
+    /// Why the marks could not be read, where the loss is accepted.
+    torn: Option<String>,
+}
+
+impl Expected<'_> {
+    /// # Errors
+    /// A mark cannot be read, and the loss is not accepted.
+    pub fn read(options: &SqliteOptions) -> Result<Expected<'_>, StoreError> {
+        match Mark::newest(&options.marks) {
+            Ok(mark) => Ok(Expected { options, mark, torn: None }),
+            Err(error) if options.accept_loss.is_some() => {
+                Ok(Expected { options, mark: None, torn: Some(error.to_string()) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accepted(&self, loss: Option<Loss>) -> Result<Option<String>, StoreError> {
+        match (loss, &self.options.accept_loss) {
+            (Some(loss), None) => Err(loss.refuse()),
+            (loss, by) => Ok(loss.zip(by.as_ref()).map(|(loss, by)| loss.accepted(by))),
+        }
+    }
+
+    /// Before the database is opened: what is missing, as it was accepted.
+    ///
+    /// # Errors
+    /// The file is missing or empty, and that is not accepted.
+    pub fn missing(&self) -> Result<Option<String>, StoreError> {
+        self.accepted(missing(&self.options.path, self.mark, self.options.key.as_deref()))
+    }
+
+    /// Against the open database, where nothing was `missing` before; `cut`: what its log has lost.
+    ///
+    /// # Errors
+    /// Entries are missing, and that is not accepted; or the database cannot be read.
+    pub fn measured(
+        self,
+        conn: &Connection,
+        missing: Option<String>,
+        cut: Option<LogDamage>,
+    ) -> Result<Option<String>, StoreError> {
+        let path = &self.options.path;
+        let loss = match missing {
+            Some(_) => None,
+            None if self.mark.is_none() && !self.options.marks.is_empty() && self.torn.is_none() => {
+                unmarked(conn, path, self.options.key.as_deref())?
+            }
+            None => measure(conn, path, self.mark)?,
+        };
+        let cut = cut.map(|cut| {
+            format!(
+                "the write-ahead log is damaged at byte {}: up to {} transactions that were acknowledged are cut off",
+                cut.at, cut.transactions
+            )
+        });
+        let found = missing.or(self.accepted(loss)?);
+        Ok(found.or(self.torn).or(cut))
+    }
+}
+
 /// Before the database is opened: a file that is missing or empty although a ledger was signed here, or `key` was made to sign
 /// one.
-pub(super) fn missing(path: &Path, mark: Option<Mark>, key: Option<&Path>) -> Option<Loss> {
+fn missing(path: &Path, mark: Option<Mark>, key: Option<&Path>) -> Option<Loss> {
     let mark = mark.filter(|mark| mark.size > 0);
     let key = key.filter(|key| key.exists());
     if (mark.is_none() && key.is_none()) || planted("smaller-ledger-is-good") {
@@ -60,7 +126,7 @@ fn made_after(key: Option<&Path>) -> String {
 
 /// No mark is there: then nothing was signed yet, or the database was copied without its mark, and nothing shows how old the
 /// copy is.
-pub(super) fn unmarked(conn: &Connection, path: &Path, key: Option<&Path>) -> Result<Option<Loss>, StoreError> {
+fn unmarked(conn: &Connection, path: &Path, key: Option<&Path>) -> Result<Option<Loss>, StoreError> {
     if planted("smaller-ledger-is-good") {
         return Ok(None);
     }
@@ -82,7 +148,7 @@ pub(super) fn unmarked(conn: &Connection, path: &Path, key: Option<&Path>) -> Re
 }
 
 /// Against the open database: it holds fewer entries than were signed, or the signed ones have another root.
-pub(super) fn measure(conn: &Connection, path: &Path, mark: Option<Mark>) -> Result<Option<Loss>, StoreError> {
+fn measure(conn: &Connection, path: &Path, mark: Option<Mark>) -> Result<Option<Loss>, StoreError> {
     let Some(mark) = mark.filter(|_| !planted("smaller-ledger-is-good")) else { return Ok(None) };
     let (size, shown) = (entries(conn)?, path.display());
     if size < mark.size {

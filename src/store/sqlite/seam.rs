@@ -40,6 +40,14 @@ impl Intake for SqliteStore {
         self.write(move |tx| intake::intake(tx, &prepared)).await
     }
 
+    async fn applied_rules(&self) -> Result<Option<BTreeMap<String, String>>, StoreError> {
+        self.readers.read(|conn| catalog::applied_rules(conn)).await
+    }
+
+    async fn apply_rules(&self, rules: BTreeMap<String, String>) -> Result<(), StoreError> {
+        self.write(move |tx| catalog::apply_rules(tx, &rules)).await
+    }
+
     async fn intake_reports(&self, numbered: Numbered) -> Result<(u64, Heard), StoreError> {
         self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| agents::reports(tx, numbered)).await
@@ -159,14 +167,6 @@ impl RunJournal for SqliteStore {
 
     async fn kept_catalog(&self) -> Result<Vec<CatalogFile>, StoreError> {
         self.readers.read(|conn| catalog::kept(conn)).await
-    }
-
-    async fn applied_rules(&self) -> Result<Option<BTreeMap<String, String>>, StoreError> {
-        self.readers.read(|conn| catalog::applied_rules(conn)).await
-    }
-
-    async fn apply_rules(&self, rules: BTreeMap<String, String>) -> Result<(), StoreError> {
-        self.write(move |tx| catalog::apply_rules(tx, &rules)).await
     }
 }
 

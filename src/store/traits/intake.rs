@@ -3,7 +3,7 @@
 //! Invariant: a batch is decided and stored in one transaction, or not at all.
 
 use crate::store::{Batch, Heard, Numbered, StoreError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[async_trait::async_trait]
 pub trait Intake: Send + Sync + 'static {
@@ -20,6 +20,12 @@ pub trait Intake: Send + Sync + 'static {
     /// # Errors
     /// As `intake`.
     async fn reconsider(&self, batch: Batch, changed: BTreeSet<String>) -> Result<Heard, StoreError>;
+
+    /// The rules that open alerts were evaluated against, by name with a hash of each; none before the first time.
+    async fn applied_rules(&self) -> Result<Option<BTreeMap<String, String>>, StoreError>;
+
+    /// Open alerts were evaluated against these rules, and no others.
+    async fn apply_rules(&self, rules: BTreeMap<String, String>) -> Result<(), StoreError>;
 
     /// Stores the findings of an agent. Those at or below the agent's mark change nothing, and a hole in the numbers is
     /// recorded as a gap. Returns the number up to which everything is durable, and the counts.

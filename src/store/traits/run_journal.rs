@@ -6,7 +6,6 @@ use crate::model::{ApprovalId, CatalogFile, Outcome, Pin, Plan, Reach, Run, RunI
 use crate::policy::{GuardLimits, Proposal};
 use crate::store::{Begun, Claimed, NewApproval, NewRun, Prospect, StoreError};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[async_trait::async_trait]
@@ -131,10 +130,4 @@ pub trait RunJournal: Send + Sync + 'static {
 
     /// The files that were kept last, by path; none before the first catalog.
     async fn kept_catalog(&self) -> Result<Vec<CatalogFile>, StoreError>;
-
-    /// The rules that open alerts were evaluated against, by name with a hash of each; none before the first time.
-    async fn applied_rules(&self) -> Result<Option<BTreeMap<String, String>>, StoreError>;
-
-    /// Open alerts were evaluated against these rules, and no others.
-    async fn apply_rules(&self, rules: BTreeMap<String, String>) -> Result<(), StoreError>;
 }

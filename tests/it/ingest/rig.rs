@@ -277,6 +277,14 @@ impl Intake for FakeIntake {
         unimplemented!("no rule changes here")
     }
 
+    async fn applied_rules(&self) -> Result<Option<std::collections::BTreeMap<String, String>>, StoreError> {
+        unimplemented!("no rule changes here")
+    }
+
+    async fn apply_rules(&self, _: std::collections::BTreeMap<String, String>) -> Result<(), StoreError> {
+        unimplemented!("no rule changes here")
+    }
+
     async fn intake(&self, batch: Batch) -> Result<Heard, StoreError> {
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error());
