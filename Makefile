@@ -20,6 +20,7 @@ tools: ## What the tests use, into .cache/: Prometheus, Alertmanager, SMTP, Dock
 	@tools/fetch-packages.sh
 	@tools/fetch-prometheus.sh >/dev/null
 	@tools/fetch-python.sh >/dev/null
+	@tools/fetch-schemathesis.sh >/dev/null
 	@tools/fetch-docker.sh >/dev/null
 	@tools/fetch-oidc-provider.sh >/dev/null
 	@tools/fetch-dex.sh >/dev/null

@@ -67,6 +67,9 @@ pub mod sources;
 // ── 4 ── the loops: runner, courier, janitor, scheduler; and the story that they leave behind
 pub mod engine;
 
-// ── 5, 6 ── faces: HTTP, and the command line, which puts the parts together (`cli/serve/assemble.rs`)
+// ── 5 ── what `/api/v1` takes and answers, for the server, the command line, pages, chat and tests
+pub mod api;
+
+// ── 6, 7 ── faces: HTTP, and the command line, which puts the parts together (`cli/serve/assemble.rs`)
 pub mod cli;
 pub mod server;

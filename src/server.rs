@@ -119,10 +119,10 @@ impl App {
         App { slack: Some(Arc::new(SlackDoor::new(door))), ..self }
     }
 
-    /// How the connection with Slack stands; null where there is to be none.
-    fn slack_standing(&self) -> serde_json::Value {
+    /// The Socket Mode connection; none where it is not configured.
+    fn slack_connection(&self) -> Option<crate::api::SlackConnection> {
         let wanted = self.parts.config.slack.as_ref().is_some_and(|slack| slack.app_token.is_some());
-        self.slack.as_ref().filter(|_| wanted).map_or(serde_json::Value::Null, |door| door.standing.said())
+        self.slack.as_ref().filter(|_| wanted).map(|door| door.standing.connection())
     }
 
     /// The same with a door for PagerDuty's webhook.
@@ -154,6 +154,21 @@ impl App {
     pub fn with_pace(self, pace: Pace) -> App {
         App { pace, ..self }
     }
+}
+
+/// The OpenAPI document of the API, as `GET /api/v1/openapi.json` answers it.
+pub fn openapi() -> &'static serde_json::Value {
+    api::document()
+}
+
+/// The reference page of the API.
+pub fn api_page() -> String {
+    api::reference(openapi())
+}
+
+/// The reference page of the ledger's entries.
+pub fn ledger_page() -> String {
+    api::ledger()
 }
 
 /// Every route, ready to serve.

@@ -6,8 +6,8 @@ use super::client::Client;
 use super::invocation::{Invocation, Paint};
 use super::page;
 use super::stop::Stop;
-use crate::model::Time;
-use serde_json::{Value, json};
+use crate::api::{AgentList, AgentRemoval, AgentRemoved, JoinTokenMade, JoinTokenRequest};
+use crate::model::Span;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -49,15 +49,18 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     match &args.what {
         None => list(invocation),
         Some(What::JoinToken { node, cluster, expires }) => {
-            let wanted = json!({ "node": node, "cluster": cluster, "expires": expires });
-            join_token(&wanted, invocation)
+            let lasts = expires.parse::<Span>();
+            let lasts = lasts.map_err(|error| Stop::usage(format!("`--expires`: {error}"), "write 15m or 1h"))?;
+            let (node, cluster) = (node.clone(), cluster.clone());
+            join_token(&JoinTokenRequest { node, cluster, expires: Some(lasts) }, invocation)
         }
         Some(What::Remove { node, cluster, why, yes }) => {
             invocation.confirm(*yes, &format!("take the certificate of {}'s agent away", page::text(node)))?;
             let path = format!("agents/{node}/remove");
-            let answer: Value = Client::new(invocation)?.post(&path, &json!({ "why": why, "cluster": cluster }))?;
+            let wish = AgentRemoval { why: why.clone(), cluster: cluster.clone() };
+            let answer = Client::new(invocation)?.post::<AgentRemoved>(&path, &wish)?;
             if invocation.json() {
-                return invocation.print_json(&answer);
+                return invocation.print_json(&answer.raw);
             }
             invocation.line(&format!("{} removed", page::text(node)))
         }
@@ -65,51 +68,51 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer: Value = Client::new(invocation)?.get("agents", &[])?;
+    let answer = Client::new(invocation)?.get::<AgentList>("agents", &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let agents = answer["agents"].as_array().cloned().unwrap_or_default();
+    let agents = answer.read()?.agents;
     if agents.is_empty() {
         invocation
             .say("no agents; see `nightshift agents join-token --help`, or `serve --with-agent` for this machine");
         return Ok(());
     }
-    let text = |value: &Value| page::text(value.as_str().unwrap_or_default());
     let rows = agents.iter().map(|agent| {
-        let standing = &agent["standing"];
-        let here = agent["connected"] == json!(true);
-        let state = if here { invocation.paint(Paint::Good, "here") } else { invocation.paint(Paint::Bad, "silent") };
-        let seen = agent["seen_at"].as_str().and_then(|at| at.parse::<Time>().ok());
-        let waiting = standing["waiting"].as_u64().unwrap_or(0);
-        let lost = standing["dropped"].as_u64().filter(|count| *count > 0);
-        let boot: String = text(&standing["boot"]).chars().take(8).collect();
+        let standing = &agent.standing;
+        let state = match agent.connected {
+            true => invocation.paint(Paint::Good, "here"),
+            false => invocation.paint(Paint::Bad, "silent"),
+        };
+        let (waiting, lost) = (standing.waiting, standing.dropped);
+        let boot: String = page::text(&standing.boot).chars().take(8).collect();
         [
-            match text(&agent["cluster"]).as_str() {
-                "" => text(&agent["node"]),
-                cluster => format!("{cluster}/{}", text(&agent["node"])),
+            match page::text(&agent.cluster).as_str() {
+                "" => page::text(&agent.node),
+                cluster => format!("{cluster}/{}", page::text(&agent.node)),
             },
             state,
-            seen.map(|at| invocation.age(at)).unwrap_or_default(),
-            text(&agent["how"]),
-            text(&standing["version"]),
+            invocation.age(agent.seen_at),
+            agent.how.word().to_owned(),
+            page::text(&standing.version),
             boot,
-            lost.map_or_else(|| waiting.to_string(), |lost| format!("{waiting} ({lost} lost)")),
-            text(&standing["trouble"]),
+            if lost > 0 { format!("{waiting} ({lost} lost)") } else { waiting.to_string() },
+            page::text(&standing.trouble),
         ]
     });
     invocation.table(["NODE", "STATE", "SEEN", "BY", "VERSION", "BOOT", "WAITING", "TROUBLE"], rows.collect())
 }
 
-fn join_token(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
-    let made: Value = Client::new(invocation)?.post("agents/join-tokens", wanted)?;
+fn join_token(wanted: &JoinTokenRequest, invocation: &Invocation) -> Result<(), Stop> {
+    let answer = Client::new(invocation)?.post::<JoinTokenMade>("agents/join-tokens", wanted)?;
     if invocation.json() {
-        return invocation.print_json(&made);
+        return invocation.print_json(&answer.raw);
     }
-    invocation.line(made["token"].as_str().unwrap_or_default())?;
+    let made = answer.read()?;
+    invocation.line(&made.token)?;
     invocation.say(&format!(
         "good once, until {}: on the node run `nightshift agent --engine https://…:7677 --join -` and give it the token on stdin",
-        made["expires_at"].as_str().unwrap_or_default()
+        made.expires_at
     ));
     Ok(())
 }

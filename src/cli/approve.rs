@@ -5,10 +5,10 @@
 use super::client::Client;
 use super::invocation::Invocation;
 use super::page;
-use super::show::{approval_page, understood};
+use super::show::approval_page;
 use super::stop::Stop;
-use crate::model::Approval;
-use serde_json::{Value, json};
+use crate::api::{ApprovalAnswer, ApprovalList, DecisionRequest, ListQuery};
+use crate::model::{Approval, ApprovalState};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,31 @@ pub(super) struct Args {
     /// Skip the plan and the confirmation; for scripts
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    listed: Listed,
+}
+
+/// What the list shows; with an ID these mean nothing.
+#[derive(clap::Args)]
+struct Listed {
+    /// List also those that are answered or over
+    #[arg(short, long, conflicts_with = "id")]
+    all: bool,
+    /// List only those in this state: open, approved, denied, expired or void
+    #[arg(long, value_name = "STATE", conflicts_with = "id")]
+    state: Option<String>,
+    /// List only those of runs about this node
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    node: Option<String>,
+    /// List only those of runs of this rule
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    rule: Option<String>,
+    /// List only those requested since then: 2h ago, or a time
+    #[arg(long, value_name = "TIME", conflicts_with = "id")]
+    since: Option<String>,
+    /// List at most so many
+    #[arg(short = 'n', long, default_value_t = crate::limits::LIST_ROWS, value_parser = super::invocation::rows)]
+    limit: usize,
 }
 
 #[derive(clap::Args)]
@@ -44,12 +69,12 @@ pub(super) struct DenyArgs {
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let client = Client::new(invocation)?;
-    let Some(id) = &args.id else { return list(invocation, &client) };
+    let Some(id) = &args.id else { return list(invocation, &client, &args.listed) };
     let id = id.to_ascii_lowercase();
     // On a terminal the plan is shown once more; a script has read it with `show`, and says so.
     if !args.yes && invocation.can_ask() && !invocation.json() {
-        let answer: Value = client.get(&format!("approvals/{id}"), &[])?;
-        approval_page(invocation, &understood(answer["approval"].clone())?)?;
+        let answer = client.get::<ApprovalAnswer>(&format!("approvals/{id}"), &())?;
+        approval_page(invocation, &answer.read()?.approval)?;
     }
     invocation.confirm(args.yes, &format!("approve {}", page::text(&id)))?;
     answer(invocation, &client, &id, true, &args.why)
@@ -62,35 +87,59 @@ pub(super) fn deny(args: &DenyArgs, invocation: &Invocation) -> Result<(), Stop>
 }
 
 fn answer(invocation: &Invocation, client: &Client, id: &str, approve: bool, why: &str) -> Result<(), Stop> {
-    let answer: Value = client.post(&format!("approvals/{id}"), &json!({ "approve": approve, "why": why }))?;
+    let request = DecisionRequest { approve, plan_hash: None, why: why.to_owned() };
+    let answer = client.post::<ApprovalAnswer>(&format!("approvals/{id}"), &request)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let approval: Approval = understood(answer["approval"].clone())?;
+    let approval = answer.read()?.approval;
     let word = if approve { "approved" } else { "denied" };
     invocation.line(&format!("{} {word}", approval.id))?;
     invocation.say(&format!("see `nightshift show {}`", approval.run));
     Ok(())
 }
 
-fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
-    let answer: Value = client.get("approvals", &[("open", "true".to_owned())])?;
+fn list(invocation: &Invocation, client: &Client, listed: &Listed) -> Result<(), Stop> {
+    let open = !listed.all && listed.state.is_none();
+    let query = ListQuery {
+        open,
+        limit: Some(listed.limit),
+        state: listed.state.clone(),
+        node: listed.node.clone(),
+        rule: listed.rule.clone(),
+        since: listed.since.clone(),
+        ..ListQuery::default()
+    };
+    let answer = client.get::<ApprovalList>("approvals", &query)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let approvals: Vec<Approval> = understood(answer["approvals"].clone())?;
+    let approvals = answer.read()?.approvals;
     if approvals.is_empty() {
-        invocation.say("nothing is asked");
+        let narrowed = listed.node.is_some() || listed.rule.is_some() || listed.since.is_some();
+        invocation.say(match (open, narrowed) {
+            (true, false) => "nothing is asked",
+            (true, true) => "no open request matches; --all also looks at those that are over",
+            (false, _) => "no request matches",
+        });
         return Ok(());
     }
-    let rows = approvals.iter().map(|approval| {
+    let row = |approval: &Approval| {
+        let last = match approval.state {
+            ApprovalState::Open => invocation.format(approval.expires_at, "%H:%M:%S %Z"),
+            ApprovalState::Approved => "approved".to_owned(),
+            ApprovalState::Denied => "denied".to_owned(),
+            ApprovalState::Expired => "expired".to_owned(),
+            ApprovalState::Void => "void".to_owned(),
+        };
         [
             approval.id.to_string(),
             approval.run.to_string(),
             page::text(&approval.question),
             invocation.age(approval.asked_at),
-            invocation.format(approval.expires_at, "%H:%M:%S %Z"),
+            last,
         ]
-    });
-    invocation.table(["ID", "RUN", "QUESTION", "AGE", "NO AFTER"], rows.collect())
+    };
+    let last = if open { "NO AFTER" } else { "STATE" };
+    invocation.table(["ID", "RUN", "QUESTION", "AGE", last], approvals.iter().map(row).collect())
 }

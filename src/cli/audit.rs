@@ -5,18 +5,20 @@
 use super::client::Client;
 use super::invocation::{Invocation, Paint, clean};
 use super::page;
-use super::show::understood;
 use super::stop::{Code, Stop};
+use crate::api::{
+    CheckpointList, EntryList, InclusionProof, LedgerSize, PageQuery, RawEntryAnswer, RawEntryList, RedactionAnswer,
+    RedactionRequest,
+};
 use crate::limits;
-use crate::model::{Entry, EntryKind, EntryNo, Outcome, StoryLine};
+use crate::model::{EntryKind, Outcome};
 use crate::store::RawEntry;
 use crate::store::ledger::{
     Checkpoint, LeafHash, PublicKey, Report, VerifyError, verify_export, verify_inclusion, verify_note, write_export,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -64,6 +66,15 @@ enum What {
         /// Only of this incident (i3)
         #[arg(long)]
         incident: Option<String>,
+        /// Only of runs about this node
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// Only of runs of this rule
+        #[arg(long, value_name = "NAME")]
+        rule: Option<String>,
+        /// Only written since then: 2h ago, or a time
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
         /// Maximum number
         #[arg(short = 'n', long, default_value_t = limits::LIST_ROWS, value_parser = super::invocation::rows)]
         limit: usize,
@@ -95,8 +106,20 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
                 invocation.line(&key.to_string())
             }
         }
-        What::Log { kind, run, incident, limit } => {
-            log(invocation, kind.as_ref(), run.as_ref(), incident.as_ref(), *limit)
+        What::Log { kind, run, incident, node, rule, since, limit } => {
+            let lower = |id: &Option<String>| id.as_ref().map(|id| id.to_ascii_lowercase());
+            let (run, incident) = (lower(run), lower(incident));
+            let picked = [
+                ("kind", kind),
+                ("run", &run),
+                ("incident", &incident),
+                ("node", node),
+                ("rule", rule),
+                ("since", since),
+            ];
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend(picked.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+            log(invocation, &query)
         }
         What::Redact { entry, why, yes } => redact(invocation, entry, why, *yes),
     }
@@ -153,9 +176,8 @@ fn export(invocation: &Invocation, file: &Path) -> Result<(), Stop> {
 
 /// Fetches everything, page by page, and writes it as an export.
 fn write_all(client: &Client, key: &PublicKey, mut out: impl Write) -> Result<(), Stop> {
-    let status: Value = client.get("status", &[])?;
     // Entries go on arriving: the export ends where it began to be made.
-    let size = status["entries"].as_u64().unwrap_or_default();
+    let size = client.get::<LedgerSize>("status", &())?.read()?.entries;
     let mut pages = Pages { client, next: 0, size, page: Vec::new().into_iter(), failed: None };
     let mut checkpoints = Checkpoints { client, after: 0, size, page: Vec::new().into_iter(), failed: None };
     let written = write_export(&mut out, key, size, &mut pages, &mut checkpoints).and_then(|()| out.flush());
@@ -177,9 +199,8 @@ struct Checkpoints<'a> {
 
 impl Checkpoints<'_> {
     fn fetch(&self) -> Result<Vec<Checkpoint>, Stop> {
-        let query = [("after", self.after.to_string()), ("limit", limits::READ_LIMIT.to_string())];
-        let answer: Value = self.client.get("audit/checkpoints", &query)?;
-        let mut page: Vec<Checkpoint> = understood(answer["checkpoints"].clone())?;
+        let query = PageQuery { after: Some(self.after.cast_signed()), limit: Some(limits::READ_LIMIT) };
+        let mut page = self.client.get::<CheckpointList>("audit/checkpoints", &query)?.read()?.checkpoints;
         // An engine of before returns all of them at once, whatever the page.
         page.retain(|checkpoint| checkpoint.size > self.after && checkpoint.size <= self.size);
         page.sort_by_key(|checkpoint| checkpoint.size);
@@ -231,33 +252,17 @@ impl Iterator for Pages<'_> {
 }
 
 fn fetch(client: &Client, from: u64) -> Result<Vec<RawEntry>, Stop> {
-    let mut query = vec![("limit", limits::READ_LIMIT.to_string())];
-    if from > 0 {
-        query.push(("after", (from - 1).to_string()));
-    }
-    let answer: Value = client.get("audit/raw", &query)?;
-    let raw: Vec<Raw> = understood(answer["raw"].clone())?;
-    raw.into_iter().map(Raw::entry).collect()
+    let query = PageQuery { after: from.checked_sub(1).map(u64::cast_signed), limit: Some(limits::READ_LIMIT) };
+    let raw = client.get::<RawEntryList>("audit/raw", &query)?.read()?.raw;
+    raw.into_iter().map(raw_entry).collect()
 }
 
-/// An entry as the API gives it.
-#[derive(Deserialize)]
-struct Raw {
-    no: EntryNo,
-    at: i64,
-    commit: String,
-    salt: Option<String>,
-    body: Option<String>,
-}
-
-impl Raw {
-    fn entry(self) -> Result<RawEntry, Stop> {
-        let bytes = |text: Option<String>| text.map(|text| STANDARD.decode(text)).transpose();
-        let garbled = |_| Stop::failure(format!("entry {} came garbled", self.no), "try again");
-        let commit = unhex(&self.commit)?;
-        let (salt, body) = (bytes(self.salt).map_err(garbled)?, bytes(self.body).map_err(garbled)?);
-        Ok(RawEntry { no: self.no, at: self.at, commit, salt, body })
-    }
+fn raw_entry(raw: RawEntryAnswer) -> Result<RawEntry, Stop> {
+    let bytes = |text: Option<String>| text.map(|text| STANDARD.decode(text)).transpose();
+    let garbled = |_| Stop::failure(format!("entry {} came garbled", raw.no), "try again");
+    let commit = unhex(&raw.commit)?;
+    let (salt, body) = (bytes(raw.salt).map_err(garbled)?, bytes(raw.body).map_err(garbled)?);
+    Ok(RawEntry { no: raw.no, at: raw.at, commit, salt, body })
 }
 
 fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyError>) -> Result<(), Stop> {
@@ -314,18 +319,11 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<Report, VerifyE
 
 /// One entry's path to a signed root, recomputed here.
 fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(), Stop> {
-    #[derive(Deserialize)]
-    struct Proof {
-        entry: EntryNo,
-        leaf: String,
-        path: Vec<String>,
-        checkpoint: Checkpoint,
-        raw: Option<Raw>,
-    }
     let key = public_key(invocation, key)?;
     let number = entry.trim_start_matches('#');
-    let answer: Value = Client::new(invocation)?.get(&format!("audit/proof/{number}"), &[])?;
-    let proof: Proof = understood(answer.clone())?;
+    let answer = Client::new(invocation)?.get::<InclusionProof>(&format!("audit/proof/{number}"), &())?;
+    let shown = answer.raw.clone();
+    let proof = answer.read()?;
     let broken = |what: &str| {
         Stop::failure(
             format!("the proof of {} does not hold: {what}", proof.entry),
@@ -339,7 +337,7 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     if !verify_inclusion(leaf, index, said.size, &path, said.root) {
         return Err(broken("the path does not lead to the signed root"));
     }
-    let raw = proof.raw.map(Raw::entry).transpose()?;
+    let raw = proof.raw.map(raw_entry).transpose()?;
     if let Some(raw) = &raw {
         let same = crate::store::ledger::EntryLeaf { no: raw.no, at: raw.at, commit: raw.commit }.hash() == leaf;
         let body = match (&raw.salt, &raw.body) {
@@ -351,7 +349,7 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
         }
     }
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&shown);
     }
     invocation.line(&format!(
         "{} {} is entry {} of {} that {} signed",
@@ -367,23 +365,12 @@ fn proof(invocation: &Invocation, entry: &str, key: Option<&Path>) -> Result<(),
     }
 }
 
-fn log(
-    invocation: &Invocation,
-    kind: Option<&String>,
-    run: Option<&String>,
-    incident: Option<&String>,
-    limit: usize,
-) -> Result<(), Stop> {
-    let mut query = vec![("limit", limit.to_string())];
-    query.extend(kind.map(|kind| ("kind", kind.clone())));
-    query.extend(run.map(|run| ("run", run.to_ascii_lowercase())));
-    query.extend(incident.map(|incident| ("incident", incident.to_ascii_lowercase())));
-    let answer: Value = Client::new(invocation)?.get("entries", &query)?;
+fn log(invocation: &Invocation, query: &[(&str, String)]) -> Result<(), Stop> {
+    let answer = Client::new(invocation)?.get::<EntryList>("entries", &query)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let mut entries: Vec<Entry> = understood(answer["entries"].clone())?;
-    let story: Vec<StoryLine> = understood(answer["story"].clone())?;
+    let EntryList { mut entries, story, .. } = answer.read()?;
     entries.sort_by_key(|entry| entry.no);
     let rows = entries.iter().map(|entry| {
         // Not every entry has a line in the timeline: of a read there is its call, and its return value.
@@ -434,11 +421,12 @@ fn redact(invocation: &Invocation, entry: &str, why: &str, yes: bool) -> Result<
             return Err(Stop::failure("the number differs: no entry was redacted", ""));
         }
     }
-    let answer: Value = Client::new(invocation)?.post("audit/redact", &json!({ "entry": number, "why": why }))?;
+    let wish = RedactionRequest { entry: number.to_owned(), why: why.to_owned() };
+    let answer = Client::new(invocation)?.post::<RedactionAnswer>("audit/redact", &wish)?;
     if invocation.json() {
-        invocation.print_json(&answer)
+        invocation.print_json(&answer.raw)
     } else {
-        match answer["redacted"].is_null() {
+        match answer.read()?.redacted.is_none() {
             true => invocation
                 .line(&format!("#{}: redaction requested; a second admin must run the same", page::text(number))),
             false => invocation.line(&format!("#{} redacted", page::text(number))),

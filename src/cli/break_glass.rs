@@ -5,10 +5,9 @@
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
+use crate::api::{BreakGlassMade, BreakGlassRequest};
 use crate::model::ApiToken;
-use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -21,20 +20,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let wanted = json!({ "reason": args.reason, "expires": args.expires, "by": who() });
-    let made: Value = Client::of_this_machine(invocation)?.post("break-glass", &wanted)?;
+    let wanted =
+        BreakGlassRequest { reason: args.reason.clone(), expires: Some(args.expires.clone()), by: Some(who()) };
+    let answer = Client::of_this_machine(invocation)?.post::<BreakGlassMade>("break-glass", &wanted)?;
     if invocation.json() {
-        return invocation.print_json(&made);
+        return invocation.print_json(&answer.raw);
     }
-    let token: ApiToken = understood(made["made"].clone())?;
-    invocation.line(made["token"].as_str().unwrap_or_default())?;
+    let BreakGlassMade { token: text, made: token, told } = answer.read()?;
+    invocation.line(&text)?;
     invocation.say(&format!(
         "{}: admin until {}, and every use of it is in the ledger. Take it away with `nightshift tokens revoke {}`.",
         token.id,
         invocation.when(token.expires_at),
         token.id
     ));
-    let told: Vec<&str> = made["told"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match told.as_slice() {
         [] => invocation.warn(
             "no `channels` are configured, so no notification is sent: it is recorded in the ledger and shown by `nightshift status`",
@@ -52,10 +51,9 @@ fn who() -> String {
 }
 
 /// Lines for `nightshift status`.
-pub(super) fn broken(invocation: &Invocation, status: &Value) -> Result<(), Stop> {
-    for said in status["break_glass"].as_array().into_iter().flatten() {
-        let token: ApiToken = understood(said.clone())?;
-        let why = token.break_glass.map(|glass| page::text(&glass.why)).unwrap_or_default();
+pub(super) fn broken(invocation: &Invocation, tokens: &[ApiToken]) -> Result<(), Stop> {
+    for token in tokens {
+        let why = token.break_glass.as_ref().map(|glass| page::text(&glass.why)).unwrap_or_default();
         let line = format!(
             "break-glass access {} is active until {}, by {}: {why}",
             token.id,

@@ -6,8 +6,8 @@ use super::client::Client;
 use super::invocation::{Invocation, Paint};
 use super::page;
 use super::stop::{Code, Stop};
-use crate::model::Time;
-use serde_json::{Value, json};
+use crate::api::{ChannelList, ChannelState, ChannelTest};
+use serde_json::json;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -33,21 +33,21 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn list(client: &Client, invocation: &Invocation) -> Result<(), Stop> {
-    let answer: Value = client.get("channels", &[])?;
+    let answer = client.get::<ChannelList>("channels", &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let text = |value: &Value| page::text(value.as_str().unwrap_or_default());
-    let rows = answer["channels"].as_array().cloned().unwrap_or_default();
-    let rows = rows.iter().map(|channel| {
-        let (paint, state) = match channel["state"].as_str().unwrap_or_default() {
-            "on" => (Paint::Good, "on"),
-            "off" => (Paint::Bad, "off"),
-            _ => (Paint::Odd, "failing"),
+    let channels = answer.read()?.channels;
+    let rows = channels.iter().map(|channel| {
+        let (paint, state) = match channel.state {
+            ChannelState::On => (Paint::Good, "on"),
+            ChannelState::Off => (Paint::Bad, "off"),
+            ChannelState::Failing => (Paint::Odd, "failing"),
         };
-        let last = channel["last_delivery"]["at"].as_str().and_then(|at| at.parse::<Time>().ok());
-        let last = last.map_or_else(|| "never".to_owned(), |at| invocation.age(at));
-        [text(&channel["name"]), text(&channel["kind"]), invocation.paint(paint, state), last, text(&channel["why"])]
+        let last = channel.last_delivery.as_ref();
+        let last = last.map_or_else(|| "never".to_owned(), |last| invocation.age(last.at));
+        let why = page::text(channel.why.as_deref().unwrap_or_default());
+        [page::text(&channel.name), page::text(&channel.kind), invocation.paint(paint, state), last, why]
     });
     invocation.table(["CHANNEL", "KIND", "STATE", "LAST DELIVERY", "WHY"], rows.collect())?;
     invocation.say("send a test message with `nightshift channels test NAME`");
@@ -55,13 +55,14 @@ fn list(client: &Client, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn test(client: &Client, name: &str, invocation: &Invocation) -> Result<(), Stop> {
-    let answer: Value = client.post_to(&["channels", name, "test"], &json!({}))?;
-    let delivered = answer["delivered"] == true;
+    let answer = client.post_to::<ChannelTest>(&["channels", name, "test"], &json!({}))?;
+    let raw = answer.raw.clone();
+    let ChannelTest { delivered, answer, .. } = answer.read()?;
     if invocation.json() {
-        invocation.print_json(&answer)?;
+        invocation.print_json(&raw)?;
     } else {
         let (paint, word) = if delivered { (Paint::Good, "delivered") } else { (Paint::Bad, "not delivered") };
-        let answer = page::text(answer["answer"].as_str().unwrap_or_default());
+        let answer = page::text(&answer);
         invocation.line(&format!("{}  {}: {answer}", invocation.paint(paint, word), page::text(name)))?;
     }
     match delivered {

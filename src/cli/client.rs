@@ -4,14 +4,40 @@
 
 use super::invocation::Invocation;
 use super::stop::{Code, Stop};
+use crate::api::ProblemDetails;
 use crate::config::Config;
 use crate::limits;
 use reqwest::{Method, StatusCode, Url};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use std::marker::PhantomData;
 use std::path::Path;
 use tokio::runtime::Runtime;
+
+/// An answer of the engine: as it came, for `-o json`, and as its type.
+pub(super) struct Reply<T> {
+    pub raw: Value,
+    kind: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Reply<T> {
+    pub fn read(self) -> Result<T, Stop> {
+        serde_json::from_value(self.raw).map_err(|error| {
+            Stop::new(
+                Code::Failure,
+                format!("the engine's answer is not understood: {error}"),
+                "use the engine's own version of this program, or -o json",
+            )
+        })
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Reply<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(|raw| Reply { raw, kind: PhantomData })
+    }
+}
 
 pub(super) struct Client {
     base: Url,
@@ -75,7 +101,7 @@ impl Client {
     /// # Errors
     ///
     /// Fails when the engine is not reached, refuses, or answers with another type.
-    pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Stop> {
+    pub fn get<T>(&self, path: &str, query: &impl Serialize) -> Result<Reply<T>, Stop> {
         self.send(Method::GET, &segments(path), query, None)
     }
 
@@ -84,7 +110,7 @@ impl Client {
     /// # Errors
     ///
     /// Fails as [`Client::get`] does.
-    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Stop> {
+    pub fn post<T>(&self, path: &str, body: &impl Serialize) -> Result<Reply<T>, Stop> {
         self.post_to(&segments(path), body)
     }
 
@@ -94,8 +120,8 @@ impl Client {
     /// # Errors
     ///
     /// Fails as [`Client::get`] does.
-    pub fn get_at<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T, Stop> {
-        self.send(Method::GET, segments, &[], None)
+    pub fn get_at<T>(&self, segments: &[&str]) -> Result<Reply<T>, Stop> {
+        self.send(Method::GET, segments, &(), None)
     }
 
     /// The same as `post` by the segments of the path.
@@ -103,9 +129,9 @@ impl Client {
     /// # Errors
     ///
     /// Fails as [`Client::get`] does, or when the body cannot be written as JSON.
-    pub fn post_to<T: DeserializeOwned>(&self, segments: &[&str], body: &impl Serialize) -> Result<T, Stop> {
+    pub fn post_to<T>(&self, segments: &[&str], body: &impl Serialize) -> Result<Reply<T>, Stop> {
         let body = serde_json::to_value(body).map_err(|error| Stop::failure(format!("request: {error}"), ""))?;
-        self.send(Method::POST, segments, &[], Some(body))
+        self.send(Method::POST, segments, &(), Some(body))
     }
 
     /// Waits a little, or until Ctrl-C.
@@ -122,13 +148,13 @@ impl Client {
         })
     }
 
-    fn send<T: DeserializeOwned>(
+    fn send<T>(
         &self,
         method: Method,
         segments: &[&str],
-        query: &[(&str, String)],
+        query: &impl Serialize,
         body: Option<Value>,
-    ) -> Result<T, Stop> {
+    ) -> Result<Reply<T>, Stop> {
         let (status, bytes) = self.runtime.block_on(self.exchange(method, segments, query, body))?;
         if !status.is_success() {
             return Err(refused(status, &bytes));
@@ -145,7 +171,7 @@ impl Client {
         &self,
         method: Method,
         segments: &[&str],
-        query: &[(&str, String)],
+        query: &impl Serialize,
         body: Option<Value>,
     ) -> Result<(StatusCode, Vec<u8>), Stop> {
         let mut url = self.base.clone();
@@ -259,9 +285,11 @@ fn is_local(url: &Url) -> bool {
 }
 
 fn refused(status: StatusCode, bytes: &[u8]) -> Stop {
-    let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let word = |key: &str| super::invocation::clean(body[key].as_str().unwrap_or_default(), 2_000);
-    let error = match word("error") {
+    let problem: ProblemDetails = serde_json::from_slice(bytes).unwrap_or_default();
+    let word = |text: &str| super::invocation::clean(text, 2_000);
+    // An engine of before has no `detail`.
+    let detail = if problem.detail.is_empty() { &problem.error } else { &problem.detail };
+    let error = match word(detail) {
         text if text.is_empty() => format!("the engine said {status}"),
         text => text,
     };
@@ -271,5 +299,5 @@ fn refused(status: StatusCode, bytes: &[u8]) -> Stop {
         StatusCode::BAD_REQUEST => Code::Usage,
         _ => Code::Failure,
     };
-    Stop::new(code, error, word("hint"))
+    Stop::new(code, error, word(&problem.hint))
 }

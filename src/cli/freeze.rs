@@ -5,10 +5,9 @@
 use super::client::Client;
 use super::invocation::Invocation;
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
+use crate::api::{FreezeAnswer, FreezeList, FreezeRequest, ScopeRequest, UnfreezeAnswer};
 use crate::model::Freeze;
-use serde_json::{Value, json};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -47,18 +46,14 @@ pub(super) struct UnfreezeArgs {
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let client = Client::new(invocation)?;
     let Some(why) = &args.why else { return list(invocation, &client) };
-    let mut body = json!({ "scope": args.scope, "why": why });
-    if let Some(lasts) = &args.lasts {
-        body["for"] = json!(lasts);
-    }
-    let answer: Value = client.post("freezes", &body)?;
+    let body = FreezeRequest { scope: args.scope.clone(), why: why.clone(), lasts: args.lasts.clone() };
+    let answer = client.post::<FreezeAnswer>("freezes", &body)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let freeze: Freeze = understood(answer["freeze"].clone())?;
+    let FreezeAnswer { freeze, notified, .. } = answer.read()?;
     invocation.line(&format!("frozen: {} {}", page::text(&freeze.scope), lasts(&freeze, invocation)))?;
-    let told: Vec<&str> = answer["notified"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    match told.as_slice() {
+    match notified.as_slice() {
         [] => invocation.warn("no `channels` are configured, so no one is notified"),
         told => invocation.say(&format!("being notified: {}", page::text(&told.join(", ")))),
     }
@@ -69,11 +64,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(), Stop> {
     invocation.confirm(args.yes, &format!("let automation go on ({})", page::text(&args.scope)))?;
-    let answer: Value = Client::new(invocation)?.post("unfreeze", &json!({ "scope": args.scope, "why": args.why }))?;
+    let body = ScopeRequest { scope: args.scope.clone(), why: args.why.clone() };
+    let answer = Client::new(invocation)?.post::<UnfreezeAnswer>("unfreeze", &body)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    if answer["asked"].is_string() {
+    if answer.read()?.asked.is_some() {
         invocation.line(&format!("release of {} requested; it is still frozen", page::text(&args.scope)))?;
         invocation.say("a second person must confirm within 30 minutes");
         return Ok(());
@@ -82,11 +78,11 @@ pub(super) fn unfreeze(args: &UnfreezeArgs, invocation: &Invocation) -> Result<(
 }
 
 fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
-    let answer: Value = client.get("freezes", &[])?;
+    let answer = client.get::<FreezeList>("freezes", &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let freezes: Vec<Freeze> = understood(answer["freezes"].clone())?;
+    let freezes = answer.read()?.freezes;
     if freezes.is_empty() {
         invocation.say("no freeze is active; to stop all actions: `nightshift freeze --why '…'`");
         return Ok(());

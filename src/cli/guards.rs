@@ -4,11 +4,11 @@
 
 use super::client::Client;
 use super::invocation::Invocation;
-use super::show::understood;
 use super::stop::Stop;
 use super::{freeze, page};
-use crate::model::{Breaker, Freeze};
-use serde_json::{Value, json};
+use crate::api::{BreakerReset, GuardLevels, HeldRun, NodeHold, PoolLevel, ScopeRequest};
+use crate::model::Breaker;
+use crate::policy::TakenReplica;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -44,143 +44,130 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 fn reset(args: &ResetArgs, invocation: &Invocation, client: &Client) -> Result<(), Stop> {
     invocation.confirm(args.yes, &format!("reset the breaker {}", page::text(&args.scope)))?;
-    let answer: Value = client.post("breakers/reset", &json!({ "scope": args.scope, "why": args.why }))?;
+    let wish = ScopeRequest { scope: args.scope.clone(), why: args.why.clone() };
+    let answer = client.post::<BreakerReset>("breakers/reset", &wish)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
     invocation.line(&format!("reset: {}; earlier failures no longer count", page::text(&args.scope)))
 }
 
 fn list(invocation: &Invocation, client: &Client) -> Result<(), Stop> {
-    let guards: Value = client.get("guards", &[])?;
+    let answer = client.get::<GuardLevels>("guards", &())?;
     if invocation.json() {
-        return invocation.print_json(&guards);
+        return invocation.print_json(&answer.raw);
     }
+    let guards = answer.read()?;
     let levels: Vec<[String; 4]> = levels(&guards).into_iter().chain(together(&guards)).collect();
     invocation.table(["GUARD", "NOW", "LIMIT", "HOLDS"], levels)?;
-    let text = |value: &Value| match value {
-        Value::String(text) => page::text(text),
-        other => other.to_string(),
-    };
-    let held: Vec<[String; 3]> =
-        rows(&guards["held"], |run| [text(&run["run"]), text(&run["guard"]), text(&run["why"])]);
-    if !held.is_empty() {
-        invocation.table(["HELD", "BY", "WHY"], held)?;
+    if !guards.held.is_empty() {
+        let row = |held: &HeldRun| [held.run.to_string(), held.guard.name().to_owned(), page::text(&held.why)];
+        invocation.table(["HELD", "BY", "WHY"], guards.held.iter().map(row).collect())?;
         invocation.say("for the meaning of a guard: `nightshift why --explain BY`");
     }
-    super::ladder::moved(invocation, &guards["moved"])?;
-    let breakers: Vec<Breaker> = understood(guards["breakers"].clone())?;
-    if !breakers.is_empty() {
+    super::ladder::moved(invocation, &guards.moved)?;
+    if !guards.breakers.is_empty() {
         let row =
             |breaker: &Breaker| [page::text(&breaker.scope), invocation.age(breaker.since), page::text(&breaker.why)];
-        invocation.table(["BREAKER", "AGE", "WHY"], breakers.iter().map(row).collect())?;
+        invocation.table(["BREAKER", "AGE", "WHY"], guards.breakers.iter().map(row).collect())?;
         invocation.say("to let it close: `nightshift guards reset SCOPE --why '…'`");
     }
-    let freezes: Vec<Freeze> = understood(guards["freezes"].clone())?;
-    if freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &freezes) }
-}
-
-fn rows<const N: usize>(list: &Value, row: impl Fn(&Value) -> [String; N]) -> Vec<[String; N]> {
-    list.as_array().into_iter().flatten().map(row).collect()
-}
-
-fn held_by(guards: &Value) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    some_of(&guards["holds"], |hold| format!("{} by {}", word(&hold["node"]), word(&hold["run"])))
+    if guards.freezes.is_empty() { Ok(()) } else { freeze::table(invocation, &guards.freezes) }
 }
 
 /// A few of a list, and how many more.
-fn some_of(list: &Value, show: impl Fn(&Value) -> String) -> String {
-    let all: Vec<&Value> = list.as_array().into_iter().flatten().collect();
+fn some_of<T>(all: &[T], show: impl Fn(&T) -> String) -> String {
     let shown: Vec<String> = all.iter().take(crate::limits::NAMES_SHOWN).map(|one| page::text(&show(one))).collect();
     let more = all.len().saturating_sub(shown.len());
     if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
 }
 
 /// The guards that know who serves and who fails together.
-fn together(guards: &Value) -> Vec<[String; 4]> {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let limits = &guards["limits"];
-    let taken: u64 =
-        guards["replicas_taken"].as_array().into_iter().flatten().filter_map(|one| one["count"].as_u64()).sum();
-    let which = |one: &Value| match word(&one["pod"]).as_str() {
-        "" => format!("some of {} by {}", word(&one["set"]), word(&one["run"])),
-        pod => format!("{pod} by {}", word(&one["run"])),
+fn together(guards: &GuardLevels) -> Vec<[String; 4]> {
+    let limits = &guards.limits;
+    let taken: u32 = guards.replicas_taken.iter().map(|one| one.count).sum();
+    let which = |one: &TakenReplica| match one.pod.as_str() {
+        "" => format!("some of {} by {}", one.set, one.run),
+        pod => format!("{pod} by {}", one.run),
     };
-    let labels = |list: &Value| some_of(list, |label| word(label));
-    let pool = |pool: &Value| {
-        let out = pool["out"].as_array().map_or(0, Vec::len);
+    let pool = |pool: &PoolLevel| {
         [
-            format!("pool {}", page::text(&word(&pool["pool"]))),
-            format!("{out} of {}", pool["total"]),
-            pool["allowed"].to_string(),
-            some_of(&pool["out"], word),
+            format!("pool {}", page::text(&pool.pool)),
+            format!("{} of {}", pool.out.len(), pool.total),
+            pool.allowed.to_string(),
+            some_of(&pool.out, String::clone),
         ]
     };
-    let pools = guards["pools"].as_array().into_iter().flatten().map(pool);
-    pools
-        .chain([
-            [
-                "replicas taken".to_owned(),
-                taken.to_string(),
-                format!("{} ready ones stay", limits["serving_floor"]),
-                some_of(&guards["replicas_taken"], which),
-            ],
-            ["failure domains".to_owned(), String::new(), "1 run a domain".to_owned(), labels(&limits["domains"])],
-            ["silences".to_owned(), String::new(), "held while they last".to_owned(), labels(&guards["silences_of"])],
-        ])
-        .collect()
+    let others = [
+        [
+            "replicas taken".to_owned(),
+            taken.to_string(),
+            format!("{} ready ones stay", limits.serving_floor),
+            some_of(&guards.replicas_taken, which),
+        ],
+        [
+            "failure domains".to_owned(),
+            String::new(),
+            "1 run a domain".to_owned(),
+            some_of(&limits.domains, String::clone),
+        ],
+        [
+            "silences".to_owned(),
+            String::new(),
+            "held while they last".to_owned(),
+            some_of(&guards.silences_of, String::clone),
+        ],
+    ];
+    guards.pools.iter().map(pool).chain(others).collect()
 }
 
-fn levels(guards: &Value) -> Vec<[String; 4]> {
-    let number = |value: &Value| value.as_u64().map_or("unknown".to_owned(), |number| number.to_string());
-    let share = |value: &Value| value.as_f64().map_or("unknown".to_owned(), |share| format!("{:.0} %", share * 100.0));
-    let limits = &guards["limits"];
-    let out: Vec<&str> = guards["nodes_out"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let known = guards["nodes_total"].is_u64();
-    let shown = out.iter().take(crate::limits::NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
-    let stopped = guards["stopped"].as_str().unwrap_or_default();
-    let text = |value: &str| page::text(value);
+fn levels(guards: &GuardLevels) -> Vec<[String; 4]> {
+    let number = |value: Option<u32>| value.map_or("unknown".to_owned(), |number| number.to_string());
+    let limits = &guards.limits;
+    let out = &guards.nodes_out;
+    let shown = out.iter().take(crate::limits::NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let stopped = guards.stopped.as_deref().unwrap_or_default();
     // Distinct nodes that our runs took out, and how many of this fleet that share is.
-    let taken = |row: &str, now: &str, limit: &str| {
-        let allowed = &guards[format!("{now}_allowed")];
+    let taken = |row: &str, nodes: &[String], allowed: Option<u32>, share: f64| {
+        let share = format!("{:.0} %", share * 100.0);
         [
             row.to_owned(),
-            guards[now].as_array().map_or("unknown".to_owned(), |nodes| nodes.len().to_string()),
-            match allowed.as_u64() {
-                Some(nodes) => format!("{nodes} ({})", share(&limits[limit])),
-                None => share(&limits[limit]),
-            },
-            some_of(&guards[now], |node| node.as_str().unwrap_or_default().to_owned()),
+            nodes.len().to_string(),
+            allowed.map_or_else(|| share.clone(), |nodes| format!("{nodes} ({share})")),
+            some_of(nodes, String::clone),
         ]
+    };
+    let (symptom, rule) = match &guards.symptom {
+        Some(symptom) => (symptom.nodes, format!("rule {}", page::text(&symptom.rule))),
+        None => (0, String::new()),
     };
     vec![
         [
             "kill switch".to_owned(),
             if stopped.is_empty() { "off".to_owned() } else { "engaged".to_owned() },
-            format!("{} to release", number(&guards["release_persons"])),
-            text(stopped),
+            format!("{} to release", guards.release_persons),
+            page::text(stopped),
         ],
-        [
-            "mode ceiling".to_owned(),
-            String::new(),
-            text(guards["mode_ceiling"].as_str().unwrap_or_default()),
-            String::new(),
-        ],
+        ["mode ceiling".to_owned(), String::new(), guards.mode_ceiling.to_string(), String::new()],
         [
             "nodes out at once".to_owned(),
-            if known { format!("{} of {}", out.len(), number(&guards["nodes_total"])) } else { "unknown".to_owned() },
-            number(&guards["nodes_out_allowed"]),
-            text(&shown),
+            guards.nodes_total.map_or("unknown".to_owned(), |total| format!("{} of {total}", out.len())),
+            number(guards.nodes_out_allowed),
+            page::text(&shown),
         ],
-        taken("taken in an hour", "taken_hour", "share_per_hour"),
-        taken("taken in a day", "taken_day", "share_per_day"),
-        ["nodes locked by runs".to_owned(), number(&guards["nodes_held"]), "1 run a node".to_owned(), held_by(guards)],
+        taken("taken in an hour", &guards.taken_hour, guards.taken_hour_allowed, limits.share_per_hour),
+        taken("taken in a day", &guards.taken_day, guards.taken_day_allowed, limits.share_per_day),
+        [
+            "nodes locked by runs".to_owned(),
+            guards.nodes_held.to_string(),
+            "1 run a node".to_owned(),
+            some_of(&guards.holds, |hold: &NodeHold| format!("{} by {}", hold.node, hold.run)),
+        ],
         [
             "one symptom, many nodes".to_owned(),
-            number(&json!(guards["symptom"]["nodes"].as_u64().unwrap_or(0))),
-            if guards["correlated_limit"].is_u64() { number(&guards["correlated_limit"]) } else { "off".to_owned() },
-            guards["symptom"]["rule"].as_str().map(|rule| format!("rule {}", page::text(rule))).unwrap_or_default(),
+            symptom.to_string(),
+            guards.correlated_limit.map_or("off".to_owned(), |limit| limit.to_string()),
+            rule,
         ],
     ]
 }

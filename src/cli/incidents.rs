@@ -5,10 +5,9 @@
 use super::client::Client;
 use super::invocation::Invocation;
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
-use crate::model::Incident;
-use serde_json::{Value, json};
+use crate::api::{AssignRequest, IncidentAnswer, IncidentList, ResolveRequest, SilenceAnswer, SilenceRequest};
+use serde_json::json;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -86,12 +85,12 @@ pub(super) struct ResolveArgs {
 
 pub(super) fn resolve(args: &ResolveArgs, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.to_ascii_lowercase();
-    let wish = json!({ "why": args.why, "source": args.source });
-    let answer: Value = Client::new(invocation)?.post(&format!("incidents/{id}/resolve"), &wish)?;
+    let wish = ResolveRequest { why: args.why.clone(), source: args.source.clone() };
+    let answer = Client::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/resolve"), &wish)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let incident: Incident = understood(answer["incident"].clone())?;
+    let incident = answer.read()?.incident;
     invocation.line(&format!("{} {}", incident.id, page::incident_state(incident.state)))
 }
 
@@ -107,11 +106,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     ];
     let narrowed = picked.iter().any(|(_, value)| value.is_some());
     query.extend(picked.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-    let answer: Value = Client::new(invocation)?.get("incidents", &query)?;
+    let answer = Client::new(invocation)?.get::<IncidentList>("incidents", &query)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let incidents: Vec<Incident> = understood(answer["incidents"].clone())?;
+    let incidents = answer.read()?.incidents;
     if incidents.is_empty() {
         invocation.say(match (narrowed, open) {
             (true, true) => "no open incident matches; --all includes resolved ones",
@@ -138,41 +137,41 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 
 pub(super) fn ack(args: &AckArgs, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.to_ascii_lowercase();
-    let answer: Value = Client::new(invocation)?.post(&format!("incidents/{id}/ack"), &json!({}))?;
+    let answer = Client::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/ack"), &json!({}))?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let incident: Incident = understood(answer["incident"].clone())?;
+    let incident = answer.read()?.incident;
     invocation.line(&format!("{} {}", incident.id, page::incident_state(incident.state)))
 }
 
 pub(super) fn assign(args: &AssignArgs, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.to_ascii_lowercase();
-    let answer: Value = Client::new(invocation)?.post(&format!("incidents/{id}/assign"), &json!({ "to": args.to }))?;
+    let wish = AssignRequest { to: args.to.clone() };
+    let answer = Client::new(invocation)?.post::<IncidentAnswer>(&format!("incidents/{id}/assign"), &wish)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let incident: Incident = understood(answer["incident"].clone())?;
+    let incident = answer.read()?.incident;
     let owner = incident.owner.unwrap_or_default();
     invocation.line(&format!("{} is {}'s", incident.id, page::text(&owner)))
 }
 
 pub(super) fn silence(args: &SilenceArgs, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.to_ascii_lowercase();
-    let wish = json!({ "lasts": args.lasts, "why": args.why });
-    let answer: Value = Client::new(invocation)?.post(&format!("incidents/{id}/silence"), &wish)?;
+    let wish = SilenceRequest { lasts: args.lasts.clone(), why: args.why.clone() };
+    let answer = Client::new(invocation)?.post::<SilenceAnswer>(&format!("incidents/{id}/silence"), &wish)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let text = |value: &Value| page::text(value.as_str().unwrap_or_default());
-    let until = answer["until"].as_str().and_then(|at| at.parse().ok());
-    let until = until.map_or_else(|| text(&answer["until"]), |at| invocation.when(at));
-    for made in answer["silences"].as_array().into_iter().flatten() {
-        let (silence, source) = (text(&made["silence"]), text(&made["source"]));
+    let answer = answer.read()?;
+    let until = invocation.when(answer.until);
+    for made in &answer.silences {
+        let (silence, source) = (page::text(&made.silence), page::text(&made.source));
         invocation.line(&format!("silence {silence} at {source} until {until}"))?;
     }
-    for left in answer["left"].as_array().into_iter().flatten() {
-        invocation.say(&format!("not silenced: {}", text(left)));
+    for left in &answer.left {
+        invocation.say(&format!("not silenced: {}", page::text(left)));
     }
     Ok(())
 }

@@ -5,10 +5,10 @@
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
-use crate::model::{Mode, Scorecard, Span, Time};
-use serde_json::{Value, json};
+use crate::api::{JudgeAnswer, JudgeRequest, MoveRequest, MovedRule, ScorecardAnswer, ScorecardList};
+use crate::model::{Mode, Scorecard, Span};
+use serde_json::json;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -73,11 +73,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer: Value = Client::new(invocation)?.get("scorecards", &[])?;
+    let answer = Client::new(invocation)?.get::<ScorecardList>("scorecards", &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let cards: Vec<Scorecard> = understood(answer["scorecards"].clone())?;
+    let cards = answer.read()?.scorecards;
     if cards.is_empty() {
         invocation.say("no rule runs a runbook, so there are no modes to show");
         return Ok(());
@@ -109,11 +109,11 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
 /// The card of one rule.
 pub(super) fn show(invocation: &Invocation, rule: &str) -> Result<(), Stop> {
     let rule = rule.strip_prefix("rule:").unwrap_or(rule);
-    let answer: Value = Client::new(invocation)?.get_at(&["rules", rule, "scorecard"])?;
+    let answer = Client::new(invocation)?.get_at::<ScorecardAnswer>(&["rules", rule, "scorecard"])?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    print(invocation, &understood(answer["scorecard"].clone())?)
+    print(invocation, &answer.read()?.scorecard)
 }
 
 fn print(invocation: &Invocation, scorecard: &Scorecard) -> Result<(), Stop> {
@@ -181,13 +181,13 @@ pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), Sto
         Verdict::Wrong => "wrong",
     };
     let run = args.run.to_ascii_lowercase();
-    let body = json!({ "verdict": verdict, "why": args.why });
-    let answer: Value = Client::new(invocation)?.post(&format!("runs/{run}/judge"), &body)?;
+    let body = JudgeRequest { verdict: verdict.to_owned(), why: args.why.clone(), first: false };
+    let answer = Client::new(invocation)?.post::<JudgeAnswer>(&format!("runs/{run}/judge"), &body)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
     invocation.line(&format!("{run}: {verdict}"))?;
-    if let Ok(card) = understood::<Scorecard>(answer["scorecard"].clone()) {
+    if let Some(card) = answer.read()?.scorecard {
         invocation.say(&format!("rule {} has {}", page::text(&card.rule), card.card.words()));
     }
     Ok(())
@@ -195,41 +195,38 @@ pub(super) fn judge(args: &JudgeArgs, invocation: &Invocation) -> Result<(), Sto
 
 pub(super) fn promote(args: &PromoteArgs, invocation: &Invocation) -> Result<(), Stop> {
     invocation.confirm(args.yes, &format!("promote rule {}", page::text(&args.rule)))?;
-    moves(invocation, &args.rule, "promote", &json!({ "to": args.to, "why": args.why }))
+    moves(invocation, &args.rule, "promote", &MoveRequest { to: args.to, why: args.why.clone() })
 }
 
 pub(super) fn demote(args: &DemoteArgs, invocation: &Invocation) -> Result<(), Stop> {
-    moves(invocation, &args.rule, "demote", &json!({ "to": args.to, "why": args.why }))
+    moves(invocation, &args.rule, "demote", &MoveRequest { to: args.to, why: args.why.clone() })
 }
 
-fn moves(invocation: &Invocation, rule: &str, verb: &str, body: &Value) -> Result<(), Stop> {
-    let answer: Value = Client::new(invocation)?.post_to(&["rules", rule, verb], body)?;
+fn moves(invocation: &Invocation, rule: &str, verb: &str, body: &MoveRequest) -> Result<(), Stop> {
+    let answer = Client::new(invocation)?.post_to::<ScorecardAnswer>(&["rules", rule, verb], body)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let card: Scorecard = understood(answer["scorecard"].clone())?;
+    let card = answer.read()?.scorecard;
     invocation.line(&format!("rule {} is in {}", page::text(&card.rule), page::text(&card.because())))
 }
 
 /// Rules that do not go as far as their files say, or go further.
-pub(super) fn moved(invocation: &Invocation, rows: &Value) -> Result<(), Stop> {
-    let text = |value: &Value| page::text(value.as_str().unwrap_or_default());
-    let age = |value: &Value| value.as_str().and_then(|at| at.parse::<Time>().ok()).map(|at| invocation.age(at));
-    let row = |row: &Value| {
-        [
-            text(&row["rule"]),
-            text(&row["mode"]),
-            text(&row["file"]),
-            text(&row["by"]),
-            age(&row["at"]).unwrap_or_default(),
-            text(&row["why"]),
-        ]
-    };
-    let rows: Vec<[String; 6]> = rows.as_array().into_iter().flatten().map(row).collect();
-    if rows.is_empty() {
+pub(super) fn moved(invocation: &Invocation, rules: &[MovedRule]) -> Result<(), Stop> {
+    if rules.is_empty() {
         return Ok(());
     }
-    invocation.table(["RULE", "MODE", "FILE MODE", "MOVED BY", "AGE", "WHY"], rows)
+    let row = |moved: &MovedRule| {
+        [
+            page::text(&moved.rule),
+            moved.mode.to_string(),
+            moved.file.to_string(),
+            page::text(&moved.by),
+            invocation.age(moved.at),
+            page::text(&moved.why),
+        ]
+    };
+    invocation.table(["RULE", "MODE", "FILE MODE", "MOVED BY", "AGE", "WHY"], rules.iter().map(row).collect())
 }
 
 /// Whole minutes are enough for people.

@@ -5,12 +5,13 @@
 use super::client::Client;
 use super::invocation::Invocation;
 use super::page;
-use super::show::{show_run, understood};
-use super::simulate::{self, Simulated};
+use super::show::show_run;
+use super::simulate;
 use super::stop::{Code, Stop};
+use crate::api::{RunAnswer, RunDetail, RunRequest, Simulation};
 use crate::clock::{Clock, RealClock};
 use crate::model::{Mode, Reach, Run, RunState, Span};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -56,26 +57,26 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
         let answer = simulate::plan(&client, &args.runbook, &params, None, args.cluster.as_deref())?;
         if args.dry_run {
             return if invocation.json() {
-                invocation.print_json(&answer)
+                invocation.print_json(&answer.raw)
             } else {
-                simulate::show(invocation, &understood(answer)?)
+                simulate::show(invocation, &answer.read()?)
             };
         }
-        confirm(invocation, args, &understood(answer)?)?;
+        confirm(invocation, args, &answer.read()?)?;
     }
-    let mut body = json!({ "runbook": args.runbook, "params": simulate::gather(&params)? });
-    if let Some(cluster) = &args.cluster {
-        body["cluster"] = json!(cluster);
+    let body = RunRequest {
+        runbook: args.runbook.clone(),
+        params: simulate::gather(&params)?,
+        event: None,
+        mode: args.mode,
+        cluster: args.cluster.clone(),
+    };
+    let answer = client.post::<RunAnswer>("runs", &body)?;
+    if !args.wait && invocation.json() {
+        return invocation.print_json(&answer.raw);
     }
-    if let Some(mode) = args.mode {
-        body["mode"] = json!(mode);
-    }
-    let answer: Value = client.post("runs", &body)?;
-    let run: Run = understood(answer["run"].clone())?;
+    let run = answer.read()?.run;
     if !args.wait {
-        if invocation.json() {
-            return invocation.print_json(&answer);
-        }
         invocation.say(&format!("started in mode {}; see `nightshift show {}`", run.mode, run.id));
         return invocation.line(&run.id.to_string());
     }
@@ -84,7 +85,7 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 /// Names the target back. Without a terminal no one can confirm it.
-fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulated) -> Result<(), Stop> {
+fn confirm(invocation: &Invocation, args: &Args, simulated: &Simulation) -> Result<(), Stop> {
     let writes = simulated.plan.calls.iter().filter(|call| call.reach > Reach::None).count();
     if writes == 0 {
         return Ok(());
@@ -129,8 +130,7 @@ fn wait(args: &Args, invocation: &Invocation, client: &Client, mut run: Run) -> 
             ));
         }
         client.pause()?;
-        let answer: Value = client.get(&format!("runs/{}", run.id), &[])?;
-        run = understood(answer["run"].clone())?;
+        run = client.get::<RunDetail>(&format!("runs/{}", run.id), &())?.read()?.run;
     }
     show_run(invocation, client, &run.id.to_string())?;
     match run.state {

@@ -5,10 +5,8 @@
 use super::client::Client;
 use super::invocation::Invocation;
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
-use crate::model::Run;
-use serde_json::{Value, json};
+use crate::api::{ReasonRequest, RunAnswer, RunList};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -56,11 +54,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if let Some(incident) = &args.incident {
         query.push(("incident", incident.to_ascii_lowercase()));
     }
-    let answer: Value = Client::new(invocation)?.get("runs", &query)?;
+    let answer = Client::new(invocation)?.get::<RunList>("runs", &query)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let runs: Vec<Run> = understood(answer["runs"].clone())?;
+    let runs = answer.read()?.runs;
     if runs.is_empty() {
         invocation.say(match (narrowed, open) {
             (true, true) => "no unfinished run matches; --all includes finished ones",
@@ -88,11 +86,12 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 pub(super) fn cancel(args: &CancelArgs, invocation: &Invocation) -> Result<(), Stop> {
     let id = args.id.to_ascii_lowercase();
     invocation.confirm(args.yes, &format!("cancel {}", page::text(&id)))?;
-    let answer: Value = Client::new(invocation)?.post(&format!("runs/{id}/cancel"), &json!({ "why": args.why }))?;
+    let wish = ReasonRequest { why: args.why.clone() };
+    let answer = Client::new(invocation)?.post::<RunAnswer>(&format!("runs/{id}/cancel"), &wish)?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let run: Run = understood(answer["run"].clone())?;
+    let run = answer.read()?.run;
     // One that was over before keeps its state.
     invocation.line(&format!("{} {}", run.id, run.state.name()))
 }

@@ -5,10 +5,8 @@
 use super::client::Client;
 use super::invocation::Invocation;
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
-use crate::model::Time;
-use serde_json::{Value, json};
+use crate::api::{SessionList, SessionRequest, SessionSummary, SessionsEndedAnswer, SubjectsUnlinkedAnswer};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -44,24 +42,24 @@ enum What {
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
-    let post = |path: &str, name: &str, why: &str| -> Result<Value, Stop> {
-        Client::new(invocation)?.post(path, &json!({ "name": name, "why": why }))
-    };
+    let client = || Client::new(invocation);
     match &args.what {
         None | Some(What::List) => list(invocation),
         Some(What::End { name, why }) => {
-            let answer = post("sessions/end", name, why)?;
+            let wish = SessionRequest { name: name.clone(), why: why.clone() };
+            let answer = client()?.post::<SessionsEndedAnswer>("sessions/end", &wish)?;
             if invocation.json() {
-                return invocation.print_json(&answer);
+                return invocation.print_json(&answer.raw);
             }
-            invocation.line(&format!("{} sessions of {} ended", answer["ended"], page::text(name)))?;
+            invocation.line(&format!("{} sessions of {} ended", answer.read()?.ended, page::text(name)))?;
             invocation.say("they can sign in again: to block them, write `role: none` in their entry or their group");
             Ok(())
         }
         Some(What::Unlink { name, why }) => {
-            let answer = post("sessions/unlink", name, why)?;
+            let wish = SessionRequest { name: name.clone(), why: why.clone() };
+            let answer = client()?.post::<SubjectsUnlinkedAnswer>("sessions/unlink", &wish)?;
             if invocation.json() {
-                return invocation.print_json(&answer);
+                return invocation.print_json(&answer.raw);
             }
             let name = page::text(name);
             invocation
@@ -71,20 +69,22 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer: Value = Client::new(invocation)?.get("sessions", &[])?;
+    let answer = Client::new(invocation)?.get::<SessionList>("sessions", &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let rows = answer["sessions"].as_array().cloned().unwrap_or_default();
-    if rows.is_empty() {
+    let sessions = answer.read()?.sessions;
+    if sessions.is_empty() {
         invocation.say("no one is signed in on the pages");
         return Ok(());
     }
-    let row = |said: &Value| -> Result<[String; 4], Stop> {
-        let time = |key: &str| -> Result<Time, Stop> { understood(said[key].clone()) };
-        let text = |key: &str| page::text(said[key].as_str().unwrap_or_default());
-        Ok([text("name"), text("by"), invocation.when(time("since")?), invocation.age(time("used")?)])
+    let row = |session: &SessionSummary| {
+        [
+            page::text(&session.name),
+            page::text(&session.by),
+            invocation.when(session.since),
+            invocation.age(session.used),
+        ]
     };
-    let rows = rows.iter().map(row).collect::<Result<_, Stop>>()?;
-    invocation.table(["USER", "SIGNED IN BY", "SINCE", "LAST USED"], rows)
+    invocation.table(["USER", "SIGNED IN BY", "SINCE", "LAST USED"], sessions.iter().map(row).collect())
 }

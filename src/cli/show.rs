@@ -5,32 +5,14 @@
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
 use super::page;
-use super::stop::{Code, Stop};
-use crate::model::{Approval, ApprovalState, Entry, EntryKind, Incident, Plan, Run, RunState, StoryLine};
-use serde::Deserialize;
-use serde_json::Value;
+use super::stop::Stop;
+use crate::api::{ApprovalAnswer, IncidentDetail, RunDetail};
+use crate::model::{Approval, ApprovalState, Entry, EntryKind, Plan, Run, RunState};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A run (r17), an incident (i3), an approval (a5), or a rule by its name
     id: String,
-}
-
-/// The parts of the answers that a person reads; `-o json` prints all of it.
-#[derive(Deserialize)]
-struct RunPage {
-    run: Run,
-    entries: Vec<Entry>,
-    approvals: Vec<Approval>,
-    story: Vec<StoryLine>,
-}
-
-#[derive(Deserialize)]
-struct IncidentPage {
-    incident: Incident,
-    runs: Vec<Run>,
-    approvals: Vec<Approval>,
-    story: Vec<StoryLine>,
 }
 
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
@@ -52,11 +34,11 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 pub(super) fn show_run(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
-    let answer: Value = client.get(&format!("runs/{id}"), &[])?;
+    let answer = client.get::<RunDetail>(&format!("runs/{id}"), &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let page: RunPage = understood(answer)?;
+    let page = answer.read()?;
     run_head(invocation, &page.run)?;
     invocation.line("")?;
     page::timeline(invocation, &page.story)?;
@@ -78,11 +60,11 @@ fn planned(entry: &Entry) -> Option<&Plan> {
 }
 
 fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
-    let answer: Value = client.get(&format!("incidents/{id}"), &[])?;
+    let answer = client.get::<IncidentDetail>(&format!("incidents/{id}"), &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let page: IncidentPage = understood(answer)?;
+    let page = answer.read()?;
     let incident = &page.incident;
     invocation.line(&format!(
         "{}  {}  {}  {}",
@@ -125,12 +107,11 @@ fn show_incident(invocation: &Invocation, client: &Client, id: &str) -> Result<(
 }
 
 fn show_approval(invocation: &Invocation, client: &Client, id: &str) -> Result<(), Stop> {
-    let answer: Value = client.get(&format!("approvals/{id}"), &[])?;
+    let answer = client.get::<ApprovalAnswer>(&format!("approvals/{id}"), &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let approval: Approval = understood(answer["approval"].clone())?;
-    approval_page(invocation, &approval)
+    approval_page(invocation, &answer.read()?.approval)
 }
 
 /// The request, the frozen plan, and how to answer.
@@ -204,14 +185,4 @@ fn run_foot(invocation: &Invocation, run: &Run, approvals: &[Approval]) -> Resul
         invocation.line(&format!("     {}", invocation.paint(Paint::Good, &command)))?;
     }
     Ok(())
-}
-
-pub(super) fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Stop> {
-    serde_json::from_value(answer).map_err(|error| {
-        Stop::new(
-            Code::Failure,
-            format!("the engine's answer is not understood: {error}"),
-            "use the engine's own version of this program, or -o json",
-        )
-    })
 }

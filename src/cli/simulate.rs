@@ -2,13 +2,11 @@
 //!
 //! Invariant: nothing is started and nothing is changed.
 
-use super::client::Client;
+use super::client::{Client, Reply};
 use super::invocation::{Invocation, Paint};
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
-use crate::model::{Foretold, Header, Pin, Plan, Subject};
-use serde::Deserialize;
+use crate::api::Simulation;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -30,18 +28,6 @@ pub(super) struct Args {
     cluster: Option<String>,
 }
 
-/// The answer of `POST simulate`.
-#[derive(Deserialize)]
-pub(super) struct Simulated {
-    pub runbook: Pin,
-    pub header: Header,
-    pub subject: Subject,
-    pub plan: Plan,
-    /// The guards' predicted decisions.
-    #[serde(default)]
-    pub guards: Vec<Foretold>,
-}
-
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let event: Option<Value> = match &args.event {
         None => None,
@@ -60,9 +46,9 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     let params = [args.params.clone(), args.more.clone()].concat();
     let answer = plan(&client, &args.runbook, &params, event, args.cluster.as_deref())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    show(invocation, &understood(answer)?)
+    show(invocation, &answer.read()?)
 }
 
 /// Asks the engine for a plan.
@@ -72,7 +58,7 @@ pub(super) fn plan(
     params: &[(String, Value)],
     event: Option<Value>,
     cluster: Option<&str>,
-) -> Result<Value, Stop> {
+) -> Result<Reply<Simulation>, Stop> {
     let mut body = json!({ "runbook": runbook, "params": gather(params)? });
     if let Some(cluster) = cluster {
         body["cluster"] = json!(cluster);
@@ -83,7 +69,7 @@ pub(super) fn plan(
     client.post("simulate", &body)
 }
 
-pub(super) fn show(invocation: &Invocation, simulated: &Simulated) -> Result<(), Stop> {
+pub(super) fn show(invocation: &Invocation, simulated: &Simulation) -> Result<(), Stop> {
     invocation.line(&format!(
         "{}  {}  on {}  (scope {})",
         invocation.paint(Paint::Strong, &page::text(&simulated.runbook.name)),

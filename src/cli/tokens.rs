@@ -5,9 +5,8 @@
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
 use super::page;
-use super::show::understood;
 use super::stop::Stop;
-use crate::model::ApiToken;
+use crate::api::{ReasonRequest, TokenList, TokenMade, TokenState, TokenStatus, TokensRevoked};
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
@@ -56,15 +55,16 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
             make(&wanted, invocation)
         }
         Some(What::Revoke { id, why }) => {
-            let answer: Value =
-                Client::new(invocation)?.post(&format!("tokens/{id}/revoke"), &json!({ "why": why }))?;
+            let wish = ReasonRequest { why: why.clone() };
+            let answer = Client::new(invocation)?.post::<TokensRevoked>(&format!("tokens/{id}/revoke"), &wish)?;
             if invocation.json() {
-                return invocation.print_json(&answer);
+                return invocation.print_json(&answer.raw);
             }
-            let token: ApiToken = understood(answer["revoked"].clone())?;
-            invocation.line(&format!("{} ({}) is revoked", token.id, page::text(&token.name)))?;
-            let more: Vec<ApiToken> = understood(answer["made_by_it"].clone())?;
-            more.iter().try_for_each(|token| {
+            let TokensRevoked { revoked, made_by_it } = answer.read()?;
+            if let Some(token) = revoked {
+                invocation.line(&format!("{} ({}) is revoked", token.id, page::text(&token.name)))?;
+            }
+            made_by_it.iter().try_for_each(|token| {
                 invocation.line(&format!("{} ({}), which it made, too", token.id, page::text(&token.name)))
             })
         }
@@ -72,33 +72,32 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
 }
 
 fn list(invocation: &Invocation) -> Result<(), Stop> {
-    let answer: Value = Client::new(invocation)?.get("tokens", &[])?;
+    let answer = Client::new(invocation)?.get::<TokenList>("tokens", &())?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let rows = answer["tokens"].as_array().cloned().unwrap_or_default();
-    if rows.is_empty() {
+    let tokens = answer.read()?.tokens;
+    if tokens.is_empty() {
         invocation.say(
             "none was made here yet: `nightshift tokens make NAME --role viewer --expires 30d`; those of the configuration stand in its file",
         );
         return Ok(());
     }
-    let row = |said: &Value| -> Result<[String; 8], Stop> {
-        let token: ApiToken = understood(said.clone())?;
-        let (paint, state) = match said["state"].as_str().unwrap_or_default() {
-            "good" => (Paint::Good, "good"),
-            "expired" => (Paint::Odd, "expired"),
-            _ => (Paint::Bad, "revoked"),
+    let row = |status: &TokenStatus| {
+        let token = &status.token;
+        let (paint, state) = match status.state {
+            TokenState::Good => (Paint::Good, "good"),
+            TokenState::Expired => (Paint::Odd, "expired"),
+            TokenState::Revoked => (Paint::Bad, "revoked"),
         };
         let places = match (&token.grant.clusters, token.sources.is_empty()) {
             (_, false) => token.sources.join(", "),
             (Some(clusters), _) => clusters.join(", "),
             (None, _) => "everywhere".to_owned(),
         };
-        let whose = said["person"].as_str().filter(|person| *person != token.name);
-        Ok([
+        [
             token.id.to_string(),
-            page::text(&match whose {
+            page::text(&match status.person.as_ref().filter(|person| **person != token.name) {
                 Some(person) => format!("{} ({person}'s)", token.name),
                 None => token.name.clone(),
             }),
@@ -108,23 +107,23 @@ fn list(invocation: &Invocation) -> Result<(), Stop> {
             invocation.when(token.expires_at),
             token.used_at.map_or_else(|| "never".to_owned(), |at| invocation.age(at)),
             invocation.paint(paint, state),
-        ])
+        ]
     };
-    let rows = rows.iter().map(row).collect::<Result<_, Stop>>()?;
-    invocation.table(["TOKEN", "NAME", "ROLE", "WHERE", "MADE BY", "UNTIL", "USED", "STATE"], rows)
+    let head = ["TOKEN", "NAME", "ROLE", "WHERE", "MADE BY", "UNTIL", "USED", "STATE"];
+    invocation.table(head, tokens.iter().map(row).collect())
 }
 
 fn make(wanted: &Value, invocation: &Invocation) -> Result<(), Stop> {
-    let made: Value = Client::new(invocation)?.post("tokens", wanted)?;
+    let answer = Client::new(invocation)?.post::<TokenMade>("tokens", wanted)?;
     if invocation.json() {
-        return invocation.print_json(&made);
+        return invocation.print_json(&answer.raw);
     }
-    let token: ApiToken = understood(made["made"].clone())?;
-    let whose = match made["person"].as_str() {
+    let TokenMade { token: text, made: token, person } = answer.read()?;
+    let whose = match &person {
         Some(person) => format!("for {}", page::text(person)),
         None => "not linked to an entry in `people`, so it counts as a separate person".to_owned(),
     };
-    invocation.line(made["token"].as_str().unwrap_or_default())?;
+    invocation.line(&text)?;
     invocation.say(&format!(
         "{} `{}`: {}, {whose}, until {}. It is shown only once: keep it in a file of mode 0600.",
         token.id,

@@ -4,11 +4,10 @@
 
 use super::client::Client;
 use super::invocation::{Invocation, Paint};
-use super::show::understood;
 use super::stop::{Code, Stop};
 use super::{page, reasons};
-use crate::model::{EntryNo, ReasonCode, Time};
-use serde::Deserialize;
+use crate::api::{ExplainedOutcome, Explanation, ExplanationLine, WhyQuery};
+use crate::model::ReasonCode;
 use serde_json::{Value, json};
 
 #[derive(clap::Args)]
@@ -22,36 +21,16 @@ pub(super) struct Args {
     explain: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Explanation {
-    blocks: Vec<Block>,
-}
-
-#[derive(Deserialize)]
-struct Block {
-    title: String,
-    at: Time,
-    lines: Vec<Line>,
-}
-
-#[derive(Deserialize)]
-struct Line {
-    no: Option<EntryNo>,
-    what: String,
-    text: String,
-    code: Option<String>,
-}
-
 pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     if let Some(code) = &args.explain {
         return explain(code, invocation);
     }
     let subject = args.subject.clone().unwrap_or_default();
-    let answer: Value = Client::new(invocation)?.get("why", &[("subject", subject)])?;
+    let answer = Client::new(invocation)?.get::<Explanation>("why", &WhyQuery { subject })?;
     if invocation.json() {
-        return invocation.print_json(&answer);
+        return invocation.print_json(&answer.raw);
     }
-    let explanation: Explanation = understood(answer)?;
+    let explanation = answer.read()?;
     let mut codes: Vec<String> = Vec::new();
     for (at, block) in explanation.blocks.iter().enumerate() {
         if at > 0 {
@@ -74,14 +53,14 @@ pub(super) fn run(args: &Args, invocation: &Invocation) -> Result<(), Stop> {
     Ok(())
 }
 
-fn print(invocation: &Invocation, line: &Line) -> Result<(), Stop> {
-    let paint = match line.what.as_str() {
-        "did" => Paint::Good,
-        "did not" => Paint::Odd,
-        "decided" => Paint::Strong,
-        _ => Paint::Dim,
+fn print(invocation: &Invocation, line: &ExplanationLine) -> Result<(), Stop> {
+    let paint = match line.what {
+        ExplainedOutcome::Did => Paint::Good,
+        ExplainedOutcome::DidNot => Paint::Odd,
+        ExplainedOutcome::Decided => Paint::Strong,
+        ExplainedOutcome::Now => Paint::Dim,
     };
-    let what = invocation.paint(paint, &format!("{:<8}", page::text(&line.what)));
+    let what = invocation.paint(paint, &format!("{:<8}", line.what.word()));
     let code = line.code.as_ref().map(|code| format!(" [{}]", page::text(code))).unwrap_or_default();
     let no = line.no.map(|no| format!("  {no}")).unwrap_or_default();
     invocation.line(&format!("  {what}  {}{code}{}", page::text(&line.text), invocation.paint(Paint::Dim, &no)))

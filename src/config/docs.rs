@@ -1,9 +1,11 @@
-//! The page of settings and the JSON schema for editors, made from the types of the configuration. For tests alone, so that
+//! The pages of settings and of rules, and the JSON schemas for editors, made from the types of the files. For tests alone, so that
 //! the program carries none of it.
 //!
 //! Invariant: a setting without a doc comment fails here; the page is never written by hand.
 
 use super::Config;
+use crate::model::Rule;
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
@@ -25,6 +27,29 @@ keys are refused.
   are read again while the engine runs, as are runbooks, rules and integrations.
 
 ";
+
+const RULES_HEAD: &str = "# Rules, key by key
+
+Made from `Rule` in `crates/core/src/model/rule.rs`; a test fails when it is out of date. [rules/README.md](../rules/README.md)
+explains rules with examples. Unknown keys are refused. A rule has `when` or `at`, not both.
+
+- Every `*.yaml` file of `rules_dir` is a list under `rules`.
+- A *time* is written `30s`, `10m`, `1h 30m`, `2d`.
+- Editors that know YAML schemas complete and check a file with its first line
+  `# yaml-language-server: $schema=../docs/rules.schema.json` ([the schema](rules.schema.json)).
+
+| key | type | default | effect |
+|---|---|---|---|
+";
+
+/// A file of rules as editors see it. `catalog::rules` reads it with the line of each rule.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct RuleFile {
+    /// The rules of this file.
+    rules: Vec<Rule>,
+}
 
 /// One line of the page.
 struct Setting {
@@ -144,7 +169,11 @@ fn text(own: &Value, behind: &Value) -> String {
 }
 
 fn schema() -> Value {
-    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Config>().to_value()
+    schema_of::<Config>()
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value()
 }
 
 fn settings(schema: &Value) -> Vec<Setting> {
@@ -190,6 +219,20 @@ fn the_page_of_settings_is_the_types() {
 #[test]
 fn the_schema_for_editors_is_the_types() {
     is_written("nightshift.schema.json", &(serde_json::to_string_pretty(&schema()).expect("a schema is JSON") + "\n"));
+}
+
+#[test]
+fn the_page_of_rules_and_their_schema_are_the_type() {
+    let schema = schema_of::<RuleFile>();
+    let rules = settings(&schema);
+    let mut page = RULES_HEAD.to_owned();
+    for Setting { path, kind, default, about } in rules.iter().filter(|one| one.path != "rules") {
+        assert!(!about.is_empty(), "{path} has no doc comment");
+        let _ = writeln!(page, "| `{}` | {kind} | {default} | {about} |", path.trim_start_matches("rules[]."));
+    }
+    assert!(rules.len() > 25, "{}", rules.len());
+    is_written("rules.md", &page);
+    is_written("rules.schema.json", &(serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod who;
 
 pub use authority::Authority;
 pub use inside::Inside;
-pub use people::{Wanted, join_token, list, remove, scoped};
+pub use people::{join_token, list, remove, scoped};
 pub use routes::{join_route, routes};
 pub use tls::{listen, serve};
 pub use who::{Peer, Shown};

@@ -9,10 +9,13 @@ mod audit;
 mod channels;
 mod humans;
 mod incidents;
+mod inside;
 mod ladder;
+mod page;
 mod read;
 mod refuse;
 mod sessions;
+mod spec;
 mod tokens;
 mod why;
 
@@ -20,19 +23,20 @@ use super::App;
 use super::access::ActsOn;
 use super::{Caller, Problem, witness};
 use crate::model::Right;
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Query, Request};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use http::StatusCode;
 use http::request::Parts;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tower::ServiceExt as _;
 
 /// Not in the table of roles: no role opens it, but this machine's own token.
 pub(super) const BREAK_GLASS: &str = "/api/v1/break-glass";
 
 macro_rules! table {
-    ($($method:ident $path:literal $right:ident $acts_on:ident $handler:path;)*) => {
+    ($($method:ident $path:literal $right:ident $acts_on:ident $handler:path, $summary:literal;)*) => {
         /// Every route of the API, to be merged into the server's router.
         pub fn routes(app: &App) -> Router<App> {
             Router::new()
@@ -40,6 +44,26 @@ macro_rules! table {
                 .route(BREAK_GLASS, post(tokens::break_glass))
                 .route_layer(axum::middleware::from_fn_with_state(app.clone(), witness::watch))
                 .layer(DefaultBodyLimit::max(crate::limits::API_BODY_BYTES))
+        }
+
+        /// Every route with what its handler takes and answers.
+        fn described(schemas: &mut spec::Schemas) -> Vec<spec::Route> {
+            vec![
+                $(spec::Route {
+                    method: stringify!($method),
+                    path: $path,
+                    right: Some(Right::$right),
+                    summary: $summary,
+                    shape: spec::Described::shape(&$handler, schemas),
+                },)*
+                spec::Route {
+                    method: "post",
+                    path: BREAK_GLASS,
+                    right: None,
+                    summary: "Activate break-glass access",
+                    shape: spec::Described::shape(&tokens::break_glass, schemas),
+                },
+            ]
         }
 
         /// Method, path and the right that it needs.
@@ -51,83 +75,74 @@ macro_rules! table {
 }
 
 table! {
-    get  "/api/v1/status" Read Nothing read::status;
-    get  "/api/v1/incidents" Read Nothing read::incidents;
-    get  "/api/v1/incidents/{id}" Read Nothing read::incident;
-    post "/api/v1/incidents/{id}/ack" Respond Object act::acknowledge;
-    post "/api/v1/incidents/{id}/assign" Respond Object incidents::assign;
-    post "/api/v1/incidents/{id}/silence" Respond Object incidents::silence;
-    post "/api/v1/incidents/{id}/resolve" Operate Object incidents::resolve;
-    get  "/api/v1/runs" Read Nothing read::runs;
-    post "/api/v1/runs" Operate Object act::start;
-    get  "/api/v1/runs/{id}" Read Nothing read::run;
-    post "/api/v1/runs/{id}/cancel" Operate Object act::cancel;
-    get  "/api/v1/runbooks" Read Nothing read::runbooks;
-    post "/api/v1/runs/{id}/judge" Respond Object ladder::judge;
-    get  "/api/v1/rules" Read Nothing read::rules;
-    get  "/api/v1/rules/{rule}/scorecard" Read Nothing ladder::scorecard;
-    post "/api/v1/rules/{rule}/promote" Operate AllClusters ladder::promote;
-    post "/api/v1/rules/{rule}/demote" Respond AllClusters ladder::demote;
-    get  "/api/v1/scorecards" Read Nothing ladder::scorecards;
-    post "/api/v1/simulate" Check Nothing act::simulate;
-    get  "/api/v1/approvals" Read Nothing read::approvals;
-    get  "/api/v1/approvals/{id}" Read Nothing read::approval;
-    post "/api/v1/approvals/{id}" Approve Object act::decide;
-    get  "/api/v1/entries" Read Nothing read::entries;
-    get  "/api/v1/why" Read Nothing why::why;
-    get  "/api/v1/guards" Read Nothing read::guards;
-    post "/api/v1/breakers/reset" Operate Named act::reset_breaker;
-    get  "/api/v1/freezes" Read Nothing read::freezes;
-    post "/api/v1/freezes" Respond Named act::freeze;
-    post "/api/v1/unfreeze" Operate Named act::unfreeze;
-    get  "/api/v1/agents" Read Nothing agents::list;
-    post "/api/v1/agents/join-tokens" Administer Named agents::join_token;
-    post "/api/v1/agents/{node}/remove" Administer Named agents::remove;
-    get  "/api/v1/channels" Read Nothing channels::list;
-    post "/api/v1/channels/{name}/test" Operate AllClusters channels::test;
-    get  "/api/v1/audit/checkpoints" Audit Nothing audit::checkpoints;
-    get  "/api/v1/audit/proof/{no}" Audit Nothing audit::proof;
-    get  "/api/v1/audit/raw" Audit Nothing audit::raw;
-    get  "/api/v1/tokens" Audit Nothing tokens::list;
-    post "/api/v1/tokens" Administer Named tokens::make;
-    post "/api/v1/tokens/{id}/revoke" Own Token tokens::revoke;
-    get  "/api/v1/sessions" Audit Nothing sessions::list;
-    post "/api/v1/sessions/end" Administer AllClusters sessions::end;
-    post "/api/v1/sessions/unlink" Administer AllClusters sessions::unlink;
-    post "/api/v1/audit/redact" Administer AllClusters act::redact;
+    get  "/api/v1/status" Read Nothing read::status, "Show version, counts and everything that is switched off";
+    get  "/api/v1/incidents" Read Nothing read::incidents, "List incidents";
+    get  "/api/v1/incidents/{id}" Read Nothing read::incident, "Show an incident with its alerts, runs, approvals and timeline";
+    post "/api/v1/incidents/{id}/ack" Respond Object act::acknowledge, "Acknowledge an incident";
+    post "/api/v1/incidents/{id}/assign" Respond Object incidents::assign, "Assign an incident to a person";
+    post "/api/v1/incidents/{id}/silence" Respond Object incidents::silence, "Silence the alerts of an incident at their source";
+    post "/api/v1/incidents/{id}/resolve" Operate Object incidents::resolve, "Resolve an incident whose source does not";
+    get  "/api/v1/runs" Read Nothing read::runs, "List runs";
+    post "/api/v1/runs" Operate Object act::start, "Start a runbook";
+    get  "/api/v1/runs/{id}" Read Nothing read::run, "Show a run with its steps, approvals and timeline";
+    post "/api/v1/runs/{id}/cancel" Operate Object act::cancel, "Cancel a run";
+    get  "/api/v1/runbooks" Read Nothing read::runbooks, "List runbooks";
+    post "/api/v1/runs/{id}/judge" Respond Object ladder::judge, "Review a run: right or wrong";
+    get  "/api/v1/rules" Read Nothing read::rules, "List rules";
+    get  "/api/v1/rules/{rule}/scorecard" Read Nothing ladder::scorecard, "Show the statistics and the mode of a rule";
+    post "/api/v1/rules/{rule}/promote" Operate AllClusters ladder::promote, "Promote a rule to the next mode";
+    post "/api/v1/rules/{rule}/demote" Respond AllClusters ladder::demote, "Demote a rule";
+    get  "/api/v1/scorecards" Read Nothing ladder::scorecards, "List the statistics of all rules with a runbook";
+    post "/api/v1/simulate" Check Nothing act::simulate, "Plan a runbook without starting it";
+    get  "/api/v1/approvals" Read Nothing read::approvals, "List approvals";
+    get  "/api/v1/approvals/{id}" Read Nothing read::approval, "Show an approval with its plan";
+    post "/api/v1/approvals/{id}" Approve Object act::decide, "Approve or deny a pending request";
+    get  "/api/v1/entries" Read Nothing read::entries, "List entries of the ledger";
+    get  "/api/v1/why" Read Nothing why::why, "Explain action and inaction about a subject";
+    get  "/api/v1/guards" Read Nothing read::guards, "Show the limits of the guards and how much of them is used";
+    post "/api/v1/breakers/reset" Operate Named act::reset_breaker, "Reset a tripped breaker";
+    get  "/api/v1/freezes" Read Nothing read::freezes, "List freezes";
+    post "/api/v1/freezes" Respond Named act::freeze, "Freeze automation";
+    post "/api/v1/unfreeze" Operate Named act::unfreeze, "Release a freeze";
+    get  "/api/v1/agents" Read Nothing agents::list, "List agents";
+    post "/api/v1/agents/join-tokens" Administer Named agents::join_token, "Make a join token for one agent";
+    post "/api/v1/agents/{node}/remove" Administer Named agents::remove, "Remove an agent and its certificate";
+    get  "/api/v1/channels" Read Nothing channels::list, "List notification channels";
+    post "/api/v1/channels/{name}/test" Operate AllClusters channels::test, "Send a test message through a channel";
+    get  "/api/v1/audit/checkpoints" Audit Nothing audit::checkpoints, "List signed checkpoints of the ledger";
+    get  "/api/v1/audit/proof/{no}" Audit Nothing audit::proof, "Prove that an entry is in the signed ledger";
+    get  "/api/v1/audit/raw" Audit Nothing audit::raw, "List raw entries for export";
+    get  "/api/v1/tokens" Audit Nothing tokens::list, "List API tokens";
+    post "/api/v1/tokens" Administer Named tokens::make, "Make an API token";
+    post "/api/v1/tokens/{id}/revoke" Own Token tokens::revoke, "Revoke an API token";
+    get  "/api/v1/sessions" Audit Nothing sessions::list, "List sessions of the pages";
+    post "/api/v1/sessions/end" Administer AllClusters sessions::end, "End the sessions of a person";
+    post "/api/v1/sessions/unlink" Administer AllClusters sessions::unlink, "Unlink a person from an account of the identity provider";
+    get  "/api/v1/openapi.json" Read Nothing spec::show, "Show this document";
+    post "/api/v1/audit/redact" Administer AllClusters act::redact, "Redact the body of an entry";
 }
 
+pub(super) use inside::Inside;
 pub(super) use ladder::places;
+pub(super) use page::{ledger, page as reference};
 pub(super) use refuse::store as store_problem;
-
-/// The API called from inside, in the name of a caller that a signature has identified.
-pub(super) async fn ask(
-    app: &App,
-    caller: Caller,
-    method: &str,
-    path: String,
-    body: serde_json::Value,
-) -> Result<serde_json::Value, Problem> {
-    let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let request = Request::builder().method(method).uri(format!("/api/v1/{path}")).body(axum::body::Body::from(bytes));
-    let mut request = request.map_err(|_| refuse::bad("invalid name", "use letters, digits, `-` and `.`"))?;
-    request.extensions_mut().insert(caller);
-    let answer = routes(app).with_state(app.clone()).oneshot(request).await.unwrap_or_else(|never| match never {});
-    let status = answer.status();
-    let bytes = axum::body::to_bytes(answer.into_body(), crate::limits::CLIENT_BODY_BYTES).await;
-    let value: serde_json::Value = bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    if status.is_success() {
-        return Ok(value);
-    }
-    let text = |name: &str| value[name].as_str().unwrap_or("no such thing").to_owned();
-    Err(Problem::new(status, text("error"), text("hint")))
-}
 
 /// One segment of a path or one value of a query, escaped.
 pub(super) fn segment(word: &str) -> String {
     // A blank becomes `+`, which means a blank in a query alone; a plus itself is written otherwise.
     url::form_urlencoded::byte_serialize(word.as_bytes()).collect::<String>().replace('+', "%20")
 }
+
+/// A severity as a person typed it.
+pub(super) fn severity(word: &str) -> Result<crate::model::Severity, Problem> {
+    serde_json::from_value(serde_json::Value::from(word)).map_err(|error| {
+        let why = refuse::in_words(&format!("severity: {error}"));
+        refuse::bad(format!("the query is not what this route takes: {why}"), LIST_HINT)
+    })
+}
+
+const LIST_HINT: &str =
+    "lists take open, limit, cursor, after, incident, run, kind, state, severity, node, rule and since";
 
 /// What a route of the API acts on, as far as clusters go; nothing for one that is not in the table.
 pub(super) fn acts_on(method: &str, path: &str) -> ActsOn {
@@ -143,6 +158,20 @@ pub(super) fn right_of(method: &str, path: &str) -> Right {
 /// Method, path and right of every route.
 pub(super) fn rights() -> &'static [(&'static str, &'static str, Right)] {
     RIGHTS
+}
+
+/// The OpenAPI document of every route.
+pub(super) fn document() -> &'static serde_json::Value {
+    spec::document()
+}
+
+/// 201 with what was made.
+struct Created<T>(T);
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, Json(self.0)).into_response()
+    }
 }
 
 /// A caller who has the right for the route that was matched.
@@ -195,6 +224,13 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
             }
         };
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // A list would be read as the members in their order.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(refuse::bad(
+                "the body is not a JSON object",
+                "send an object with the keys that this route takes",
+            ));
+        }
         let value = serde_json::from_slice(text).map_err(|error| {
             refuse::bad(
                 format!("the body does not match this route's schema: {}", refuse::in_words(&error.to_string())),
@@ -216,10 +252,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
             Ok(Query(value)) => Ok(Asked(value)),
             Err(error) => {
                 let why = refuse::in_words(&error.body_text());
-                Err(refuse::bad(
-                    format!("the query does not match this route's parameters: {why}"),
-                    "lists take open, limit, after, incident, run, kind, state, severity, node, rule and since",
-                ))
+                Err(refuse::bad(format!("the query does not match this route's parameters: {why}"), LIST_HINT))
             }
         }
     }

@@ -2,13 +2,18 @@
 //!
 //! Invariant: a command is a request to `/api/v1` on behalf of an identified user, so its table of roles decides.
 
-use super::api::segment;
-use super::{App, Caller, Problem, api};
+use super::api::Inside;
+use super::{App, Caller, Problem};
+use crate::api::{
+    AssignRequest, DecisionRequest, EngineStatus, Explanation, FreezeRequest, GuardLevels, JudgeRequest, ListQuery,
+    RunRequest, ScopeRequest, SilenceAnswer, SilenceRequest, Simulation,
+};
 use crate::limits;
-use crate::model::{Foretold, Freeze, Incident, Span};
+use crate::model::{
+    Approval, ApprovalState, Foretold, Freeze, Incident, PlannedCall, Reach, Scorecard, Span, StoryLine,
+};
 use axum::http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// The commands, for `help`.
 pub(super) const HELP: &str = "\
@@ -35,27 +40,28 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
-    let ask = |method: &'static str, path: String, body: Value| api::ask(app, caller.clone(), method, path, body);
+    let api = Inside::new(app, caller);
     match word.to_ascii_lowercase().as_str() {
         "" | "help" => Ok(HELP.to_owned()),
-        "status" => Ok(status(&ask("GET", "status".to_owned(), Value::Null).await?)),
-        "incidents" => Ok(incidents(&ask("GET", "incidents?open=true&limit=20".to_owned(), Value::Null).await?)),
-        "guards" => Ok(guards(&ask("GET", "guards".to_owned(), Value::Null).await?)),
+        "status" => Ok(status(&api.status().await?)),
+        "incidents" => {
+            let open = ListQuery { open: true, limit: Some(limits::CHAT_ROWS), ..ListQuery::default() };
+            Ok(incidents(&api.incidents(open).await?.incidents))
+        }
+        "guards" => Ok(guards(&api.guards().await?)),
         "show" => {
-            let kind = if rest.starts_with(['r', 'R']) { "runs" } else { "incidents" };
-            let answer = ask("GET", format!("{kind}/{}", segment(one(rest, "show i3")?)), Value::Null).await?;
-            Ok(story(&answer))
+            let id = one(rest, "show i3")?;
+            Ok(match rest.starts_with(['r', 'R']) {
+                true => story(&api.run(id).await?.story),
+                false => story(&api.incident(id).await?.story),
+            })
         }
-        "why" => {
-            let about = segment(one(rest, "why gpu-3")?);
-            Ok(why(&ask("GET", format!("why?subject={about}"), Value::Null).await?))
-        }
+        "why" => Ok(why(&api.why(one(rest, "why gpu-3")?).await?)),
         "approve" | "deny" => {
             let (id, why) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            let id = segment(one(id, "approve a4")?);
-            let yes = word.eq_ignore_ascii_case("approve");
-            let answer = ask("POST", format!("approvals/{id}"), json!({ "approve": yes, "why": why.trim() })).await?;
-            Ok(decided(&answer["approval"]))
+            let approve = word.eq_ignore_ascii_case("approve");
+            let request = DecisionRequest { approve, plan_hash: None, why: why.trim().to_owned() };
+            Ok(decided(&api.decide(one(id, "approve a4")?, request).await?.approval))
         }
         "judge" => {
             let mut words = rest.splitn(3, char::is_whitespace);
@@ -63,54 +69,42 @@ pub(super) async fn perform(app: &App, caller: &Caller, line: &str) -> Result<St
             let why = words.next().unwrap_or_default().trim();
             judge(app, caller, one(id, "judge r7 right")?, verdict, why, false).await
         }
-        "scorecard" => {
-            let rule = segment(one(rest, "scorecard xid-79")?);
-            Ok(scorecard(&ask("GET", format!("rules/{rule}/scorecard"), Value::Null).await?["scorecard"]))
-        }
+        "scorecard" => Ok(scorecard(Some(&api.scorecard(one(rest, "scorecard xid-79")?).await?.scorecard))),
         "ack" => {
-            let id = segment(one(rest, "ack i3")?);
-            let answer = ask("POST", format!("incidents/{id}/ack"), Value::Null).await?;
-            Ok(format!(
-                "{} is acknowledged by {}",
-                text(&answer["incident"]["id"]),
-                text(&answer["incident"]["acknowledged_by"])
-            ))
+            let incident = api.acknowledge(one(rest, "ack i3")?).await?.incident;
+            Ok(format!("{} is acknowledged by {}", incident.id, incident.acknowledged_by.unwrap_or_default()))
         }
         "assign" => {
             let (id, to) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            let id = segment(one(id, "assign i3 @ada")?);
-            let answer = ask("POST", format!("incidents/{id}/assign"), json!({ "to": to.trim() })).await?;
-            Ok(format!("{} is {}'s", text(&answer["incident"]["id"]), text(&answer["incident"]["owner"])))
+            let request = AssignRequest { to: to.trim().to_owned() };
+            let incident = api.assign(one(id, "assign i3 @ada")?, request).await?.incident;
+            Ok(format!("{} is {}'s", incident.id, incident.owner.unwrap_or_default()))
         }
         "silence" => {
             let mut words = rest.splitn(3, char::is_whitespace);
             let (id, lasts) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             let why = words.next().unwrap_or_default().trim().trim_matches('"');
-            let id = segment(one(id, "silence i3 2h new fan")?);
-            let answer = ask("POST", format!("incidents/{id}/silence"), json!({ "lasts": lasts, "why": why })).await?;
-            Ok(silenced(&answer))
+            let id = one(id, "silence i3 2h new fan")?;
+            let request = SilenceRequest { lasts: lasts.to_owned(), why: why.to_owned() };
+            Ok(silenced(&api.silence(id, request).await?))
         }
         "freeze" => {
             let (scope, why) = scope(rest);
             let (lasts, why) = lasts(why);
-            let mut body = json!({ "scope": scope, "why": why });
-            if let Some(lasts) = lasts {
-                body["for"] = json!(lasts);
-            }
-            let answer = ask("POST", "freezes".to_owned(), body).await?;
-            let freeze = serde_json::from_value::<Freeze>(answer["freeze"].clone());
-            let until = freeze.map(|freeze| freeze.lasts()).unwrap_or_default();
+            let (scope, why, lasts) = (scope.to_owned(), why.to_owned(), lasts.map(str::to_owned));
+            let freeze = api.freeze(FreezeRequest { scope: scope.clone(), why, lasts }).await?.freeze;
+            let until = freeze.lasts();
             Ok(format!("frozen: {scope}. No new step starts {until}; to release: unfreeze {scope} REASON"))
         }
         "unfreeze" => {
             let (scope, why) = scope(rest);
-            let answer = ask("POST", "unfreeze".to_owned(), json!({ "scope": scope, "why": why })).await?;
-            Ok(match answer["asked"].is_string() {
+            let request = ScopeRequest { scope: scope.to_owned(), why: why.to_owned() };
+            Ok(match api.unfreeze(request).await?.asked.is_some() {
                 true => format!("{scope} is still frozen: a second person must confirm within 30 minutes"),
                 false => format!("no longer frozen: {scope}"),
             })
         }
-        "plan" => Ok(plan(&ask("POST", "simulate".to_owned(), wanted(rest)?).await?)),
+        "plan" => Ok(plan(&api.simulate(wanted(rest)?).await?)),
         "run" => start(app, caller, wanted(rest)?).await,
         other => {
             let known = HELP.lines().filter_map(|line| line.split_whitespace().next());
@@ -133,17 +127,16 @@ pub(super) async fn judge(
     why: &str,
     first: bool,
 ) -> Result<String, Problem> {
-    let (path, body) =
-        (format!("runs/{}/judge", segment(id)), json!({ "verdict": verdict, "why": why, "first": first }));
-    let answer = api::ask(app, caller.clone(), "POST", path, body).await?;
-    let (run, verdict, card) = (text(&answer["run"]), text(&answer["verdict"]), &answer["scorecard"]);
-    Ok(format!("{run}: {verdict}, says {}\n{}", text(&answer["by"]), scorecard(card)))
+    let request = JudgeRequest { verdict: verdict.to_owned(), why: why.to_owned(), first };
+    let answer = Inside::new(app, caller).judge(id, request).await?;
+    let card = scorecard(answer.scorecard.as_ref());
+    Ok(format!("{}: {}, says {}\n{card}", answer.run, answer.verdict, answer.by))
 }
 
 /// Starts a runbook with its parameters.
-pub(super) async fn start(app: &App, caller: &Caller, wanted: Value) -> Result<String, Problem> {
-    let answer = api::ask(app, caller.clone(), "POST", "runs".to_owned(), wanted).await?;
-    Ok(format!("{} started; `show {0}` shows its progress", text(&answer["run"]["id"])))
+pub(super) async fn start(app: &App, caller: &Caller, wanted: RunRequest) -> Result<String, Problem> {
+    let run = Inside::new(app, caller).start(wanted).await?.run;
+    Ok(format!("{} started; `show {0}` shows its progress", run.id))
 }
 
 /// Exactly one word.
@@ -178,7 +171,7 @@ fn lasts(why: &str) -> (Option<&str>, &str) {
 }
 
 /// `RUNBOOK name=value …`; a value that is JSON is that, any other one is a text.
-fn wanted(rest: &str) -> Result<Value, Problem> {
+fn wanted(rest: &str) -> Result<RunRequest, Problem> {
     let mut words = rest.split_whitespace();
     let Some(runbook) = words.next() else {
         return Err(Problem::new(
@@ -198,10 +191,10 @@ fn wanted(rest: &str) -> Result<Value, Problem> {
                 "parameters are written name=value, without blanks",
             ));
         };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         params.insert(name.to_owned(), value);
     }
-    Ok(json!({ "runbook": runbook, "params": params }))
+    Ok(RunRequest { runbook: runbook.to_owned(), params, ..RunRequest::default() })
 }
 
 fn text(value: &Value) -> String {
@@ -212,125 +205,117 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn status(answer: &Value) -> String {
-    let number = |name: &str| text(&answer[name]);
+fn status(status: &EngineStatus) -> String {
     format!(
         "{} {}: {} open incidents, {} unfinished runs, {} pending approvals, {} freezes; mode ceiling {}",
-        text(&answer["install"]),
-        text(&answer["version"]),
-        number("incidents_open"),
-        number("runs_unfinished"),
-        number("approvals_open"),
-        number("freezes"),
-        number("mode_ceiling")
+        status.install,
+        status.version,
+        status.incidents_open,
+        status.runs_unfinished,
+        status.approvals_open,
+        status.freezes,
+        status.mode_ceiling
     )
 }
 
-fn incidents(answer: &Value) -> String {
-    let line = |incident: &Value| {
-        let seen = match &incident["acknowledged_by"] {
-            Value::String(by) => format!(", acknowledged by {by}"),
-            _ => String::new(),
-        };
-        let owner = incident["owner"].as_str().map(|owner| format!(", {owner}'s")).unwrap_or_default();
-        let recovery = Incident::deserialize(incident).ok().and_then(|incident| incident.recovery());
-        let owner = format!("{owner}{}", recovery.map(|recovery| format!(", {recovery}")).unwrap_or_default());
-        format!("{} {} ({}{seen}{owner})", text(&incident["id"]), text(&incident["title"]), text(&incident["severity"]))
+fn incidents(list: &[Incident]) -> String {
+    let line = |incident: &Incident| {
+        let seen = incident.acknowledged_by.as_ref().map(|by| format!(", acknowledged by {by}")).unwrap_or_default();
+        let owner = incident.owner.as_ref().map(|owner| format!(", {owner}'s")).unwrap_or_default();
+        let recovery = incident.recovery().map(|recovery| format!(", {recovery}")).unwrap_or_default();
+        format!("{} {} ({}{seen}{owner}{recovery})", incident.id, incident.title, incident.severity)
     };
-    listed(answer["incidents"].as_array().into_iter().flatten().map(line), "no open incidents")
+    listed(list.iter().map(line), "no open incidents")
 }
 
-pub(super) fn guards(answer: &Value) -> String {
-    let out = answer["nodes_out"].as_array().map_or(0, Vec::len);
-    let mut lines = vec![match answer["nodes_total"].as_u64() {
+pub(super) fn guards(levels: &GuardLevels) -> String {
+    let out = levels.nodes_out.len();
+    let mut lines = vec![match levels.nodes_total {
         Some(total) => {
-            format!("{out} of {total} nodes out of service, {} allowed at once", text(&answer["nodes_out_allowed"]))
+            let allowed = levels.nodes_out_allowed.map(|most| most.to_string()).unwrap_or_default();
+            format!("{out} of {total} nodes out of service, {allowed} allowed at once")
         }
         None => "the number of nodes out of service is unknown, so steps that disturb a node are on hold".to_owned(),
     }];
-    lines.extend(frozen(answer));
-    for run in answer["held"].as_array().into_iter().flatten().take(limits::LIST_ROWS.min(limits::CHAT_LINES)) {
-        lines.push(format!("{} is held by {}: {}", text(&run["run"]), text(&run["guard"]), text(&run["why"])));
+    lines.extend(frozen(levels));
+    for held in levels.held.iter().take(limits::LIST_ROWS.min(limits::CHAT_LINES)) {
+        lines.push(format!("{} is held by {}: {}", held.run, held.guard.name(), held.why));
     }
-    for breaker in answer["breakers"].as_array().into_iter().flatten() {
-        lines.push(format!("breaker {} has tripped: {}", text(&breaker["scope"]), text(&breaker["why"])));
+    for breaker in &levels.breakers {
+        lines.push(format!("breaker {} has tripped: {}", breaker.scope, breaker.why));
     }
     lines.join("\n")
 }
 
 /// The freezes and switches that stop automation now, a line each.
-pub(super) fn frozen(answer: &Value) -> Vec<String> {
-    let stopped = answer["stopped"].as_str().map(|why| format!("everything is stopped: {why}"));
-    let freezes = answer["freezes"].as_array().into_iter().flatten();
-    let freezes = freezes.filter_map(|freeze| serde_json::from_value::<Freeze>(freeze.clone()).ok());
-    let line = |freeze: Freeze| {
+pub(super) fn frozen(levels: &GuardLevels) -> Vec<String> {
+    let stopped = levels.stopped.as_ref().map(|why| format!("everything is stopped: {why}"));
+    let line = |freeze: &Freeze| {
         let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
         format!("frozen: {} by {}{until}: {}", freeze.scope, freeze.by, freeze.why)
     };
-    stopped.into_iter().chain(freezes.map(line)).collect()
+    stopped.into_iter().chain(levels.freezes.iter().map(line)).collect()
 }
 
-fn silenced(answer: &Value) -> String {
-    let ids = answer["silences"].as_array().into_iter().flatten();
-    let ids: Vec<String> = ids.map(|made| format!("{} at {}", text(&made["silence"]), text(&made["source"]))).collect();
-    let until = text(&answer["until"]);
+fn silenced(answer: &SilenceAnswer) -> String {
+    let ids = answer.silences.iter().map(|made| format!("{} at {}", made.silence, made.source));
+    let ids: Vec<String> = ids.collect();
+    let until = answer.until.to_string();
     let mut lines = vec![format!("silenced until {}: {}", until.get(..16).unwrap_or(&until), ids.join(", "))];
-    lines.extend(answer["left"].as_array().into_iter().flatten().map(|left| format!("not: {}", text(left))));
+    lines.extend(answer.left.iter().map(|left| format!("not: {left}")));
     lines.join("\n")
 }
 
-fn story(answer: &Value) -> String {
-    let line = |line: &Value| {
-        let at = text(&line["at"]);
-        format!("{} {}", at.get(11..16).unwrap_or_default(), text(&line["text"]))
-    };
-    let lines: Vec<String> = answer["story"].as_array().into_iter().flatten().map(line).collect();
+fn story(lines: &[StoryLine]) -> String {
+    let line = |line: &StoryLine| format!("{} {}", line.at.strftime("%H:%M"), line.text);
     let older = lines.len().saturating_sub(limits::CHAT_LINES);
     let head = (older > 0).then(|| format!("… {older} earlier lines"));
-    listed(head.into_iter().chain(lines.into_iter().skip(older)), "there is no timeline yet")
+    listed(head.into_iter().chain(lines.iter().skip(older).map(line)), "there is no timeline yet")
 }
 
-fn why(answer: &Value) -> String {
+fn why(explanation: &Explanation) -> String {
     let mut lines = Vec::new();
-    for block in answer["blocks"].as_array().into_iter().flatten() {
-        lines.push(text(&block["title"]));
-        for line in block["lines"].as_array().into_iter().flatten() {
-            lines.push(format!("  {}: {}", text(&line["what"]), text(&line["text"])));
-        }
+    for block in &explanation.blocks {
+        lines.push(block.title.clone());
+        lines.extend(block.lines.iter().map(|line| format!("  {}: {}", line.what.word(), line.text)));
     }
     listed(lines.into_iter(), "there is no record of it")
 }
 
 /// The changes, a line each, and beneath it the guards' predicted decisions.
-fn plan(answer: &Value) -> String {
-    let guards: Vec<Foretold> = serde_json::from_value(answer["guards"].clone()).unwrap_or_default();
-    let calls = answer["plan"]["calls"].as_array().into_iter().flatten().enumerate();
-    let line = |(at, call): (usize, &Value)| {
-        let args = call["call"]["args"].as_object().cloned().unwrap_or_default();
-        let args: Vec<String> = args.iter().map(|(name, value)| format!("{name} {}", text(value))).collect();
-        let line = format!("{} ({})", text(&call["call"]["action"]), args.join(", "));
-        match guards.iter().find(|guard| guard.call == at).and_then(Foretold::words) {
+fn plan(simulation: &Simulation) -> String {
+    let line = |(at, planned): (usize, &PlannedCall)| {
+        let args = planned.call.args.iter().map(|(name, value)| format!("{name} {}", text(value)));
+        let line = format!("{} ({})", planned.call.action, args.collect::<Vec<_>>().join(", "));
+        match simulation.guards.iter().find(|guard| guard.call == at).and_then(Foretold::words) {
             Some(words) => format!("{line}\n  ! {words}"),
             None => line,
         }
     };
-    listed(calls.filter(|(_, call)| call["reach"] != "none").map(line), "no changes")
+    let calls = simulation.plan.calls.iter().enumerate().filter(|(_, planned)| planned.reach > Reach::None);
+    listed(calls.map(line), "no changes")
 }
 
-fn scorecard(card: &Value) -> String {
-    match serde_json::from_value::<crate::model::Scorecard>(card.clone()) {
-        Ok(card) => format!("rule {} is in {}\nstatistics: {}", card.rule, card.because(), card.card.words()),
-        Err(_) => "its rule is no longer in force".to_owned(),
+fn scorecard(card: Option<&Scorecard>) -> String {
+    match card {
+        Some(card) => format!("rule {} is in {}\nstatistics: {}", card.rule, card.because(), card.card.words()),
+        None => "its rule is no longer in force".to_owned(),
     }
 }
 
-fn decided(approval: &Value) -> String {
-    let id = text(&approval["id"]);
-    if approval["state"] == "open" {
-        let given = approval["given"].as_array().map_or(0, Vec::len);
-        return format!("{id}: your approval is counted, {given} of {}", text(&approval["needed"]));
-    }
-    format!("{id} is {} by {}", text(&approval["state"]), text(&approval["decided_by"]))
+fn decided(approval: &Approval) -> String {
+    let (id, by) = (approval.id, approval.decided_by.as_deref().unwrap_or_default());
+    let word = match approval.state {
+        ApprovalState::Open => {
+            let given = approval.given.len();
+            return format!("{id}: your approval is counted, {given} of {}", approval.needed);
+        }
+        ApprovalState::Approved => "approved",
+        ApprovalState::Denied => "denied",
+        ApprovalState::Expired => "expired",
+        ApprovalState::Void => "void",
+    };
+    format!("{id} is {word} by {by}")
 }
 
 fn listed(lines: impl Iterator<Item = String>, none: &str) -> String {
@@ -359,7 +344,8 @@ mod tests {
     #[test]
     fn parameters_are_json_where_they_look_like_it() {
         let wanted = wanted("drain node=gpu-3 gpu=5 force=false").unwrap();
-        assert_eq!(wanted["params"], json!({ "node": "gpu-3", "gpu": 5, "force": false }));
+        let params = serde_json::json!({ "node": "gpu-3", "gpu": 5, "force": false });
+        assert_eq!(Value::Object(wanted.params), params);
         assert!(super::wanted("drain gpu-3").is_err());
         assert!(super::wanted("").is_err());
     }

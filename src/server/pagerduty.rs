@@ -3,9 +3,10 @@
 //! Invariant: nothing is decoded before its signature holds, nothing counts twice, and our own events that come back as
 //! an echo change nothing.
 
+use super::api::Inside;
 use super::auth::digest;
 use super::heard::Heard;
-use super::{App, Caller, Problem, Way, api, body, signed};
+use super::{App, Caller, Problem, Way, body, signed};
 use crate::config::Person;
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, IncidentId, Time};
@@ -199,7 +200,7 @@ async fn acknowledge(app: &App, incident: IncidentId, who: &Who) -> Result<(), P
     match who {
         Who::Known(person) => {
             let caller = Caller::of(person, Way::PagerDuty);
-            match api::ask(app, caller, "POST", format!("incidents/{incident}/ack"), Value::Null).await {
+            match Inside::new(app, &caller).acknowledge(&incident.to_string()).await {
                 Err(problem) if problem.status.is_server_error() => Err(Problem::busy(problem.error)),
                 // Done; or refused, over or swept away, and then PagerDuty need not try again.
                 Ok(_) | Err(_) => Ok(()),

@@ -3,14 +3,14 @@
 //! Invariant: a problem never repeats a client's text, except names that were checked or are escaped by JSON.
 
 use super::App;
+use crate::api::ProblemDetails;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
-/// `{"error": …, "hint": …}` with a status; 503 carries `Retry-After`, 401 lists the accepted schemes.
+/// `application/problem+json` (RFC 9457) with a status; 503 carries `Retry-After`, 401 says which schemes are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub status: StatusCode,
@@ -41,13 +41,21 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Json(json!({ "error": &self.error, "hint": &self.hint }));
-        let mut response = (self.status, body).into_response();
+        let details = ProblemDetails {
+            kind: "about:blank".to_owned(),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            detail: self.error.clone(),
+            error: self.error.clone(),
+            hint: self.hint.clone(),
+        };
+        let mut response = (self.status, Json(details)).into_response();
         if self.status == StatusCode::FORBIDDEN {
             // For the witness at the door.
             response.extensions_mut().insert(self.clone());
         }
         let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }

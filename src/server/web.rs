@@ -40,7 +40,7 @@ impl Front {
     }
 
     /// Who is signed in now.
-    pub(super) fn signed_in(&self, now: Time) -> Vec<session::SignedIn> {
+    pub(super) fn signed_in(&self, now: Time) -> Vec<crate::api::SessionSummary> {
         self.sessions.list(now)
     }
 

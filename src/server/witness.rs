@@ -7,6 +7,7 @@ use super::{App, Caller, Problem, Way, api};
 use crate::limits;
 use crate::model::{About, Actor, EntryKind, IncidentId, RunId, TokenId};
 use crate::notifiers::one_line;
+use crate::planted::planted;
 use crate::store::StoreError;
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
@@ -205,6 +206,42 @@ async fn about(app: &App, path: &str) -> About {
     }
 }
 
+/// What a caller with a broken glass is about to do is written down first, or it is refused.
+async fn before(app: &App, caller: &Caller, route: &str, shown: &str, acts: bool) -> Result<(), Problem> {
+    let Way::BreakGlass(token, incident) = caller.way else { return Ok(()) };
+    let kind = Kind { who: caller.name.clone(), what: route.to_owned(), glass: Some((token, incident)) };
+    app.witness.used(app, kind, shown, acts).await.map_err(|error| {
+        tracing::error!(%error, "cannot record the use of break-glass access, so the request is denied");
+        Problem::busy("the use of break-glass access must be recorded in the ledger first, and that failed")
+    })
+}
+
+fn is_act(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// The same audit around a call of the API from inside the process: method, route as in the table, and path.
+pub(super) async fn within<T>(
+    app: &App,
+    caller: &Caller,
+    (method, matched, path): (&str, &str, &str),
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let acts = method.parse::<Method>().is_ok_and(|method| is_act(&method));
+    let (route, shown) = (format!("{method} {matched}"), one_line(&format!("{method} {path}"), limits::WITNESS_CHARS));
+    before(app, caller, &route, &shown, acts).await?;
+    let answer = work.await;
+    if let Err(problem) = &answer
+        && problem.status == StatusCode::FORBIDDEN
+        && (acts || api::is_audit(method, matched))
+        && !planted("refused-on-pages-unrecorded")
+    {
+        let why = format!("{shown}, by {}: {}", caller.way, problem.error);
+        app.witness.refused(app, &caller.name, &route, path, &why).await;
+    }
+    answer
+}
+
 /// Around every route that a token opens.
 pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
@@ -212,20 +249,13 @@ pub(super) async fn watch(State(app): State<App>, request: Request, next: Next) 
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    let acts = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let acts = is_act(&parts.method);
     let matched = parts.extensions.get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
     let parts_method = parts.method.clone();
     let (route, path) = (format!("{} {matched}", parts.method), parts.uri.path().to_owned());
     let shown = one_line(&format!("{} {path}", parts.method), limits::WITNESS_CHARS);
-    if let Way::BreakGlass(token, incident) = caller.way {
-        let kind = Kind { who: caller.name.clone(), what: route.clone(), glass: Some((token, incident)) };
-        if let Err(error) = app.witness.used(&app, kind, &shown, acts).await {
-            tracing::error!(%error, "cannot record the use of break-glass access, so the request is denied");
-            return Problem::busy(
-                "the use of break-glass access must be recorded in the ledger first, and that failed",
-            )
-            .into_response();
-        }
+    if let Err(problem) = before(&app, &caller, &route, &shown, acts).await {
+        return problem.into_response();
     }
     parts.extensions.insert(caller.clone());
     let response = next.run(Request::from_parts(parts, body)).await;

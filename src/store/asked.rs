@@ -68,7 +68,7 @@ pub struct Numbered {
 }
 
 /// How an agent shows who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AgentProof {
     /// A ServiceAccount token that Kubernetes has looked at.
@@ -77,6 +77,17 @@ pub enum AgentProof {
     Certificate,
     /// It runs inside the engine.
     Inside,
+}
+
+impl AgentProof {
+    /// The word in JSON and in the terminal.
+    pub fn word(self) -> &'static str {
+        match self {
+            AgentProof::Token => "token",
+            AgentProof::Certificate => "certificate",
+            AgentProof::Inside => "inside",
+        }
+    }
 }
 
 /// An agent that is connected.
@@ -432,18 +443,21 @@ pub struct Filter {
     pub open: bool,
     /// Only entries of these kinds (`EntryKind::name`); empty: all.
     pub kinds: Vec<&'static str>,
-    /// Only incidents or runs in this state, by its word in JSON; `denied` of a run means each that was not done.
+    /// Only incidents, runs or approvals in this state, by its word in JSON; `denied` of a run means each that was not done.
     pub state: Option<&'static str>,
     /// Only incidents that are so bad, or worse.
     pub severity: Option<Severity>,
     /// Only records about this node.
     pub node: Option<String>,
-    /// Only runs of this rule, or incidents that have one.
+    /// Only runs of this rule, incidents that have one, and approvals and entries of such runs.
     pub rule: Option<String>,
-    /// Only incidents that opened, or runs that were created, at this time or later.
+    /// Only incidents that opened, runs that were created, approvals that were requested, entries that were written at this
+    /// time or later.
     pub since: Option<Time>,
     /// Rows with a number greater than this, ascending; otherwise the newest first.
     pub after: Option<i64>,
+    /// Only rows with a number less than this: the next page of a list that begins with the newest.
+    pub before: Option<i64>,
     pub limit: usize,
 }
 

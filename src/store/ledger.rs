@@ -29,7 +29,7 @@ impl fmt::Display for LeafHash {
 }
 
 /// A signed statement: this many entries, with this root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Checkpoint {
     pub size: u64,
     /// The whole signed note, as text.

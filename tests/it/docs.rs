@@ -2,6 +2,8 @@
 //!
 //! Invariant: a page that is out of date fails here, with what to mend.
 
+mod bounds;
+
 use nightshift::config::Config;
 use nightshift::model::Rule;
 use nightshift::{catalog, script};
@@ -45,6 +47,21 @@ fn the_page_of_access_is_the_table_of_routes_roles_and_clusters() {
 }
 
 #[test]
+fn the_page_of_limits_is_the_constants() {
+    let truth = bounds::page(root());
+    page("limits.md", &truth);
+    // The evaluation against the values that the program has.
+    for line in [
+        format!("| `READ_LIMIT` | {} |", "1,000"),
+        format!("| `AGENT_ANSWER_BYTES` | {} MiB |", nightshift::limits::AGENT_ANSWER_BYTES >> 20),
+        format!("| `AGENT_POLL` | {} s |", nightshift::limits::AGENT_POLL.as_secs()),
+    ] {
+        assert!(truth.contains(&line), "{line}");
+    }
+    assert_eq!(nightshift::limits::READ_LIMIT, 1_000);
+}
+
+#[test]
 fn the_page_of_findings_is_the_table_of_checks() {
     page("findings.md", &nightshift::node::findings_page());
 }
@@ -52,6 +69,23 @@ fn the_page_of_findings_is_the_table_of_checks() {
 #[test]
 fn the_page_of_inference_findings_is_the_table_of_checks() {
     page("inference.md", &nightshift::policy::inference_page());
+}
+
+#[test]
+fn the_document_and_the_page_of_the_api_are_its_types_and_routes() {
+    let document = nightshift::server::openapi();
+    page("openapi.json", &(serde_json::to_string_pretty(document).unwrap() + "\n"));
+    page("api.md", &nightshift::server::api_page());
+}
+
+#[test]
+fn the_page_of_ledger_entries_is_the_enum() {
+    let truth = nightshift::server::ledger_page();
+    page("ledger.md", &truth);
+    for kind in nightshift::model::EntryKind::NAMES {
+        let text = truth.split(&format!("## {kind}\n\n")).nth(1).unwrap_or_else(|| panic!("{kind} is not on it"));
+        assert!(text.chars().next().unwrap().is_uppercase(), "{kind} has no sentence");
+    }
 }
 
 /// Every page that a person reads: those of the root, and the README of each folder.

@@ -6,6 +6,7 @@
 mod access;
 mod actions;
 mod agent;
+mod api;
 mod audit_pages;
 mod backup;
 mod cache;

@@ -77,6 +77,24 @@ async fn one_unreadable_receipt_keeps_no_other_notice_and_no_run_waiting() {
     assert_eq!(troubles(&store).await.len(), 1, "once");
 }
 
+#[tokio::test]
+async fn a_page_is_full_although_one_of_its_rows_is_unreadable_so_that_a_walk_does_not_end_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let events = ["gpu-1", "gpu-2", "gpu-3", "gpu-4", "gpu-5"].map(|node| event("Xid79", node)).to_vec();
+    hear(&store, &auto(), events, at(1)).await;
+    let ids = async |filter: Filter| -> Vec<i64> {
+        let incidents = store.incidents(filter).await.unwrap();
+        incidents.iter().map(|incident| incident.id.0).collect()
+    };
+    let known = ids(all()).await;
+    damage(&dir.path().join("store.db"), "incident", "subject", &format!("id = {}", known[1]));
+    assert_eq!(ids(Filter { limit: 2, ..all() }).await, [known[0], known[2]], "newest first");
+    assert_eq!(ids(Filter { limit: 3, after: Some(0), ..all() }).await, [known[4], known[3], known[2]]);
+    assert_eq!(ids(Filter { limit: 2, after: Some(known[2]), ..all() }).await, [known[0]], "the last page");
+    assert_eq!(ids(Filter { limit: 1, before: Some(known[0]), ..all() }).await, [known[2]], "past the row alone");
+}
+
 fn about(incident: nightshift::model::IncidentId) -> nightshift::model::About {
     nightshift::model::About { incident: Some(incident), run: None }
 }

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// Rows of the layer table, from the bottom; a module imports only from lower rows (or its own module).
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["model", "limits", "planted"],
     &["policy", "script"],
     &["store", "world", "sim", "clock", "tls", "file", "config", "telemetry"],
     &["actions", "sources", "notifiers", "catalog", "node"],
     &["engine", "agent"],
+    &["api"],
     &["server"],
     &["cli"],
     &["main"],

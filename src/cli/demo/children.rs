@@ -3,9 +3,11 @@
 //! Invariant: no child and no folder outlives the demo.
 
 use super::{Narrator, people::People};
+use crate::api::EntryList;
+use crate::model::{Entry, EntryKind, Outcome};
 use anyhow::{Context as _, bail};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +82,7 @@ impl Children {
         }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Option<Value> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
         let token = std::fs::read_to_string(self.dir.join("data/token")).ok()?;
         let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(token.trim());
         request.send().await.ok()?.json().await.ok()
@@ -186,19 +188,18 @@ async fn read_story(
 ) -> Option<Vec<(i64, Option<String>)>> {
     let token = std::fs::read_to_string(token_file).ok()?;
     let request = client.get(format!("{url}/api/v1/entries?after={after}&limit=200")).bearer_auth(token.trim());
-    let answer: Value = request.send().await.ok()?.json().await.ok()?;
-    let number = |item: &Value| item["no"].as_str()?.trim_start_matches('#').parse::<i64>().ok();
-    let story = answer["story"].as_array()?;
-    let words = |no: i64| story.iter().find(|line| number(line) == Some(no)).and_then(|line| line["text"].as_str());
-    let read = |item: &Value| {
-        let no = number(item)?;
-        let whose = item["about"]["run"].as_str().or(item["about"]["incident"].as_str()).unwrap_or("");
+    let EntryList { entries, story, .. } = request.send().await.ok()?.json().await.ok()?;
+    let read = |entry: &Entry| {
+        let about = entry.about;
+        let whose = about.run.map(|id| id.to_string()).or(about.incident.map(|id| id.to_string())).unwrap_or_default();
         // Messages show in the inboxes, and a step that went well in the next one's beginning.
-        let is_noise = item["kind"] == "delivered" || !item["outcome"]["ok"].is_null();
-        let line = words(no).filter(|_| !is_noise);
-        Some((no, line.map(|line| format!("{whose:<4} {}", line.trim_start_matches(whose).trim_start()))))
+        let is_noise =
+            matches!(entry.kind, EntryKind::Delivered { .. } | EntryKind::StepEnded { outcome: Outcome::Ok(_), .. });
+        let line = story.iter().find(|line| line.no == entry.no).filter(|_| !is_noise);
+        let line = line.map(|line| format!("{whose:<4} {}", line.text.trim_start_matches(whose.as_str()).trim_start()));
+        (entry.no.0, line)
     };
-    Some(answer["entries"].as_array()?.iter().filter_map(read).collect())
+    Some(entries.iter().map(read).collect())
 }
 
 fn write_configs(dir: &Path, home: &Path, fleet: &str, people: &People, ports: &Ports) -> anyhow::Result<PathBuf> {

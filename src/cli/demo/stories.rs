@@ -3,8 +3,9 @@
 //! Invariant: a scenario passes by the target's counts, not by the engine's own reports.
 
 use super::Stage;
+use crate::api::{ApprovalList, RunList};
+use crate::model::Run;
 use crate::world::sim::Fault;
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Plays every scenario; returns the expectations that failed.
@@ -45,8 +46,7 @@ async fn fell_off_the_bus(stage: &mut Stage) -> Result<(), String> {
     let about = stage.people.messages_about("gpu-2");
     expect(about <= 2, format!("{about} top-level messages about one incident"))?;
     wait(stage, "PagerDuty to be told", async |stage| (stage.people.counts().3 == 1).then_some(())).await?;
-    let id = run["id"].as_str().unwrap_or_default().to_owned();
-    stage.say.say("look closer", &stage.children.command_line(&format!("show {id}")));
+    stage.say.say("look closer", &stage.children.command_line(&format!("show {}", run.id)));
     Ok(())
 }
 
@@ -78,12 +78,8 @@ async fn a_person_is_asked(stage: &mut Stage) -> Result<(), String> {
     stage.fleet.fault(Fault::Stalled { namespace: "inference".into(), deployment: "mistral-7b".into() })?;
     stage.say.say("fleet", "mistral-7b stands still, requests wait");
     let ask = wait(stage, "an approval request", async |stage| {
-        let answer = stage.children.get("/api/v1/approvals?open=true").await?;
-        let list = answer["approvals"].as_array()?;
-        list.iter()
-            .find(|approval| approval["state"] == "open")
-            .and_then(|approval| approval["id"].as_str())
-            .map(str::to_owned)
+        let list: ApprovalList = stage.children.get("/api/v1/approvals?open=true").await?;
+        list.approvals.first().map(|approval| approval.id.to_string())
     })
     .await?;
     let touched = changes(stage, "patch", "deployments", "mistral-7b");
@@ -104,13 +100,10 @@ async fn the_ledger_is_whole(stage: &mut Stage) -> Result<(), String> {
     Ok(())
 }
 
-async fn run_in_state(stage: &Stage, runbook: &str, states: &[&str]) -> Result<Value, String> {
+async fn run_in_state(stage: &Stage, runbook: &str, states: &[&str]) -> Result<Run, String> {
     wait(stage, &format!("run of {runbook} to be {}", states.join(" or ")), async |stage| {
-        let answer = stage.children.get("/api/v1/runs").await?;
-        let list = answer["runs"].as_array()?;
-        let of_runbook = |run: &&Value| run["runbook"]["name"] == runbook;
-        let in_state = |run: &&Value| states.iter().any(|state| run["state"]["is"] == *state);
-        list.iter().filter(of_runbook).find(in_state).cloned()
+        let list: RunList = stage.children.get("/api/v1/runs").await?;
+        list.runs.into_iter().find(|run| run.runbook.name == runbook && states.contains(&run.state.name()))
     })
     .await
 }

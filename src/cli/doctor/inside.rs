@@ -9,9 +9,8 @@ use crate::cli::serve;
 use crate::config::{Config, INFERENCE, KUBERNETES, Role, Source};
 use crate::engine::misfits;
 use crate::limits;
-use crate::model::{Mode, Right};
+use crate::model::{ApiToken, Mode, Right};
 use crate::notifiers::one_line;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -132,7 +131,7 @@ pub(super) fn catalog(config: &Config, findings: &mut Findings) -> Option<Arc<Lo
 
 /// Whether a token of its own may post to every source, and how to make one. `made`: tokens made here, by their role,
 /// sources and name as the API says them.
-pub(super) fn tokens(config: &Config, made: &[Value], findings: &mut Findings) {
+pub(super) fn tokens(config: &Config, made: &[ApiToken], findings: &mut Findings) {
     let base = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
     let base = base.trim_end_matches('/');
     let is_posted_to = |source: &Source| source.kind != KUBERNETES && source.kind != INFERENCE;
@@ -143,12 +142,7 @@ pub(super) fn tokens(config: &Config, made: &[Value], findings: &mut Findings) {
         };
         let url = format!("{base}/in/{}/{name}", source.kind);
         let of_file = config.server.tokens.iter().find(opens).map(|token| token.name.clone());
-        let of_here = || {
-            let fits = |token: &&Value| {
-                token["sources"].as_array().is_some_and(|sources| sources.iter().any(|source| source == name.as_str()))
-            };
-            Some(made.iter().find(fits)?["name"].as_str()?.to_owned())
-        };
+        let of_here = || Some(made.iter().find(|token| token.sources.contains(name))?.name.clone());
         match of_file.or_else(of_here) {
             Some(token) => findings.good("sources", format!("{name}: `{}` may post to {url}", one_line(&token, 100))),
             None => {

@@ -4,8 +4,10 @@
 //! Invariant: sends no alert; Alertmanager's own counters of its deliveries are the evidence.
 
 use super::Findings;
+use crate::api::{EngineStatus, TokenList, TokenState};
 use crate::config::{Config, Secret, Source};
 use crate::limits;
+use crate::model::ApiToken;
 use crate::world::{Http, HttpAnswer, HttpRequest, World};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -78,8 +80,7 @@ async fn another(config: &Config, http: &Http) -> Option<String> {
     match answer.status {
         401 | 403 => Some(format!("it refuses the token of data_dir {data}")),
         200 => {
-            let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-            let theirs = said["key"].as_str().filter(|key| !key.is_empty())?;
+            let theirs = serde_json::from_str::<EngineStatus>(&answer.body).ok()?.key;
             let ours = std::fs::read_to_string(config.public_key_path()).ok()?;
             (ours.trim() != theirs.trim()).then(|| format!("its ledger is signed with another key than that of {data}"))
         }
@@ -88,13 +89,12 @@ async fn another(config: &Config, http: &Http) -> Option<String> {
 }
 
 /// Tokens that were made with `nightshift tokens make` and are good now, as far as the engine here says so.
-pub(super) async fn made_tokens(config: &Config, http: &Http) -> Vec<Value> {
+pub(super) async fn made_tokens(config: &Config, http: &Http) -> Vec<ApiToken> {
     let Ok(token) = std::fs::read_to_string(config.local_token_path()) else { return Vec::new() };
     let url = format!("http://{}/api/v1/tokens", super::inside::local(config.server.listen));
     let Ok(answer) = get(http, &url, Some(token.trim())).await else { return Vec::new() };
-    let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    let tokens = said["tokens"].as_array().cloned().unwrap_or_default();
-    tokens.into_iter().filter(|token| token["state"] == "good").collect()
+    let Ok(TokenList { tokens }) = serde_json::from_str(&answer.body) else { return Vec::new() };
+    tokens.into_iter().filter(|status| status.state == TokenState::Good).map(|status| status.token).collect()
 }
 
 async fn alertmanager(config: &Config, name: &str, source: &Source, api: &str, http: &Http, findings: &mut Findings) {

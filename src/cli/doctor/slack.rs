@@ -3,12 +3,12 @@
 //! Invariant: the address that Slack gives for a connection is left unused, so nothing is connected.
 
 use super::{Findings, inside, reach};
+use crate::api::EngineStatus;
 use crate::config::{Config, Secret, SlackApp};
 use crate::limits;
 use crate::notifiers::one_line;
 use crate::notifiers::slack::Web;
 use crate::world::World;
-use serde_json::Value;
 use tokio::time::timeout;
 
 const AREA: &str = "slack";
@@ -69,23 +69,21 @@ async fn connection(config: &Config, world: &World, findings: &mut Findings) {
     let url = format!("http://{}/api/v1/status", inside::local(config.server.listen));
     // Whether an engine runs here at all is another finding.
     let Ok(answer) = reach::get(&world.http, &url, Some(token.trim())).await else { return };
-    let status: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    let standing = &status["slack"];
-    let word = |name: &str| one_line(standing[name].as_str().unwrap_or_default(), limits::STORY_LINE_CHARS);
-    match standing["connected"].as_bool() {
-        Some(true) => {
-            findings.good(AREA, format!("the engine that runs here is connected since {}", word("since")));
-        }
-        Some(false) => findings.bad(
-            AREA,
-            format!("the engine that runs here is not connected since {}: {}", word("since"), word("why")),
-            format!("it tries again by itself; {WAY_OUT}"),
-        ),
-        None if answer.status == 200 => findings.bad(
+    let Ok(status) = serde_json::from_str::<EngineStatus>(&answer.body) else { return };
+    let Some(slack) = status.slack else {
+        return findings.bad(
             AREA,
             "the running engine has no `slack.app_token`: it was started with another configuration",
             "restart it, then see `nightshift status`",
-        ),
-        None => {}
+        );
+    };
+    let since = slack.since.map(|at| at.to_string()).unwrap_or_default();
+    match slack.connected {
+        true => findings.good(AREA, format!("the engine that runs here is connected since {since}")),
+        false => {
+            let why = one_line(slack.why.as_deref().unwrap_or_default(), limits::STORY_LINE_CHARS);
+            let found = format!("the engine that runs here is not connected since {since}: {why}");
+            findings.bad(AREA, found, format!("it tries again by itself; {WAY_OUT}"));
+        }
     }
 }

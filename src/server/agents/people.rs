@@ -3,52 +3,37 @@
 //! Invariant: the text of a join token is in the answer to who made it and nowhere else.
 
 use super::routes;
+use crate::api::{AgentList, AgentRemoved, AgentSummary, JoinTokenMade, JoinTokenRequest};
 use crate::limits;
-use crate::model::{AgentName, Span};
+use crate::model::AgentName;
 use crate::server::{App, Caller, Problem, Way, secret};
 use crate::store::{JoinToken, StoreError};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-/// The terms of a join token.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wanted {
-    /// For this node alone, and for this cluster alone.
-    #[serde(default)]
-    node: Option<String>,
-    #[serde(default)]
-    cluster: Option<String>,
-    #[serde(default)]
-    expires: Option<Span>,
-}
 
 /// Every agent that ever connected and was not removed, with its present state.
 ///
 /// # Errors
 ///
 /// Fails when the store cannot be read.
-pub async fn list(app: &App) -> Result<Value, StoreError> {
+pub async fn list(app: &App) -> Result<AgentList, StoreError> {
     let seen = app.parts.world.agents.list();
     let rows = app.parts.store.agents().await?;
     let agents = rows.into_iter().map(|row| {
         let now = seen.iter().find(|seen| seen.name == row.name);
-        let standing = now.map_or(&row.standing, |seen| &seen.standing);
-        json!({
-            "node": row.name.node,
-            "cluster": row.name.cluster,
-            "how": row.how,
-            "connected": now.is_some_and(|seen| seen.here),
-            "seen_at": now.map_or(row.seen_at, |seen| app.parts.clock.now() - seen.silent_for),
-            "since": row.since,
-            "commands": now.map_or(0, |seen| seen.commands),
-            "standing": standing,
-        })
+        AgentSummary {
+            node: row.name.node,
+            cluster: row.name.cluster,
+            how: row.how,
+            connected: now.is_some_and(|seen| seen.here),
+            seen_at: now.map_or(row.seen_at, |seen| app.parts.clock.now() - seen.silent_for),
+            since: row.since,
+            commands: now.map_or(0, |seen| seen.commands as u64),
+            standing: now.map_or(row.standing, |seen| seen.standing.clone()),
+        }
     });
-    Ok(json!({ "agents": agents.collect::<Vec<_>>() }))
+    Ok(AgentList { agents: agents.collect() })
 }
 
 /// Makes a join token; the answer has its text, which is stored nowhere.
@@ -56,7 +41,7 @@ pub async fn list(app: &App) -> Result<Value, StoreError> {
 /// # Errors
 ///
 /// Fails when the caller's clusters or the terms forbid it, agents cannot join here, or the store refuses.
-pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Value, Problem> {
+pub async fn join_token(app: &App, caller: &Caller, wanted: JoinTokenRequest) -> Result<JoinTokenMade, Problem> {
     scoped(caller, wanted.cluster.as_deref())?;
     let authority = app.agents.authority.clone().ok_or_else(routes::no_door)?;
     if let Way::BreakGlass(id, _) = &caller.way {
@@ -102,7 +87,7 @@ pub async fn join_token(app: &App, caller: &Caller, wanted: Wanted) -> Result<Va
         StoreError::Refused(why) => Problem::new(StatusCode::CONFLICT, why, "each is good for one agent"),
         _ => Problem::busy("the store is busy"),
     })?;
-    Ok(json!({ "token": token, "expires_at": expires_at }))
+    Ok(JoinTokenMade { token, expires_at })
 }
 
 /// Who may act in some clusters alone must name one of them.
@@ -128,7 +113,7 @@ pub async fn remove(
     node: &str,
     cluster: Option<&str>,
     why: &str,
-) -> Result<Value, StoreError> {
+) -> Result<AgentRemoved, StoreError> {
     let name = match cluster {
         Some(cluster) => AgentName::new(cluster, node),
         None => {
@@ -145,5 +130,5 @@ pub async fn remove(
     };
     app.parts.store.agent_remove(&name, &caller.name, why, app.parts.clock.now()).await?;
     app.parts.world.agents.forget(&name);
-    Ok(json!({ "removed": node, "cluster": name.cluster }))
+    Ok(AgentRemoved { removed: node.to_owned(), cluster: name.cluster })
 }

@@ -3,11 +3,15 @@
 //!
 //! Invariant: nothing here touches the world; a run that is started waits for the runner and its guards like any other.
 
-use super::{Allowed, App, Body, Problem, humans, incidents, read, refuse};
+use super::{Allowed, App, Body, Created, Problem, humans, incidents, read, refuse};
+use crate::api::{
+    ApprovalAnswer, BreakerReset, DecisionRequest, FreezeAnswer, FreezeRequest, IncidentAnswer, ReasonRequest,
+    RedactionAnswer, RedactionRequest, RunAnswer, RunRequest, ScopeRequest, Simulation, UnfreezeAnswer,
+};
 use crate::catalog::Loaded;
 use crate::limits;
 use crate::model::{
-    Approval, EntryNo, Freeze, IncidentId, Input, Mode, Reach, RunId, RunState, Span, Subject, Time, identity,
+    Approval, EntryNo, Freeze, IncidentId, Input, Reach, RunId, RunState, Span, Subject, Time, identity,
 };
 use crate::policy::{RuleSet, subject_of};
 use crate::script::Runbook;
@@ -16,78 +20,13 @@ use crate::store::{Control, Decided, Filter, NewRun};
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use std::sync::Arc;
-
-/// A runbook with its parameters, in a user's request.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
-    runbook: String,
-    #[serde(default)]
-    params: Map<String, Value>,
-    /// The event that the script sees; for `simulate` alone.
-    #[serde(default)]
-    event: Option<crate::model::Event>,
-    /// For a start alone. Left out: as far as the ceiling allows.
-    #[serde(default)]
-    mode: Option<Mode>,
-    /// Where it is to run; left out: in the default cluster.
-    #[serde(default)]
-    cluster: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Why {
-    #[serde(default)]
-    why: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Answer {
-    approve: bool,
-    /// The hash of the plan that was shown to the approver; another plan than that is not answered.
-    #[serde(default)]
-    plan_hash: Option<String>,
-    #[serde(default)]
-    why: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Scope {
-    scope: String,
-    #[serde(default)]
-    why: String,
-}
-
-/// A scope that is to be frozen, and for how long (`2h`); left out: until it is released.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Freezing {
-    scope: String,
-    #[serde(default, alias = "reason")]
-    why: String,
-    #[serde(default, rename = "for")]
-    lasts: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Redaction {
-    entry: String,
-    #[serde(default)]
-    why: String,
-}
 
 pub(super) async fn start(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(wanted): Body<Wanted>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+    Body(wanted): Body<RunRequest>,
+) -> Result<Created<RunAnswer>, Problem> {
     let parts = &app.parts;
     if wanted.event.is_some() {
         return Err(refuse::bad("a run by hand has no event", "leave `event` out, or use `simulate`"));
@@ -120,14 +59,14 @@ pub(super) async fn start(
     parts.nudge.nudge();
     let id = id.ok_or_else(|| refuse::conflict("this run was started already", "see `nightshift runs`"))?;
     let run = read::find_run(&app, id).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "run": run }))))
+    Ok(Created(RunAnswer { run }))
 }
 
 pub(super) async fn simulate(
     _: Allowed,
     State(app): State<App>,
-    Body(wanted): Body<Wanted>,
-) -> Result<Json<Value>, Problem> {
+    Body(wanted): Body<RunRequest>,
+) -> Result<Json<Simulation>, Problem> {
     let (runbook, input) = bind(&app, &wanted)?;
     let subject = subject_in(&app, &wanted, &runbook, &input)?;
     let _place = app.simulations.try_acquire().map_err(|_| {
@@ -140,14 +79,12 @@ pub(super) async fn simulate(
     parts.world = parts.world.within(subject.cluster.as_deref());
     let plan = crate::engine::plan(&parts, &runbook, &input, &[]).await;
     let guards = crate::engine::foretell(&parts, &runbook, &input, &subject, &plan).await.map_err(refuse::store)?;
-    Ok(Json(json!({
-        "runbook": runbook.pin, "header": runbook.header, "input": input, "subject": subject, "plan": plan,
-        "guards": guards,
-    })))
+    let (runbook, header) = (runbook.pin.clone(), runbook.header.clone());
+    Ok(Json(Simulation { runbook, header, input, subject, plan, guards }))
 }
 
 /// The subject of a run by hand, in the cluster that was named for it.
-fn subject_in(app: &App, wanted: &Wanted, runbook: &Runbook, input: &Input) -> Result<Subject, Problem> {
+fn subject_in(app: &App, wanted: &RunRequest, runbook: &Runbook, input: &Input) -> Result<Subject, Problem> {
     let mut subject = subject_of(&runbook.header, &input.params, None);
     if let Some(cluster) = &wanted.cluster {
         if !app.parts.config.clusters.contains_key(cluster) {
@@ -170,8 +107,8 @@ pub(super) async fn cancel(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<Why>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<ReasonRequest>,
+) -> Result<Json<RunAnswer>, Problem> {
     let id: RunId = refuse::id(&id)?;
     let run = read::find_run(&app, id).await?;
     caller.need_subject(&app, &run.subject)?;
@@ -183,15 +120,15 @@ pub(super) async fn cancel(
     let why = refuse::reason(&body.why)?;
     control(&app, Control::Cancel { run: id, by: caller.name, why }).await?;
     app.parts.world.agents.cancel(id);
-    Ok(Json(json!({ "run": read::find_run(&app, id).await? })))
+    Ok(Json(RunAnswer { run: read::find_run(&app, id).await? }))
 }
 
 pub(super) async fn decide(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(answer): Body<Answer>,
-) -> Result<Json<Value>, Problem> {
+    Body(answer): Body<DecisionRequest>,
+) -> Result<Json<ApprovalAnswer>, Problem> {
     let approval = read::find_approval(&app, refuse::id(&id)?).await?;
     if !approval.approvers.is_empty() && !approval.approvers.iter().any(|name| name == identity(&caller.name)) {
         return Err(refuse::with(
@@ -213,8 +150,7 @@ pub(super) async fn decide(
     let decided = parts.store.decide(approval.id, answer.approve, &caller.name, &why, parts.clock.now()).await;
     parts.nudge.nudge();
     match decided.map_err(refuse::store)? {
-        Decided::Now(approval) => Ok(Json(json!({ "approval": approval }))),
-        Decided::Seconded(approval) => Ok(Json(json!({ "approval": approval }))),
+        Decided::Now(approval) | Decided::Seconded(approval) => Ok(Json(ApprovalAnswer { approval })),
         Decided::Already(approval) => {
             let state = serde_json::to_value(approval.state).unwrap_or_default();
             let by = approval.decided_by.as_deref().unwrap_or("expiry");
@@ -265,21 +201,21 @@ pub(super) async fn acknowledge(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<IncidentAnswer>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     let incident = incidents::for_caller(&app, &caller, id).await?;
     if incident.closed_at.is_some() {
         return Err(refuse::conflict(format!("incident {id} is over"), format!("see `nightshift show {id}`")));
     }
     control(&app, Control::Acknowledge { incident: id, by: caller.name }).await?;
-    Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
+    Ok(Json(IncidentAnswer { incident: read::find_incident(&app, id).await? }))
 }
 
 pub(super) async fn freeze(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(body): Body<Freezing>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+    Body(body): Body<FreezeRequest>,
+) -> Result<Created<FreezeAnswer>, Problem> {
     check_scope(&app, &body.scope)?;
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
@@ -291,8 +227,8 @@ pub(super) async fn freeze(
     // As it is in force: one of before may last longer.
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     let freeze = freezes.into_iter().find(|kept| kept.scope == freeze.scope).unwrap_or(freeze);
-    let back = freeze.way_back();
-    Ok((StatusCode::CREATED, Json(json!({ "freeze": freeze, "notified": channels, "release": back }))))
+    let release = freeze.way_back();
+    Ok(Created(FreezeAnswer { freeze, notified: channels, release }))
 }
 
 fn end_of_freeze(text: &str, since: Time) -> Result<Time, Problem> {
@@ -309,8 +245,8 @@ fn end_of_freeze(text: &str, since: Time) -> Result<Time, Problem> {
 pub(super) async fn unfreeze(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(body): Body<Scope>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<ScopeRequest>,
+) -> Result<Json<UnfreezeAnswer>, Problem> {
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
@@ -337,16 +273,16 @@ pub(super) async fn unfreeze(
     control(&app, Control::Unfreeze { scope: body.scope.clone(), by: caller.name, why, persons }).await?;
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
     Ok(Json(match freezes.into_iter().find(|freeze| freeze.scope == body.scope) {
-        Some(freeze) => json!({ "asked": body.scope, "freeze": freeze }),
-        None => json!({ "unfrozen": body.scope }),
+        Some(freeze) => UnfreezeAnswer { asked: Some(body.scope), freeze: Some(freeze), unfrozen: None },
+        None => UnfreezeAnswer { unfrozen: Some(body.scope), ..UnfreezeAnswer::default() },
     }))
 }
 
 pub(super) async fn reset_breaker(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(body): Body<Scope>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<ScopeRequest>,
+) -> Result<Json<BreakerReset>, Problem> {
     in_reach(&caller, &body.scope)?;
     let why = refuse::reason(&body.why)?;
     let tripped = app.parts.store.breakers().await.map_err(refuse::store)?;
@@ -357,14 +293,14 @@ pub(super) async fn reset_breaker(
         return Err(refuse::missing(format!("tripped breaker `{}`", body.scope.escape_debug()), hint));
     }
     control(&app, Control::ResetBreaker { scope: body.scope.clone(), by: caller.name, why }).await?;
-    Ok(Json(json!({ "reset": body.scope })))
+    Ok(Json(BreakerReset { reset: body.scope }))
 }
 
 pub(super) async fn redact(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(body): Body<Redaction>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<RedactionRequest>,
+) -> Result<Json<RedactionAnswer>, Problem> {
     let entry = entry_no(&body.entry)?;
     caller.need_everywhere("the ledger")?;
     let why = refuse::reason(&body.why)?;
@@ -378,8 +314,10 @@ pub(super) async fn redact(
     let at = Filter { after: Some(entry.0 - 1), limit: 1, ..Filter::default() };
     let there = app.parts.store.entries(at).await.map_err(refuse::store)?;
     let gone = there.first().is_none_or(|found| found.no != entry);
-    let word = if gone { "redacted" } else { "asked" };
-    Ok(Json(json!({ word: entry })))
+    Ok(Json(match gone {
+        true => RedactionAnswer { redacted: Some(entry), asked: None },
+        false => RedactionAnswer { redacted: None, asked: Some(entry) },
+    }))
 }
 
 /// `#12` or `12`: a shell takes the first one for a comment.
@@ -401,7 +339,7 @@ fn names(loaded: &Loaded) -> String {
 }
 
 /// Finds the runbook and checks the parameters against its header.
-fn bind(app: &App, wanted: &Wanted) -> Result<(Arc<Runbook>, Input), Problem> {
+fn bind(app: &App, wanted: &RunRequest) -> Result<(Arc<Runbook>, Input), Problem> {
     let loaded = (app.current)();
     let Some(runbook) = loaded.runbooks.get(&wanted.runbook) else {
         let near = crate::config::closest(&wanted.runbook, loaded.runbooks.keys().map(String::as_str));
@@ -459,6 +397,7 @@ fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
 mod tests {
     use super::*;
     use crate::model::{Header, Param, ParamType, Reach, UndoPolicy};
+    use serde_json::{Value, json};
 
     #[test]
     fn a_run_by_hand_is_about_what_its_parameters_name() {

@@ -2,41 +2,30 @@
 //!
 //! Invariant: each decision here is an entry of the ledger.
 
-use super::{Allowed, App, Body, Problem, refuse};
-use crate::server::agents::{self, Wanted};
+use super::{Allowed, App, Body, Created, Problem, refuse};
+use crate::api::{AgentList, AgentRemoval, AgentRemoved, JoinTokenMade, JoinTokenRequest};
+use crate::server::agents;
 use axum::Json;
 use axum::extract::{Path, State};
-use http::StatusCode;
-use serde::Deserialize;
-use serde_json::Value;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Why {
-    #[serde(default)]
-    why: String,
-    #[serde(default)]
-    cluster: Option<String>,
-}
-
-pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<AgentList>, Problem> {
     agents::list(&app).await.map(Json).map_err(refuse::store)
 }
 
 pub(super) async fn join_token(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(wanted): Body<Wanted>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    agents::join_token(&app, &caller, wanted).await.map(|made| (StatusCode::CREATED, Json(made)))
+    Body(wanted): Body<JoinTokenRequest>,
+) -> Result<Created<JoinTokenMade>, Problem> {
+    agents::join_token(&app, &caller, wanted).await.map(Created)
 }
 
 pub(super) async fn remove(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(node): Path<String>,
-    Body(body): Body<Why>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<AgentRemoval>,
+) -> Result<Json<AgentRemoved>, Problem> {
     agents::scoped(&caller, body.cluster.as_deref())?;
     let why = refuse::reason(&body.why)?;
     agents::remove(&app, &caller, &node, body.cluster.as_deref(), &why).await.map(Json).map_err(refuse::store)

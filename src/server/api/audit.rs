@@ -3,36 +3,32 @@
 //! Invariant: read only; a verifier needs nothing from here but bytes, and trusts none of them.
 
 use super::{Allowed, App, Asked, Problem, act, refuse};
+use crate::api::{CheckpointList, InclusionProof, PageQuery, RawEntryAnswer, RawEntryList};
 use crate::model::EntryNo;
 use crate::store::ledger::LeafHash;
 use axum::Json;
 use axum::extract::{Path, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    after: Option<i64>,
-    limit: Option<usize>,
-}
 
 /// A page of checkpoints, the smallest first; `after` is the size of the last one of the page before.
 pub(super) async fn checkpoints(
     _: Allowed,
     State(app): State<App>,
-    Asked(page): Asked<Page>,
-) -> Result<Json<Value>, Problem> {
+    Asked(page): Asked<PageQuery>,
+) -> Result<Json<CheckpointList>, Problem> {
     let after = page.after.map_or(0, |after| u64::try_from(after).unwrap_or_default());
     let limit = page.limit.unwrap_or(crate::limits::READ_LIMIT);
     let checkpoints = app.parts.store.checkpoints(after, limit).await.map_err(refuse::store)?;
-    Ok(Json(json!({ "checkpoints": checkpoints })))
+    Ok(Json(CheckpointList { checkpoints }))
 }
 
 /// The path from one entry to the root of the newest checkpoint that covers it.
-pub(super) async fn proof(_: Allowed, State(app): State<App>, Path(no): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn proof(
+    _: Allowed,
+    State(app): State<App>,
+    Path(no): Path<String>,
+) -> Result<Json<InclusionProof>, Problem> {
     let no = act::entry_no(&no)?;
     let store = &app.parts.store;
     let counts = store.counts().await.map_err(refuse::store)?;
@@ -52,22 +48,32 @@ pub(super) async fn proof(_: Allowed, State(app): State<App>, Path(no): Path<Str
     let before = EntryNo(no.0 - 1);
     let raw = store.raw_entries((no.0 > 0).then_some(before), 1).await.map_err(refuse::store)?;
     let raw = raw.into_iter().next().filter(|raw| raw.no == no);
-    Ok(Json(json!({
-        "entry": no,
-        "leaf": leaf.to_string(),
-        "path": path.iter().map(LeafHash::to_string).collect::<Vec<_>>(),
-        "checkpoint": checkpoint,
-        "raw": raw.as_ref().map(raw_json),
-    })))
+    Ok(Json(InclusionProof {
+        entry: no,
+        leaf: leaf.to_string(),
+        path: path.iter().map(LeafHash::to_string).collect(),
+        checkpoint,
+        raw: raw.as_ref().map(raw_answer),
+    }))
 }
 
-pub(super) async fn raw(_: Allowed, State(app): State<App>, Asked(page): Asked<Page>) -> Result<Json<Value>, Problem> {
+pub(super) async fn raw(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(page): Asked<PageQuery>,
+) -> Result<Json<RawEntryList>, Problem> {
     let limit = page.limit.unwrap_or(crate::limits::READ_LIMIT).min(crate::limits::READ_LIMIT);
     let entries = app.parts.store.raw_entries(page.after.map(EntryNo), limit).await.map_err(refuse::store)?;
-    Ok(Json(json!({ "raw": entries.iter().map(raw_json).collect::<Vec<_>>() })))
+    Ok(Json(RawEntryList { raw: entries.iter().map(raw_answer).collect() }))
 }
 
-fn raw_json(raw: &crate::store::RawEntry) -> Value {
+fn raw_answer(raw: &crate::store::RawEntry) -> RawEntryAnswer {
     let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| STANDARD.encode(bytes));
-    json!({ "no": raw.no, "at": raw.at, "commit": raw.commit.to_string(), "salt": bytes(&raw.salt), "body": bytes(&raw.body) })
+    RawEntryAnswer {
+        no: raw.no,
+        at: raw.at,
+        commit: raw.commit.to_string(),
+        salt: bytes(&raw.salt),
+        body: bytes(&raw.body),
+    }
 }

@@ -3,26 +3,26 @@
 //! Invariant: a test goes through the running engine's own notifier, and is in the ledger with who sent it and its answer.
 
 use super::{Allowed, App, Problem, refuse};
+use crate::api::{ChannelList, ChannelState, ChannelStatus, ChannelTest, LastDelivery, SwitchedOff};
 use crate::limits;
 use crate::model::{About, Actor, Entry, EntryKind, EntryNo};
 use crate::notifiers::{self, ANYWHERE, Notifier, Trial};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<ChannelList>, Problem> {
     let kinds = vec!["delivered", "delivery_failed"];
     let filter = Filter { kinds, limit: limits::READ_LIMIT, ..Filter::default() };
     let entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
-    let channels: Vec<Value> =
+    let channels =
         app.parts.notifiers.iter().map(|(name, notifier)| standing(name, notifier.as_ref(), &entries)).collect();
-    Ok(Json(json!({ "channels": channels })))
+    Ok(Json(ChannelList { channels }))
 }
 
 /// `off`: no secret. `failing`: its latest delivery failed. `on`: neither.
-fn standing(name: &str, notifier: &dyn Notifier, entries: &[Entry]) -> Value {
+fn standing(name: &str, notifier: &dyn Notifier, entries: &[Entry]) -> ChannelStatus {
     let of = |entry: &&Entry| match &entry.kind {
         EntryKind::Delivered { channel, .. } | EntryKind::DeliveryFailed { channel, .. } => channel == name,
         _ => false,
@@ -35,29 +35,32 @@ fn standing(name: &str, notifier: &dyn Notifier, entries: &[Entry]) -> Value {
         _ => None,
     });
     let (state, why) = match (notifier.off(), failed) {
-        (Some(why), _) => ("off", Some(why)),
-        (None, Some(why)) => ("failing", Some(why)),
-        (None, None) => ("on", None),
+        (Some(why), _) => (ChannelState::Off, Some(why)),
+        (None, Some(why)) => (ChannelState::Failing, Some(why)),
+        (None, None) => (ChannelState::On, None),
     };
-    json!({
-        "name": if name == ANYWHERE { "log" } else { name },
-        "kind": notifier.kind().word(),
-        "state": state,
-        "why": why,
-        "last_delivery": delivered.map(|entry| json!({ "at": entry.at, "incident": entry.about.incident })),
-    })
+    ChannelStatus {
+        name: if name == ANYWHERE { "log" } else { name }.to_owned(),
+        kind: notifier.kind().word().to_owned(),
+        state,
+        why,
+        last_delivery: delivered.map(|entry| LastDelivery { at: entry.at, incident: entry.about.incident }),
+    }
 }
 
 /// The parts of the running engine that are off: channels, and other settings whose secret or file cannot be read.
-pub(super) fn off(app: &App) -> Vec<Value> {
+pub(super) fn off(app: &App) -> Vec<SwitchedOff> {
     let channels = app.parts.notifiers.iter().filter_map(|(name, notifier)| {
         let why = notifier.off()?;
-        Some(json!({ "what": format!("channel {name}"), "why": why, "off": "its messages wait" }))
+        Some(SwitchedOff { what: format!("channel {name}"), why, off: "its messages wait".to_owned(), fix: None })
     });
     let others = app.parts.config.missing().into_iter();
-    let others = others
-        .filter(|missing| !missing.path.starts_with("channels."))
-        .map(|missing| json!({ "what": missing.path, "why": missing.why, "off": missing.off, "fix": missing.fix }));
+    let others = others.filter(|missing| !missing.path.starts_with("channels.")).map(|missing| SwitchedOff {
+        what: missing.path,
+        why: missing.why,
+        off: missing.off,
+        fix: Some(missing.fix),
+    });
     channels.chain(others).collect()
 }
 
@@ -65,7 +68,7 @@ pub(super) async fn test(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<ChannelTest>, Problem> {
     caller.need_everywhere("a channel")?;
     let notifiers = Arc::clone(&app.parts.notifiers);
     if !notifiers.contains_key(&name) {
@@ -103,5 +106,5 @@ pub(super) async fn test(
     let noted = app.parts.store.note(Actor::person(&by), About::default(), became, app.parts.clock.now()).await;
     noted.map_err(refuse::store)?;
     tracing::info!(channel = %name, %by, delivered = trial.delivered, answer = %trial.answer, "a test message was sent");
-    Ok(Json(json!({ "channel": name, "delivered": trial.delivered, "answer": trial.answer })))
+    Ok(Json(ChannelTest { channel: name, delivered: trial.delivered, answer: trial.answer }))
 }

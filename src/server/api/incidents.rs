@@ -3,6 +3,7 @@
 //! Invariant: an owner is a user of the configuration, and a silence ends by itself.
 
 use super::{Allowed, App, Body, Problem, read, refuse};
+use crate::api::{AssignRequest, IncidentAnswer, ResolveRequest, SilenceAnswer, SilenceMade, SilenceRequest};
 use crate::config::closest;
 use crate::limits;
 use crate::model::{Incident, IncidentId, Span};
@@ -11,24 +12,6 @@ use crate::server::{Caller, Roster};
 use crate::store::{Control, Filter};
 use axum::Json;
 use axum::extract::{Path, State};
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Owner {
-    /// A name, `me`, or a mention as Slack writes it.
-    to: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Quiet {
-    /// `2h`
-    lasts: String,
-    #[serde(default)]
-    why: String,
-}
 
 /// The incident, where the caller may act on it: by its subject, and by that of each alert that fires, because a rule's `group_by`
 /// may leave the cluster out.
@@ -55,8 +38,8 @@ pub(super) async fn assign(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<Owner>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<AssignRequest>,
+) -> Result<Json<IncidentAnswer>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     for_caller(&app, &caller, id).await?;
     let owner = person(&app.roster.now(), &body.to, &caller.name)?;
@@ -65,7 +48,7 @@ pub(super) async fn assign(
     let done = parts.store.control(assign, parts.clock.now()).await;
     parts.nudge.nudge();
     done.map_err(refuse::store)?;
-    Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
+    Ok(Json(IncidentAnswer { incident: read::find_incident(&app, id).await? }))
 }
 
 /// A user who is known here.
@@ -93,23 +76,13 @@ fn person(roster: &Roster, to: &str, caller: &str) -> Result<String, Problem> {
     Err(refuse::missing(format!("person called `{}`", name.escape_debug()), hint))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Over {
-    #[serde(default)]
-    why: String,
-    /// Only episodes that this source holds open.
-    #[serde(default)]
-    source: Option<String>,
-}
-
 /// Ends the open episodes of an incident: a source that will never report the end must not keep it open.
 pub(super) async fn resolve(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<Over>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<ResolveRequest>,
+) -> Result<Json<IncidentAnswer>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     for_caller(&app, &caller, id).await?;
     let why = refuse::reason(&body.why)?;
@@ -118,15 +91,15 @@ pub(super) async fn resolve(
     let done = parts.store.control(over, parts.clock.now()).await;
     parts.nudge.nudge();
     done.map_err(refuse::store)?;
-    Ok(Json(json!({ "incident": read::find_incident(&app, id).await? })))
+    Ok(Json(IncidentAnswer { incident: read::find_incident(&app, id).await? }))
 }
 
 pub(super) async fn silence(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<Quiet>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<SilenceRequest>,
+) -> Result<Json<SilenceAnswer>, Problem> {
     let id: IncidentId = refuse::id(&id)?;
     for_caller(&app, &caller, id).await?;
     let why = refuse::reason(&body.why)?;
@@ -134,15 +107,14 @@ pub(super) async fn silence(
         refuse::bad(format!("`lasts` is no length of time: {error}"), "write for example `30m` or `2h`")
     })?;
     let done = crate::engine::silence(&app.parts, id, lasts, &caller.name, &why).await.map_err(refuse::store)?;
-    let made: Vec<Value> =
-        done.made.iter().map(|(source, silence)| json!({ "source": source, "silence": silence })).collect();
-    if made.is_empty() {
+    if done.made.is_empty() {
         return Err(refuse::conflict(
             format!("no alert was silenced: {}", done.left.join("; ")),
             "silence it in Alertmanager, or set `sources.NAME.api` so that it can be done from here",
         ));
     }
-    Ok(Json(json!({ "incident": id, "until": done.until, "silences": made, "left": done.left })))
+    let silences = done.made.into_iter().map(|(source, silence)| SilenceMade { source, silence }).collect();
+    Ok(Json(SilenceAnswer { incident: id, until: done.until, silences, left: done.left }))
 }
 
 #[cfg(test)]

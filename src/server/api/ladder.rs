@@ -3,6 +3,7 @@
 //! Invariant: a move is decided in the store, over the statistics at that moment; nothing here is remembered.
 
 use super::{Allowed, App, Body, Problem, act, read, refuse};
+use crate::api::{JudgeAnswer, JudgeRequest, MoveRequest, MovedRule, ScorecardAnswer, ScorecardList};
 use crate::model::{
     Effect, Entry, EntryKind, Judgement, Level, Mode, NextRung, Reach, Rule, Run, RunId, Scorecard, Step, Terms,
 };
@@ -12,38 +13,14 @@ use crate::telemetry::Verdict;
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Word {
-    /// `right` or `wrong`.
-    verdict: String,
-    #[serde(default)]
-    why: String,
-    /// Only where there is no review yet: a button counts once, and a command changes it.
-    #[serde(default)]
-    first: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Move {
-    /// Left out: the next mode.
-    #[serde(default)]
-    to: Option<Mode>,
-    #[serde(default)]
-    why: String,
-}
 
 /// One click: a reason is welcome, and not required.
 pub(super) async fn judge(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(word): Body<Word>,
-) -> Result<Json<Value>, Problem> {
+    Body(word): Body<JudgeRequest>,
+) -> Result<Json<JudgeAnswer>, Problem> {
     let id: RunId = refuse::id(&id)?;
     let run = read::find_run(&app, id).await?;
     caller.need_subject(&app, &run.subject)?;
@@ -61,11 +38,12 @@ pub(super) async fn judge(
     act::control(&app, Control::Judge { run: id, right, by, why, first: word.first, in_force }).await?;
     app.parts.metrics.judged(verdict);
     // A rule that is gone keeps its record, and has no card to show.
-    let card = match find(&app, &rule) {
+    let scorecard = match find(&app, &rule) {
         Ok((rule, terms)) => Some(card(&app, &rule, &terms, &caller.name).await?),
         Err(_) => None,
     };
-    Ok(Json(json!({ "run": id, "verdict": verdict.word(), "by": caller.name, "rule": rule, "scorecard": card })))
+    let verdict = verdict.word().to_owned();
+    Ok(Json(JudgeAnswer { run: id, verdict, by: caller.name, rule, scorecard }))
 }
 
 /// The reviews of a run, from its entries in ascending order: of each user the latest one.
@@ -92,26 +70,29 @@ pub(super) async fn scorecard(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(rule): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<ScorecardAnswer>, Problem> {
     let (rule, terms) = find(&app, &rule)?;
-    Ok(Json(json!({ "scorecard": card(&app, &rule, &terms, &caller.name).await? })))
+    Ok(Json(ScorecardAnswer { scorecard: card(&app, &rule, &terms, &caller.name).await? }))
 }
 
-pub(super) async fn scorecards(Allowed(caller): Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn scorecards(
+    Allowed(caller): Allowed,
+    State(app): State<App>,
+) -> Result<Json<ScorecardList>, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
     let mut cards = Vec::new();
     for (rule, terms) in climbers(&app).into_iter().take(crate::limits::READ_LIMIT) {
         cards.push(card_at(&app, &rule, &terms, of(&levels, &rule, &terms).cloned(), &caller.name).await?);
     }
-    Ok(Json(json!({ "scorecards": cards })))
+    Ok(Json(ScorecardList { scorecards: cards }))
 }
 
 pub(super) async fn promote(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(rule): Path<String>,
-    Body(wanted): Body<Move>,
-) -> Result<Json<Value>, Problem> {
+    Body(wanted): Body<MoveRequest>,
+) -> Result<Json<ScorecardAnswer>, Problem> {
     let (rule, terms) = find(&app, &rule)?;
     // It goes as far in every cluster.
     caller.need_everywhere(&format!("rule {}", rule.name))?;
@@ -134,22 +115,22 @@ pub(super) async fn promote(
         },
         _ => problem,
     })?;
-    Ok(Json(json!({ "scorecard": card(&app, &rule, &terms, &caller.name).await? })))
+    Ok(Json(ScorecardAnswer { scorecard: card(&app, &rule, &terms, &caller.name).await? }))
 }
 
 pub(super) async fn demote(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(rule): Path<String>,
-    Body(wanted): Body<Move>,
-) -> Result<Json<Value>, Problem> {
+    Body(wanted): Body<MoveRequest>,
+) -> Result<Json<ScorecardAnswer>, Problem> {
     let (rule, terms) = find(&app, &rule)?;
     // It goes as far in every cluster.
     caller.need_everywhere(&format!("rule {}", rule.name))?;
     let why = refuse::reason(&wanted.why)?;
     let climb = climb(&rule, &terms, wanted.to, &caller.name, why);
     act::control(&app, Control::Demote(climb)).await?;
-    Ok(Json(json!({ "scorecard": card(&app, &rule, &terms, &caller.name).await? })))
+    Ok(Json(ScorecardAnswer { scorecard: card(&app, &rule, &terms, &caller.name).await? }))
 }
 
 fn climb(rule: &Rule, terms: &Terms, to: Option<Mode>, by: &str, why: String) -> Climb {
@@ -229,16 +210,19 @@ fn of<'a>(levels: &'a [Level], rule: &Rule, terms: &Terms) -> Option<&'a Level> 
 }
 
 /// Rules whose mode differs from their file's, with the user and the reason of the move.
-pub(super) async fn moved(app: &App) -> Result<Vec<Value>, Problem> {
+pub(super) async fn moved(app: &App) -> Result<Vec<MovedRule>, Problem> {
     let levels = app.parts.store.levels().await.map_err(refuse::store)?;
     let ceiling = app.parts.config.mode_ceiling;
     let row = |(rule, terms): (Rule, Terms)| {
         let level = of(&levels, &rule, &terms)?;
         let mode = policy::effective(terms.file, Some(level), ceiling);
-        (mode != terms.file).then(|| {
-            json!({
-                "rule": rule.name, "mode": mode, "file": terms.file, "by": level.by, "why": level.why, "at": level.at,
-            })
+        (mode != terms.file).then(|| MovedRule {
+            rule: rule.name,
+            mode,
+            file: terms.file,
+            by: level.by.clone(),
+            why: level.why.clone(),
+            at: level.at,
         })
     };
     Ok(climbers(app).into_iter().filter_map(row).collect())

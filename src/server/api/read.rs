@@ -3,70 +3,115 @@
 //! Invariant: nothing here changes anything, and every list is bounded by `limits::READ_LIMIT`.
 
 use super::{Allowed, App, Asked, Problem, refuse};
-use crate::model::{
-    ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, Severity, Span, StoryLine, Time,
+use crate::api::{
+    ApprovalAnswer, ApprovalList, EngineStatus, EntryList, FreezeList, GuardLevels, HeldRun, IncidentDetail,
+    IncidentList, ListQuery, LostCluster, NodeHold, PoolLevel, RuleList, RunDetail, RunList, RunbookEntry, RunbookList,
+    SharedSymptom,
 };
+use crate::model::{ApprovalId, Entry, EntryKind, Incident, IncidentId, Run, RunId, RunState, Span, StoryLine, Time};
+use crate::planted::planted;
 use crate::policy::{nodes_at_once, share_of};
+use crate::script::Runbook;
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::{Path, State};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// The parameters of every list: `open`, `limit`, `after`, `incident`, `run`, `kind`; incidents and runs also `state`,
-/// `node`, `rule`, `since`, and incidents `severity`.
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct List {
-    open: bool,
-    limit: Option<usize>,
-    /// Ascending from here; otherwise the newest first.
-    after: Option<i64>,
-    incident: Option<IncidentId>,
-    run: Option<RunId>,
-    /// One kind of entry, e.g. `step_denied`.
-    kind: Option<String>,
-    state: Option<String>,
-    /// This bad, or worse.
-    severity: Option<Severity>,
-    node: Option<String>,
-    rule: Option<String>,
-    /// A time, or how long ago: `2h`.
-    since: Option<String>,
+/// A kind of list: its states, and the filters that it has besides `open`, `incident` and `run`.
+struct Listed {
+    name: &'static str,
+    states: &'static [&'static str],
+    filters: &'static [&'static str],
 }
 
-/// The states of incidents, by their words in JSON.
-const INCIDENT_STATES: [&str; 3] = ["open", "acknowledged", "resolved"];
+const INCIDENTS: Listed = Listed {
+    name: "incidents",
+    states: &["open", "acknowledged", "resolved"],
+    filters: &["state", "severity", "node", "rule", "since"],
+};
+const RUNS: Listed = Listed { name: "runs", states: &RunState::NAMES, filters: &["state", "node", "rule", "since"] };
+const APPROVALS: Listed = Listed {
+    name: "approvals",
+    states: &["open", "approved", "denied", "expired", "void"],
+    filters: &["state", "node", "rule", "since"],
+};
+const ENTRIES: Listed = Listed { name: "entries", states: &[], filters: &["kind", "node", "rule", "since"] };
 
-impl List {
+impl Listed {
     /// The same with the words that a user typed: a state of these, and a time.
-    fn picked(mut self, states: &[&'static str], now: Time) -> Result<Filter, Problem> {
-        let state = match self.state.take() {
-            None => None,
-            Some(word) => Some(*states.iter().find(|state| **state == word).ok_or_else(|| {
-                let hint = match crate::config::closest(&word, states.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("states: {}", states.join(", ")),
-                };
-                refuse::bad(format!("there is no state `{}`", word.escape_debug()), hint)
-            })?),
-        };
-        let since = self.since.take().map(|text| since(&text, now)).transpose()?;
-        Ok(Filter { state, since, ..self.filter() })
-    }
-
-    fn filter(self) -> Filter {
-        Filter {
-            severity: self.severity,
-            node: self.node,
-            rule: self.rule,
-            incident: self.incident,
-            run: self.run,
-            open: self.open,
-            after: self.after,
-            limit: self.limit.unwrap_or(crate::limits::LIST_ROWS).min(crate::limits::READ_LIMIT),
-            ..Filter::default()
+    fn picked(&self, list: ListQuery, now: Time) -> Result<Filter, Problem> {
+        let given =
+            [("state", list.state.is_some()), ("severity", list.severity.is_some()), ("kind", list.kind.is_some())];
+        if let Some((name, _)) = given.iter().find(|(name, given)| *given && !self.filters.contains(name)) {
+            let error = format!("{} have no filter `{name}`", self.name);
+            return Err(refuse::bad(error, format!("filters: {}", self.filters.join(", "))));
         }
+        let state = list.state.as_deref().map(|word| one_of(("state", "states"), word, self.states)).transpose()?;
+        let kind =
+            list.kind.as_deref().map(|word| one_of(("kind of entry", "kinds"), word, &EntryKind::NAMES)).transpose()?;
+        let since = list.since.as_deref().map(|text| since(text, now)).transpose()?;
+        // A client that follows `next` may keep the rest of its query, `after` too: the cursor goes on from there.
+        let (after, before) = match list.cursor.as_deref() {
+            None => (list.after, None),
+            Some(cursor) => place(cursor)?,
+        };
+        Ok(Filter {
+            state,
+            since,
+            after,
+            before,
+            kinds: kind.into_iter().collect(),
+            severity: list.severity,
+            node: list.node,
+            rule: list.rule,
+            incident: list.incident,
+            run: list.run,
+            open: list.open,
+            limit: list.limit.unwrap_or(crate::limits::LIST_ROWS).min(crate::limits::READ_LIMIT),
+        })
+    }
+}
+
+fn one_of((what, all): (&str, &str), word: &str, known: &[&'static str]) -> Result<&'static str, Problem> {
+    known.iter().find(|known| **known == word).copied().ok_or_else(|| {
+        let hint = match crate::config::closest(word, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("{all}: {}", known.join(", ")),
+        };
+        refuse::bad(format!("there is no {what} `{}`", word.escape_debug()), hint)
+    })
+}
+
+/// After and before which number a page begins: `n17` are rows newer than 17, ascending; `o17` older ones.
+fn place(cursor: &str) -> Result<(Option<i64>, Option<i64>), Problem> {
+    let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
+    let newer = cursor.strip_prefix('n').and_then(number);
+    let older = cursor.strip_prefix('o').and_then(number);
+    if newer.is_none() && older.is_none() {
+        let error = format!("`cursor`: `{}` is not a cursor", cursor.escape_debug());
+        return Err(refuse::bad(error, "take `next` of the page before, or leave it out for the first page"));
+    }
+    Ok((newer, older))
+}
+
+/// Where the next page begins, if this one is full: past its last row, in the same direction. Rows that arrive meanwhile
+/// have greater numbers, so a walk from the newest meets none of them and each earlier row once.
+fn next(asked: &Asking, rows: usize, last: Option<i64>) -> Option<String> {
+    let last = last.filter(|_| rows >= asked.limit)?;
+    let last = if planted("cursor-repeats-a-row") && !asked.ascending { last + 1 } else { last };
+    Some(format!("{}{last}", if asked.ascending { 'n' } else { 'o' }))
+}
+
+/// What `next` needs of a filter that went to the store.
+struct Asking {
+    limit: usize,
+    ascending: bool,
+}
+
+impl Asking {
+    fn of(filter: &Filter) -> Asking {
+        Asking { limit: filter.limit, ascending: filter.after.is_some() }
     }
 }
 
@@ -81,7 +126,7 @@ fn since(text: &str, now: Time) -> Result<Time, Problem> {
     })
 }
 
-pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<EngineStatus>, Problem> {
     let parts = &app.parts;
     let (epoch, full) = match parts.store.health().await {
         Ok(epoch) => (Some(epoch), None),
@@ -90,51 +135,55 @@ pub(super) async fn status(_: Allowed, State(app): State<App>) -> Result<Json<Va
     };
     let counts = parts.store.counts().await.map_err(refuse::store)?;
     let loaded = (app.current)();
-    Ok(Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "install": parts.config.install,
-        "now": parts.clock.now(),
-        "epoch": epoch,
-        "store": full.as_deref().unwrap_or("ok"),
-        "files_refused": parts.catalog.refused(),
-        "mode_ceiling": parts.config.mode_ceiling,
-        "moved": super::ladder::moved(&app).await?,
-        "rules": loaded.rules.rules().count(),
-        "runbooks": loaded.runbooks.len(),
-        "catalog": loaded.hash,
-        "sources": parts.config.sources.keys().collect::<Vec<_>>(),
-        "channels": parts.config.channels.keys().collect::<Vec<_>>(),
-        "episodes_open": counts.episodes_open,
-        "incidents_open": counts.incidents_open,
-        "runs_unfinished": counts.runs_unfinished,
-        "approvals_open": counts.approvals_open,
-        "notices_due": counts.notices_due,
-        "oldest_notice": counts.oldest_notice,
-        "entries": counts.entries,
-        "signed": counts.signed,
-        "freezes": counts.freezes,
-        "nodes_held": counts.nodes_held,
-        "clusters": clusters(parts),
-        "off": super::channels::off(&app),
-        "key": parts.key.public().to_string(),
-        "slack": app.slack_standing(),
-        "break_glass": super::tokens::broken(&app).await?,
-    })))
+    Ok(Json(EngineStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        install: parts.config.install.clone(),
+        now: parts.clock.now(),
+        epoch,
+        store: full.unwrap_or_else(|| "ok".to_owned()),
+        files_refused: parts.catalog.refused() as u64,
+        mode_ceiling: parts.config.mode_ceiling,
+        moved: super::ladder::moved(&app).await?,
+        rules: loaded.rules.rules().count() as u64,
+        runbooks: loaded.runbooks.len() as u64,
+        catalog: loaded.hash.clone(),
+        sources: parts.config.sources.keys().cloned().collect(),
+        channels: parts.config.channels.keys().cloned().collect(),
+        episodes_open: counts.episodes_open,
+        incidents_open: counts.incidents_open,
+        runs_unfinished: counts.runs_unfinished,
+        approvals_open: counts.approvals_open,
+        notices_due: counts.notices_due,
+        oldest_notice: counts.oldest_notice,
+        entries: counts.entries,
+        signed: counts.signed,
+        freezes: counts.freezes,
+        nodes_held: counts.nodes_held,
+        clusters: clusters(parts),
+        off: super::channels::off(&app),
+        key: parts.key.public().to_string(),
+        slack: app.slack_connection(),
+        break_glass: super::tokens::broken(&app).await?,
+    }))
 }
 
-/// Each cluster: null where it is watched, else since when it is not, and why.
-fn clusters(parts: &crate::engine::Parts) -> Value {
+/// Each cluster: none where it is watched, else since when it is not, and why.
+fn clusters(parts: &crate::engine::Parts) -> BTreeMap<String, Option<LostCluster>> {
     let lost = parts.world.lost_clusters();
-    let said = |name: &String| lost.get(name).map(|(since, why)| json!({ "lost_since": since, "why": why }));
-    parts.world.clusters.keys().map(|name| (name.clone(), json!(said(name)))).collect::<serde_json::Map<_, _>>().into()
+    let state = |name: &String| {
+        let (since, why) = lost.get(name)?;
+        Some(LostCluster { lost_since: *since, why: why.clone() })
+    };
+    parts.world.clusters.keys().map(|name| (name.clone(), state(name))).collect()
 }
 
 pub(super) async fn incidents(
     _: Allowed,
     State(app): State<App>,
-    Asked(list): Asked<List>,
-) -> Result<Json<Value>, Problem> {
-    let filter = list.picked(&INCIDENT_STATES, app.parts.clock.now())?;
+    Asked(list): Asked<ListQuery>,
+) -> Result<Json<IncidentList>, Problem> {
+    let filter = INCIDENTS.picked(list, app.parts.clock.now())?;
+    let asked = Asking::of(&filter);
     let mut incidents = app.parts.store.incidents(filter).await.map_err(refuse::store)?;
     let many = |incident: &&mut Incident| incident.episodes > 1 && !incident.is_group();
     for incident in incidents.iter_mut().filter(many).take(crate::limits::TITLES_READ) {
@@ -142,177 +191,179 @@ pub(super) async fn incidents(
         let episodes = app.parts.store.episodes(about).await.map_err(refuse::store)?;
         incident.title = crate::engine::alert_title(&episodes).unwrap_or(std::mem::take(&mut incident.title));
     }
-    Ok(Json(json!({ "incidents": incidents })))
+    let next = next(&asked, incidents.len(), incidents.last().map(|last| last.id.0));
+    Ok(Json(IncidentList { incidents, next }))
 }
 
 pub(super) async fn incident(
     _: Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<IncidentDetail>, Problem> {
     let mut incident = find_incident(&app, refuse::id(&id)?).await?;
     let store = &app.parts.store;
-    let about = || Filter { incident: Some(incident.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
-    let episodes = store.episodes(about()).await.map_err(refuse::store)?;
+    let about = Filter { incident: Some(incident.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
+    let episodes = store.episodes(about.clone()).await.map_err(refuse::store)?;
     if let Some(title) = crate::engine::alert_title(&episodes).filter(|_| !incident.is_group()) {
         incident.title = title;
     }
-    let runs = store.runs(about()).await.map_err(refuse::store)?;
-    let approvals = store.approvals(about()).await.map_err(refuse::store)?;
-    let entries = oldest_first(&app, about()).await?;
+    let runs = store.runs(about.clone()).await.map_err(refuse::store)?;
+    let approvals = store.approvals(about.clone()).await.map_err(refuse::store)?;
+    let entries = oldest_first(&app, about).await?;
     let story = story(&entries);
-    Ok(Json(json!({
-        "incident": incident, "episodes": episodes, "runs": runs, "approvals": approvals,
-        "story": story, "entries": entries,
-    })))
+    Ok(Json(IncidentDetail { incident, episodes, runs, approvals, story, entries }))
 }
 
-pub(super) async fn runs(_: Allowed, State(app): State<App>, Asked(list): Asked<List>) -> Result<Json<Value>, Problem> {
-    let runs =
-        app.parts.store.runs(list.picked(&RunState::NAMES, app.parts.clock.now())?).await.map_err(refuse::store)?;
-    Ok(Json(json!({ "runs": runs })))
+pub(super) async fn runs(
+    _: Allowed,
+    State(app): State<App>,
+    Asked(list): Asked<ListQuery>,
+) -> Result<Json<RunList>, Problem> {
+    let filter = RUNS.picked(list, app.parts.clock.now())?;
+    let asked = Asking::of(&filter);
+    let runs = app.parts.store.runs(filter).await.map_err(refuse::store)?;
+    let next = next(&asked, runs.len(), runs.last().map(|last| last.id.0));
+    Ok(Json(RunList { runs, next }))
 }
 
-pub(super) async fn run(_: Allowed, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn run(
+    _: Allowed,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<RunDetail>, Problem> {
     let run = find_run(&app, refuse::id(&id)?).await?;
     let store = &app.parts.store;
-    let about = || Filter { run: Some(run.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
+    let about = Filter { run: Some(run.id), limit: crate::limits::READ_LIMIT, ..Filter::default() };
     let steps = store.steps(run.id).await.map_err(refuse::store)?;
-    let approvals = store.approvals(about()).await.map_err(refuse::store)?;
-    let entries = oldest_first(&app, about()).await?;
+    let approvals = store.approvals(about.clone()).await.map_err(refuse::store)?;
+    let entries = oldest_first(&app, about).await?;
+    let judgements = super::ladder::judgements(&entries);
+    let can_be_judged = super::ladder::can_be_judged(&run, &steps, &entries);
     let story = story(&entries);
-    Ok(Json(json!({
-        "judgements": super::ladder::judgements(&entries),
-        "can_be_judged": super::ladder::can_be_judged(&run, &steps, &entries),
-        "run": run, "steps": steps, "approvals": approvals, "story": story, "entries": entries,
-    })))
+    Ok(Json(RunDetail { run, steps, approvals, story, entries, judgements, can_be_judged }))
 }
 
-pub(super) async fn runbooks(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn runbooks(_: Allowed, State(app): State<App>) -> Result<Json<RunbookList>, Problem> {
     let loaded = (app.current)();
     let mut runbooks: Vec<_> = loaded.runbooks.values().collect();
     runbooks.sort_by(|a, b| a.pin.name.cmp(&b.pin.name));
-    let runbooks: Vec<Value> =
-        runbooks.into_iter().map(|runbook| json!({ "runbook": runbook.pin, "header": runbook.header })).collect();
-    Ok(Json(json!({ "runbooks": runbooks })))
+    let entry = |runbook: &Arc<Runbook>| RunbookEntry { runbook: runbook.pin.clone(), header: runbook.header.clone() };
+    Ok(Json(RunbookList { runbooks: runbooks.into_iter().map(entry).collect() }))
 }
 
-pub(super) async fn rules(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn rules(_: Allowed, State(app): State<App>) -> Result<Json<RuleList>, Problem> {
     let loaded = (app.current)();
-    Ok(Json(json!({ "rules": loaded.rules.rules().collect::<Vec<_>>() })))
+    Ok(Json(RuleList { rules: loaded.rules.rules().cloned().collect() }))
 }
 
 pub(super) async fn approvals(
     _: Allowed,
     State(app): State<App>,
-    Asked(list): Asked<List>,
-) -> Result<Json<Value>, Problem> {
-    let approvals = app.parts.store.approvals(list.filter()).await.map_err(refuse::store)?;
-    Ok(Json(json!({ "approvals": approvals })))
+    Asked(list): Asked<ListQuery>,
+) -> Result<Json<ApprovalList>, Problem> {
+    let filter = APPROVALS.picked(list, app.parts.clock.now())?;
+    let asked = Asking::of(&filter);
+    let approvals = app.parts.store.approvals(filter).await.map_err(refuse::store)?;
+    let next = next(&asked, approvals.len(), approvals.last().map(|last| last.id.0));
+    Ok(Json(ApprovalList { approvals, next }))
 }
 
 pub(super) async fn approval(
     _: Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<ApprovalAnswer>, Problem> {
     let approval = find_approval(&app, refuse::id(&id)?).await?;
-    Ok(Json(json!({ "approval": approval })))
+    Ok(Json(ApprovalAnswer { approval }))
 }
 
 pub(super) async fn entries(
     _: Allowed,
     State(app): State<App>,
-    Asked(list): Asked<List>,
-) -> Result<Json<Value>, Problem> {
-    let kind = match &list.kind {
-        None => None,
-        Some(word) => match EntryKind::NAMES.iter().find(|kind| **kind == word.as_str()) {
-            Some(kind) => Some(*kind),
-            None => {
-                return Err(refuse::bad(
-                    format!("`{word}` is no kind of entry"),
-                    format!("kinds: {}", EntryKind::NAMES.join(", ")),
-                ));
-            }
-        },
-    };
-    let filter = Filter { kinds: kind.into_iter().collect(), ..list.filter() };
+    Asked(list): Asked<ListQuery>,
+) -> Result<Json<EntryList>, Problem> {
+    let filter = ENTRIES.picked(list, app.parts.clock.now())?;
+    let asked = Asking::of(&filter);
     let entries = app.parts.store.entries(filter).await.map_err(refuse::store)?;
+    let next = next(&asked, entries.len(), entries.last().map(|last| last.no.0));
     let story = crate::engine::story::each(&entries);
-    Ok(Json(json!({ "entries": entries, "story": story })))
+    Ok(Json(EntryList { entries, story, next }))
 }
 
-pub(super) async fn freezes(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn freezes(_: Allowed, State(app): State<App>) -> Result<Json<FreezeList>, Problem> {
     let freezes = app.parts.store.freezes().await.map_err(refuse::store)?;
-    Ok(Json(json!({ "freezes": freezes })))
+    Ok(Json(FreezeList { freezes }))
 }
 
 /// The guards' limits and how much of them is used now.
-pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+pub(super) async fn guards(_: Allowed, State(app): State<App>) -> Result<Json<GuardLevels>, Problem> {
     let parts = &app.parts;
-    let counts = parts.store.counts().await.map_err(refuse::store)?;
-    let freezes = parts.store.freezes().await.map_err(refuse::store)?;
-    let breakers = parts.store.breakers().await.map_err(refuse::store)?;
+    let limits = &parts.config.guards;
+    let store = &parts.store;
+    let counts = store.counts().await.map_err(refuse::store)?;
+    let freezes = store.freezes().await.map_err(refuse::store)?;
+    let breakers = store.breakers().await.map_err(refuse::store)?;
     let facts = parts.world.fleet().await;
-    let at_once = facts.nodes_total.map(|total| nodes_at_once(&parts.config.guards, total));
-    let holds = parts.store.holds().await.map_err(refuse::store)?;
-    let holds: Vec<Value> =
-        holds.iter().map(|hold| json!({ "node": hold.node, "run": hold.run, "runbook": hold.runbook })).collect();
-    let taken = parts.store.replicas_taken().await.map_err(refuse::store)?;
+    let holds = store.holds().await.map_err(refuse::store)?;
+    let replicas_taken = store.replicas_taken().await.map_err(refuse::store)?;
     let open = Filter { open: true, limit: crate::limits::READ_LIMIT, ..Filter::default() };
-    let runs = parts.store.runs(open).await.map_err(refuse::store)?;
-    let held: Vec<Value> = runs
-        .iter()
-        .filter_map(|run| match &run.state {
-            RunState::Held { reason } => Some(json!({ "run": run.id, "guard": reason.code, "why": reason.text })),
-            _ => None,
-        })
-        .collect();
+    let runs = store.runs(open).await.map_err(refuse::store)?;
+    let pressure = store.pressure(parts.clock.now()).await.map_err(refuse::store)?;
+    let share = |share: f64| facts.nodes_total.map(|total| share_of(share, total));
+    let silent = parts.config.sources.iter().filter(|(_, source)| source.api.is_some());
+    Ok(Json(GuardLevels {
+        pools: pools(parts).await,
+        holds: holds.into_iter().map(|h| NodeHold { node: h.node, run: h.run, runbook: h.runbook }).collect(),
+        replicas_taken,
+        held: runs.into_iter().filter_map(held).collect(),
+        silences_of: silent.map(|(name, _)| name.clone()).collect(),
+        limits: limits.clone(),
+        mode_ceiling: parts.config.mode_ceiling,
+        moved: super::ladder::moved(&app).await?,
+        nodes_out_allowed: facts.nodes_total.map(|total| nodes_at_once(limits, total)),
+        nodes_total: facts.nodes_total,
+        nodes_out: facts.nodes_out.clone(),
+        nodes_held: counts.nodes_held,
+        taken_hour: node_names(parts, &pressure.taken_hour),
+        taken_hour_allowed: share(limits.share_per_hour),
+        taken_day: node_names(parts, &pressure.taken_day),
+        taken_day_allowed: share(limits.share_per_day),
+        symptom: pressure.symptom.map(|(rule, nodes)| SharedSymptom { rule, nodes }),
+        freezes,
+        stopped: parts.world.stopped(),
+        release_persons: super::humans::release_persons(&app).await?,
+        breakers,
+        correlated_limit: facts.nodes_total.and_then(|total| limits.correlated_limit(total)),
+    }))
+}
+
+fn held(run: Run) -> Option<HeldRun> {
+    match run.state {
+        RunState::Held { reason } => Some(HeldRun { run: run.id, guard: reason.code, why: reason.text }),
+        _ => None,
+    }
+}
+
+/// The pools of the configuration, with the nodes that are out and how many may be.
+async fn pools(parts: &crate::engine::Parts) -> Vec<PoolLevel> {
     let limits = &parts.config.guards;
     let pools = parts.world.groups().await.into_iter().filter(|group| limits.pools.contains(&group.label));
     let pool = |group: crate::policy::Group| {
         let total = group.members.len() as u32;
-        let most = nodes_at_once(limits, total).min(total.saturating_sub(1));
-        json!({ "pool": group.value, "label": group.label, "total": total, "out": group.out, "allowed": most })
+        let allowed = nodes_at_once(limits, total).min(total.saturating_sub(1));
+        PoolLevel { pool: group.value, label: group.label, total, out: group.out, allowed }
     };
-    let pools: Vec<Value> = pools.map(pool).collect();
-    let pressure = parts.store.pressure(parts.clock.now()).await.map_err(refuse::store)?;
-    let named = |list: &[(String, String)]| -> Vec<String> {
-        let several = parts.world.clusters.len() > 1;
-        let name = |(cluster, node): &(String, String)| match several && !cluster.is_empty() {
-            true => format!("{cluster}/{node}"),
-            false => node.clone(),
-        };
-        list.iter().map(name).collect()
+    pools.map(pool).collect()
+}
+
+/// With their cluster where there are several.
+fn node_names(parts: &crate::engine::Parts, list: &[(String, String)]) -> Vec<String> {
+    let several = parts.world.clusters.len() > 1;
+    let name = |(cluster, node): &(String, String)| match several && !cluster.is_empty() {
+        true => format!("{cluster}/{node}"),
+        false => node.clone(),
     };
-    let share = |share: f64| facts.nodes_total.map(|total| share_of(share, total));
-    let silent: Vec<&String> =
-        parts.config.sources.iter().filter(|(_, source)| source.api.is_some()).map(|(name, _)| name).collect();
-    Ok(Json(json!({
-        "pools": pools,
-        "holds": holds,
-        "replicas_taken": taken,
-        "held": held,
-        "silences_of": silent,
-        "limits": parts.config.guards,
-        "mode_ceiling": parts.config.mode_ceiling,
-        "moved": super::ladder::moved(&app).await?,
-        "nodes_total": facts.nodes_total,
-        "nodes_out": facts.nodes_out,
-        "nodes_out_allowed": at_once,
-        "nodes_held": counts.nodes_held,
-        "taken_hour": named(&pressure.taken_hour),
-        "taken_hour_allowed": share(limits.share_per_hour),
-        "taken_day": named(&pressure.taken_day),
-        "taken_day_allowed": share(limits.share_per_day),
-        "symptom": pressure.symptom.map(|(rule, nodes)| json!({ "rule": rule, "nodes": nodes })),
-        "freezes": freezes,
-        "stopped": parts.world.stopped(),
-        "release_persons": super::humans::release_persons(&app).await?,
-        "breakers": breakers,
-        "correlated_limit": facts.nodes_total.and_then(|total| parts.config.guards.correlated_limit(total)),
-    })))
+    list.iter().map(name).collect()
 }
 
 pub(super) async fn find_incident(app: &App, id: IncidentId) -> Result<Incident, Problem> {

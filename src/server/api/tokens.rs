@@ -2,7 +2,11 @@
 //!
 //! Invariant: the text of a token is in the answer to who made it and nowhere else, and gives nothing that they have not.
 
-use super::{Allowed, App, Body, Problem, refuse};
+use super::{Allowed, App, Body, Created, Problem, refuse};
+use crate::api::{
+    BreakGlassMade, BreakGlassRequest, ReasonRequest, TokenList, TokenMade, TokenRequest, TokenState, TokenStatus,
+    TokensRevoked,
+};
 use crate::limits;
 use crate::model::{ApiToken, Grant, Right, Role, Span, TokenId};
 use crate::server::auth::{LOCAL, made};
@@ -11,67 +15,29 @@ use crate::store::NewToken;
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
-    name: String,
-    role: Role,
-    /// `30d`
-    expires: String,
-    #[serde(default)]
-    clusters: Option<Vec<String>>,
-    #[serde(default)]
-    sources: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Why {
-    #[serde(default)]
-    why: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Glass {
-    reason: String,
-    #[serde(default)]
-    expires: Option<String>,
-    /// The caller's own claim; only the machine's token is certain.
-    #[serde(default)]
-    by: Option<String>,
-}
-
-pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<Value>, Problem> {
+/// The caller's own claim; only the machine's token is certain.
+pub(super) async fn list(_: Allowed, State(app): State<App>) -> Result<Json<TokenList>, Problem> {
     let now = app.parts.clock.now();
     let roster = app.roster.now();
     let tokens = app.parts.store.tokens(now).await.map_err(refuse::store)?;
-    let tokens: Vec<Value> = tokens
-        .iter()
-        .map(|token| {
-            let person = roster.of_token(&token.name).map(|person| &person.name);
-            let state = match (token.revoked_at, token.opens(now)) {
-                (Some(_), _) => "revoked",
-                (None, true) => "good",
-                (None, false) => "expired",
-            };
-            let mut said = json!(token);
-            said["state"] = json!(state);
-            said["person"] = json!(person);
-            said
-        })
-        .collect();
-    Ok(Json(json!({ "tokens": tokens })))
+    let status = |token: ApiToken| {
+        let person = roster.of_token(&token.name).map(|person| person.name.clone());
+        let state = match (token.revoked_at, token.opens(now)) {
+            (Some(_), _) => TokenState::Revoked,
+            (None, true) => TokenState::Good,
+            (None, false) => TokenState::Expired,
+        };
+        TokenStatus { token: ApiToken { person: None, ..token }, state, person }
+    };
+    Ok(Json(TokenList { tokens: tokens.into_iter().map(status).collect() }))
 }
 
 pub(super) async fn make(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(wanted): Body<Wanted>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+    Body(wanted): Body<TokenRequest>,
+) -> Result<Created<TokenMade>, Problem> {
     let now = app.parts.clock.now();
     if let Way::BreakGlass(id, _) = &caller.way {
         return Err(refuse::with(
@@ -114,15 +80,15 @@ pub(super) async fn make(
         expires_at: now + lasts.0,
     };
     let token = app.parts.store.token_make(new, now).await.map_err(refuse::store)?;
-    Ok((StatusCode::CREATED, Json(json!({ "token": text, "made": token, "person": person }))))
+    Ok(Created(TokenMade { token: text, made: token, person }))
 }
 
 pub(super) async fn revoke(
     Allowed(caller): Allowed,
     State(app): State<App>,
     Path(id): Path<String>,
-    Body(body): Body<Why>,
-) -> Result<Json<Value>, Problem> {
+    Body(body): Body<ReasonRequest>,
+) -> Result<Json<TokensRevoked>, Problem> {
     let id: TokenId = refuse::id(&id)?;
     let why = refuse::bounded(&body.why)?;
     let Some(token) = app.parts.store.token_by_id(id).await.map_err(refuse::store)? else {
@@ -137,7 +103,7 @@ pub(super) async fn revoke(
     let done = app.parts.store.token_revoke(id, &caller.name, &why, app.parts.clock.now()).await;
     app.parts.nudge.nudge();
     let mut gone = done.map_err(refuse::store)?.into_iter();
-    Ok(Json(json!({ "revoked": gone.next(), "made_by_it": gone.collect::<Vec<_>>() })))
+    Ok(Json(TokensRevoked { revoked: gone.next(), made_by_it: gone.collect() }))
 }
 
 /// The very token, or one that bears their name.
@@ -151,8 +117,8 @@ fn is_theirs(app: &App, caller: &Caller, token: &ApiToken) -> bool {
 pub(super) async fn break_glass(
     Allowed(caller): Allowed,
     State(app): State<App>,
-    Body(glass): Body<Glass>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+    Body(glass): Body<BreakGlassRequest>,
+) -> Result<Created<BreakGlassMade>, Problem> {
     if caller.way != Way::Local {
         return Err(refuse::with(
             StatusCode::FORBIDDEN,
@@ -181,7 +147,7 @@ pub(super) async fn break_glass(
     let made = app.parts.store.break_glass(new, why, channels.clone(), now).await.map_err(refuse::store)?;
     app.parts.nudge.nudge();
     tracing::warn!(token = %made.id, by = %made.made_by, until = %made.expires_at, "break-glass access activated");
-    Ok((StatusCode::CREATED, Json(json!({ "token": text, "made": made, "told": channels }))))
+    Ok(Created(BreakGlassMade { token: text, made, told: channels }))
 }
 
 /// Tokens of broken glasses that are good now.
@@ -203,7 +169,7 @@ fn life(text: &str, most: Span) -> Result<Span, Problem> {
 }
 
 /// Whose it will be, where it is a user's.
-fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<String>, Problem> {
+fn check_name(app: &App, caller: &Caller, wanted: &TokenRequest) -> Result<Option<String>, Problem> {
     let name = &wanted.name;
     if let Some(why) = crate::config::wrong_name(name) {
         return Err(refuse::bad(format!("`{}` is not a name", name.escape_debug()), why));
@@ -237,7 +203,7 @@ fn check_name(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Option<Stri
     Ok(Some(person.name.clone()))
 }
 
-fn check_places(app: &App, wanted: &Wanted) -> Result<(), Problem> {
+fn check_places(app: &App, wanted: &TokenRequest) -> Result<(), Problem> {
     let config = &app.parts.config;
     let too_many = wanted.sources.len().max(wanted.clusters.as_ref().map_or(0, Vec::len)) > limits::TOKEN_LIST;
     if too_many {

@@ -5,65 +5,25 @@
 mod moves;
 
 use super::{Allowed, App, Asked, Problem, read, refuse};
+use crate::api::{ExplainedOutcome as What, Explanation, ExplanationBlock as Block, ExplanationLine as Line, WhyQuery};
 use crate::model::{
     About, Effect, Entry, EntryKind, EntryNo, Event, HeardEvent, IncidentId, Mode, Reason, ReasonCode, RunId, Subject,
-    Time,
 };
 use crate::policy::{Chosen, RuleSet};
 use crate::store::Filter;
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// Events of one subject that are explained: the newest ones.
 const EVENTS: usize = 5;
 /// Rules whose first failed matcher is shown when none matched.
 const NEAR_MISSES: usize = 12;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Question {
-    subject: String,
-}
-
-/// The answer: blocks of lines, the newest block first; within a block the oldest line first.
-#[derive(Serialize)]
-struct Explanation {
-    subject: String,
-    blocks: Vec<Block>,
-}
-
-/// One event or one run.
-#[derive(Serialize)]
-struct Block {
-    title: String,
-    at: Time,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    incident: Option<IncidentId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run: Option<RunId>,
-    lines: Vec<Line>,
-}
-
-#[derive(Serialize)]
-struct Line {
-    /// The entry behind it; none for near misses.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    no: Option<EntryNo>,
-    /// `did`, `did not`, `decided` or `now`.
-    what: &'static str,
-    text: String,
-    /// The reason's code, for `why --explain`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-}
-
 pub(super) async fn why(
     _: Allowed,
     State(app): State<App>,
-    Asked(question): Asked<Question>,
-) -> Result<Json<Value>, Problem> {
+    Asked(question): Asked<WhyQuery>,
+) -> Result<Json<Explanation>, Problem> {
     let subject = question.subject.trim().to_owned();
     if subject.is_empty() {
         return Err(refuse::bad("`subject` is empty", "name a run, an incident, an alert's fingerprint or a node"));
@@ -103,14 +63,7 @@ pub(super) async fn why(
             "no event about it was received, so no action was taken: does its source send to Nightshift? See `nightshift audit log --kind heard`",
         ));
     }
-    let answer = serde_json::to_value(Explanation { subject, blocks });
-    answer.map(Json).map_err(|error| {
-        refuse::with(
-            http::StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the answer cannot be written: {error}"),
-            "report this",
-        )
-    })
+    Ok(Json(Explanation { subject, blocks }))
 }
 
 enum Named {
@@ -162,41 +115,41 @@ async fn scope(app: &App, words: &str) -> Result<Vec<Block>, Problem> {
         since = since.or(Some(app.parts.clock.now()));
         let channels = if rule.tell.is_empty() { "no channel".to_owned() } else { rule.tell.join(", ") };
         let text = format!("it matches alerts and notifies {channels}; it runs no runbook");
-        lines.push(Line { no: None, what: "now", text, code: None });
+        lines.push(Line { no: None, what: What::Now, text, code: None });
         let text =
             "for its matches: `nightshift incidents --all`, then `nightshift why` with an alert's name".to_owned();
-        lines.push(Line { no: None, what: "now", text, code: None });
+        lines.push(Line { no: None, what: What::Now, text, code: None });
     }
     let block = since.map(|at| Block { title: words.to_owned(), at, incident: None, run: None, lines });
     Ok(block.into_iter().collect())
 }
 
 fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
-    let line = |what, text: String, code| Line { no: Some(entry.no), what, text, code };
+    let line = |what: What, text: String, code: Option<String>| Line { no: Some(entry.no), what, text, code };
     let run = entry.about.run.map(|run| format!(" (seen by {run})")).unwrap_or_default();
     Some(match &entry.kind {
         EntryKind::BreakerTripped { breaker } => {
-            let code = Some(ReasonCode::BreakerTripped.name());
-            (breaker.scope.clone(), line("did not", format!("the breaker tripped{run}: {}", breaker.why), code))
+            let code = Some(ReasonCode::BreakerTripped.name().to_owned());
+            (breaker.scope.clone(), line(What::DidNot, format!("the breaker tripped{run}: {}", breaker.why), code))
         }
         EntryKind::BreakerReset { scope, by, why } => {
-            (scope.clone(), line("decided", format!("{by} reset the breaker: {why}"), None))
+            (scope.clone(), line(What::Decided, format!("{by} reset the breaker: {why}"), None))
         }
         EntryKind::Frozen { freeze } => {
             let until = freeze.until.map(|_| format!(" {}", freeze.lasts())).unwrap_or_default();
             let text = format!("{} froze it{until}: {}", freeze.by, freeze.why);
-            (freeze.scope.clone(), line("decided", text, Some(ReasonCode::Frozen.name())))
+            (freeze.scope.clone(), line(What::Decided, text, Some(ReasonCode::Frozen.name().to_owned())))
         }
         EntryKind::ReleaseAsked { scope, by, why } => (
             scope.clone(),
-            line("decided", format!("{by} requests its release, and a second person must confirm: {why}"), None),
+            line(What::Decided, format!("{by} requests its release, and a second person must confirm: {why}"), None),
         ),
         EntryKind::Unfrozen { scope, by, why } => {
-            (scope.clone(), line("decided", format!("{by} released it: {why}"), None))
+            (scope.clone(), line(What::Decided, format!("{by} released it: {why}"), None))
         }
         EntryKind::RulePromoted { rule, from, to, by, why, card, .. } => {
             let text = format!("{by} promoted it from {from} to {to} with {}: {why}", card.words());
-            (format!("rule:{rule}"), line("decided", text, None))
+            (format!("rule:{rule}"), line(What::Decided, text, None))
         }
         EntryKind::RuleDemoted { rule, from, to, by, why, card, content, past } => {
             let it = match past {
@@ -204,7 +157,7 @@ fn explain_scope(entry: &Entry) -> Option<(String, Line)> {
                 false => "it".to_owned(),
             };
             let text = format!("{by} brought {it} down from {from} to {to} with {}{run}: {why}", card.words());
-            (format!("rule:{rule}"), line("decided", text, None))
+            (format!("rule:{rule}"), line(What::Decided, text, None))
         }
         _ => return None,
     })
@@ -274,12 +227,12 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
     let event = &heard.event;
     let mut lines: Vec<Line> = Vec::new();
     for run in &heard.runs {
-        lines.push(Line { no: Some(entry.no), what: "did", text: format!("run {run} was started"), code: None });
+        lines.push(Line { no: Some(entry.no), what: What::Did, text: format!("run {run} was started"), code: None });
     }
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
     // A resolve starts nothing by its nature; the rules' reasons for it would only be noise.
     if ["opened", "reopened", "reconsidered"].contains(&heard.change.as_str()) {
-        let now = |text: String| Line { no: None, what: "now", text, code: None };
+        let now = |text: String| Line { no: None, what: What::Now, text, code: None };
         for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == Chosen::Tell) {
             let channels = told.rule.tell.join(", ");
             let text = format!(
@@ -289,7 +242,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
             lines.push(now(text));
         }
         // Where a rule did match, those that did not are only counted.
-        let matched = lines.iter().any(|line| line.code != Some(ReasonCode::NoRuleMatched.name()));
+        let matched = lines.iter().any(|line| line.code.as_deref() != Some(ReasonCode::NoRuleMatched.name()));
         let misses = rules.near_misses(event, kind);
         let shown = if matched { 0 } else { NEAR_MISSES };
         let rest = misses.len().saturating_sub(shown);
@@ -303,7 +256,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &HeardEvent, (rules, kind):
     }
     if lines.is_empty() {
         let text = format!("it {} its episode {}; that starts no run", heard.change, heard.episode);
-        lines.push(Line { no: Some(entry.no), what: "did not", text, code: None });
+        lines.push(Line { no: Some(entry.no), what: What::DidNot, text, code: None });
     }
     let title = format!("{source} reported: {} ({}, fingerprint {})", event.summary, heard.change, event.fingerprint);
     Block { title, at: entry.at, incident: heard.incident, run: None, lines }
@@ -330,7 +283,7 @@ fn runs(entries: &[Entry]) -> Vec<Block> {
 }
 
 fn explain_run(entry: &Entry) -> Option<Line> {
-    let line = |what, text: String| Some(Line { no: Some(entry.no), what, text, code: None });
+    let line = |what: What, text: String| Some(Line { no: Some(entry.no), what, text, code: None });
     match &entry.kind {
         EntryKind::RunCreated { runbook, rule, subject, mode, requested_by, .. } => {
             let by = rule.as_ref().map_or(format!("by hand ({requested_by})"), |rule| format!("by rule `{rule}`"));
@@ -340,15 +293,15 @@ fn explain_run(entry: &Entry) -> Option<Line> {
                 Mode::Approve => "approve: an approval is required first",
                 Mode::Auto => "auto: it acts within the guards",
             };
-            line("did", format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
+            line(What::Did, format!("started {by}: runbook `{}` on {subject}, mode {far}", runbook.name))
         }
         EntryKind::RunPlanned { plan } => {
             let acts = plan.calls.iter().filter(|call| call.effect != Effect::Read).count();
             let list = crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default();
-            line("did", if acts == 0 { "planned: no changes".to_owned() } else { list })
+            line(What::Did, if acts == 0 { "planned: no changes".to_owned() } else { list })
         }
         EntryKind::ApprovalAsked { approval, question, expires_at, .. } => line(
-            "decided",
+            What::Decided,
             format!(
                 "approval {approval} was requested: {question}. {}",
                 crate::engine::story::deadline(*expires_at, entry.at)
@@ -357,14 +310,14 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         EntryKind::ApprovalDecided { approval, approved, by, why } => {
             let word = if *approved { "approved" } else { "denied" };
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-            line("decided", format!("{by} {word} {approval}{why}"))
+            line(What::Decided, format!("{by} {word} {approval}{why}"))
         }
         EntryKind::ApprovalExpired { approval } => {
-            line("did not", format!("{approval} expired without an answer: it counts as denied"))
+            line(What::DidNot, format!("{approval} expired without an answer: it counts as denied"))
         }
         EntryKind::StepBegun { effect: Effect::Read, .. } => None,
         EntryKind::StepBegun { step, call, .. } => {
-            line("did", format!("step {}: {call}; all guards allowed it", step + 1))
+            line(What::Did, format!("step {}: {call}; all guards allowed it", step + 1))
         }
         EntryKind::StepHeld { call, reason, until } => {
             let held = refusal(entry.no, reason);
@@ -379,12 +332,12 @@ fn explain_run(entry: &Entry) -> Option<Line> {
         }
         EntryKind::BreakerTripped { breaker } => Some(Line {
             no: Some(entry.no),
-            what: "did not",
+            what: What::DidNot,
             text: format!("breaker {} tripped: {}; `why {0}` shows its timeline", breaker.scope, breaker.why),
-            code: Some(ReasonCode::BreakerTripped.name()),
+            code: Some(ReasonCode::BreakerTripped.name().to_owned()),
         }),
         EntryKind::RunProved { .. } | EntryKind::RunJudged { .. } => {
-            line("decided", crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default())
+            line(What::Decided, crate::engine::story::line(entry).map(|line| line.text).unwrap_or_default())
         }
         EntryKind::RuleDemoted { rule, .. } => {
             let (_, demoted) = explain_scope(entry)?;
@@ -399,10 +352,10 @@ fn explain_run(entry: &Entry) -> Option<Line> {
                 }
                 Failed { why, undone } => {
                     let undone = if *undone { ", and its steps were undone" } else { "" };
-                    line("did", format!("ended failed: {why}{undone}"))
+                    line(What::Did, format!("ended failed: {why}{undone}"))
                 }
-                Stopped { why } => line("did", format!("stopped itself: {why}")),
-                other => line("did", format!("ended {}", other.name())),
+                Stopped { why } => line(What::Did, format!("stopped itself: {why}")),
+                other => line(What::Did, format!("ended {}", other.name())),
             }
         }
         _ => None,
@@ -410,13 +363,14 @@ fn explain_run(entry: &Entry) -> Option<Line> {
 }
 
 fn refusal(no: EntryNo, reason: &Reason) -> Line {
-    Line { no: Some(no), what: "did not", text: reason.text.clone(), code: Some(reason.code.name()) }
+    Line { no: Some(no), what: What::DidNot, text: reason.text.clone(), code: Some(reason.code.name().to_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Call};
+    use crate::model::{Actor, Call, Time};
+    use serde_json::Value;
 
     #[test]
     fn a_denied_step_is_explained_with_its_code_and_numbers() {
@@ -432,7 +386,7 @@ mod tests {
         };
         let blocks = runs(&[entry]);
         assert_eq!(blocks.len(), 1);
-        assert_eq!(blocks[0].lines[0].code, Some("blast_radius"));
+        assert_eq!(blocks[0].lines[0].code.as_deref(), Some("blast_radius"));
         assert_eq!(blocks[0].lines[0].text, "k8s::cordon(node: gpu-3) was denied: 2 of 4 nodes are out, 1 is allowed");
     }
 
@@ -451,7 +405,7 @@ mod tests {
             kind: EntryKind::BreakerTripped { breaker },
         };
         let (scope, line) = explain_scope(&entry).unwrap();
-        assert_eq!((scope.as_str(), line.code), ("cluster:eu", Some("breaker_tripped")));
+        assert_eq!((scope.as_str(), line.code.as_deref()), ("cluster:eu", Some("breaker_tripped")));
         assert_eq!(line.text, "the breaker tripped (seen by r3): 3 remedies failed and 0 ended in doubt within 1h");
         assert!(runs(&[entry])[0].lines[0].text.starts_with("breaker cluster:eu tripped: 3 remedies failed"));
         assert!(is_scope("symptom:xid") && is_scope("all") && !is_scope("gpu-3"));

@@ -5,11 +5,12 @@
 
 use super::said::Answers;
 use super::{Caller, Chat, Problem};
+use crate::api::ListQuery;
 use crate::limits;
-use crate::model::{Incident, Param, ParamType, Time};
+use crate::model::{Param, ParamType, Time};
 use crate::notifiers::slack::{Field, Modal};
 use crate::script::Runbook;
-use crate::server::api::{self, segment};
+use crate::server::api::{self, Inside, segment};
 use crate::server::secret;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -144,8 +145,7 @@ impl Chat {
     async fn modal(&self, caller: &Caller, purpose: &Purpose, id: &str) -> Result<Modal, Problem> {
         Ok(match purpose {
             Purpose::Deny { approval, .. } => {
-                let answer = self.get(caller, &format!("approvals/{}", segment(approval))).await?;
-                let question = answer["approval"]["question"].as_str().unwrap_or_default().to_owned();
+                let question = self.api(caller).approval(approval).await?.approval.question;
                 let mut modal = Modal::form("Say no", "Say no", id).says(&format!("{approval}: {question}"));
                 modal.asks(
                     Field::new(WHY, "Why not?").long().optional(true).hint("Recorded in the ledger and the thread."),
@@ -187,16 +187,15 @@ impl Chat {
     async fn silence(&self, caller: &Caller, incident: &str, id: &str) -> Result<Modal, Problem> {
         let mut modal = Modal::form("Silence alerts", "Silence", id);
         if incident.is_empty() {
-            let answer = self.get(caller, &format!("incidents?open=true&limit={}", limits::SLACK_OPTIONS)).await?;
-            let open: Vec<Incident> = serde_json::from_value(answer["incidents"].clone()).unwrap_or_default();
+            let list = ListQuery { open: true, limit: Some(limits::SLACK_OPTIONS), ..ListQuery::default() };
+            let open = self.api(caller).incidents(list).await?.incidents;
             if open.is_empty() {
                 return Err(Problem::new(StatusCode::CONFLICT, "no open incidents", "there are no alerts to silence"));
             }
             let choices = open.iter().map(|open| (format!("{} {}", open.id, open.title), open.id.to_string()));
             modal.asks(Field::new(INCIDENT, "Which incident?").of(choices));
         } else {
-            let answer = self.get(caller, &format!("incidents/{}", segment(incident))).await?;
-            let title = answer["incident"]["title"].as_str().unwrap_or_default().to_owned();
+            let title = self.api(caller).incident(incident).await?.incident.title;
             modal = modal.says(&format!("{incident}: {title}"));
         }
         modal.asks(Field::new(LASTS, "For how long?").hint("30m, 2h, 1d …").initial(Some("2h".to_owned())));
@@ -206,13 +205,12 @@ impl Chat {
 
     /// From the narrowest on: the rules that act for the incident, its cluster, everything.
     async fn freeze_around(&self, caller: &Caller, incident: &str, id: &str) -> Result<Modal, Problem> {
-        let answer = self.get(caller, &format!("incidents/{}", segment(incident))).await?;
-        let title = answer["incident"]["title"].as_str().unwrap_or_default();
-        let runs = answer["runs"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let rules: BTreeSet<&str> = runs.iter().filter_map(|run| run["rule"].as_str()).collect();
+        let detail = self.api(caller).incident(incident).await?;
+        let title = &detail.incident.title;
+        let rules: BTreeSet<&str> = detail.runs.iter().filter_map(|run| run.rule.as_deref()).collect();
         let rules = rules.into_iter().map(|rule| (format!("the rule {rule}"), format!("rule:{rule}")));
         let ours = &self.app.parts.world.default_cluster;
-        let cluster = answer["incident"]["subject"]["cluster"].as_str().unwrap_or(ours);
+        let cluster = detail.incident.subject.cluster.as_deref().unwrap_or(ours);
         let cluster = (!cluster.is_empty()).then(|| (format!("the cluster {cluster}"), format!("cluster:{cluster}")));
         let choices: Vec<(String, String)> =
             rules.chain(cluster).chain([("everything".to_owned(), "all".to_owned())]).collect();
@@ -235,8 +233,8 @@ impl Chat {
         })
     }
 
-    async fn get(&self, caller: &Caller, path: &str) -> Result<Value, Problem> {
-        api::ask(&self.app, caller.clone(), "GET", path.to_owned(), Value::Null).await
+    fn api<'a>(&'a self, caller: &'a Caller) -> Inside<'a> {
+        Inside::new(&self.app, caller)
     }
 
     /// The omitted parts of a command that a form can request.

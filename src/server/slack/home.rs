@@ -4,12 +4,13 @@
 
 use super::Chat;
 use super::said::EventCallback;
+use crate::api::ListQuery;
 use crate::limits;
-use crate::model::{Approval, ApprovalState, Incident, Time};
+use crate::model::{Approval, ApprovalState, Time};
 use crate::notifiers::slack::{Home, Page, page, stranger};
-use crate::server::{Caller, Problem, api, command};
+use crate::server::api::{self, Inside};
+use crate::server::{Caller, Problem, command};
 use crate::store::Filter;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -97,12 +98,11 @@ impl Chat {
     }
 
     async fn page(&self, caller: &Caller, note: String) -> Result<Home, Problem> {
-        let get = async |path: &str| api::ask(&self.app, caller.clone(), "GET", path.to_owned(), Value::Null).await;
-        let status = get("status").await?;
-        let incidents = get(&format!("incidents?open=true&limit={}", limits::SLACK_HOME_ROWS)).await?;
-        let incidents: Vec<Incident> = serde_json::from_value(incidents["incidents"].clone()).unwrap_or_default();
-        let approvals = get(&format!("approvals?open=true&limit={}", limits::LIST_ROWS)).await?;
-        let approvals: Vec<Approval> = serde_json::from_value(approvals["approvals"].clone()).unwrap_or_default();
+        let api = Inside::new(&self.app, caller);
+        let open = |limit| ListQuery { open: true, limit: Some(limit), ..ListQuery::default() };
+        let status = api.status().await?;
+        let incidents = api.incidents(open(limits::SLACK_HOME_ROWS)).await?.incidents;
+        let approvals = api.approvals(open(limits::LIST_ROWS)).await?.approvals;
         let all = approvals.len();
         let mut asks = Vec::new();
         for approval in approvals {
@@ -110,7 +110,7 @@ impl Chat {
                 asks.push(crate::engine::story::question(&approval));
             }
         }
-        let guards = get("guards").await?;
+        let guards = api.guards().await?;
         let (frozen, guards) = (command::frozen(&guards), command::guards(&guards));
         let shown = Page {
             install: self.app.parts.config.install.clone(),
@@ -120,7 +120,7 @@ impl Chat {
             others: all - asks.len(),
             asks,
             incidents,
-            open: status["incidents_open"].as_u64().unwrap_or_default(),
+            open: status.incidents_open,
             frozen,
             guards: guards.lines().map(str::to_owned).collect(),
             at: self.app.parts.clock.now(),

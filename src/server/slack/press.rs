@@ -7,8 +7,10 @@ use super::forms::Purpose;
 use super::said::{Interaction, Press};
 use super::{Chat, command, said, too_much, words};
 use crate::limits;
+use crate::model::ApprovalState;
 use crate::notifiers::slack::{Broken, private};
-use crate::server::{Caller, Problem, api};
+use crate::server::api::Inside;
+use crate::server::{Caller, Problem};
 use axum::http::StatusCode;
 use serde_json::Value;
 use std::sync::Arc;
@@ -138,11 +140,9 @@ impl Chat {
 
     /// The answer counts for the plan that the button was shown with, and for no other. Whether the question is open.
     pub(super) async fn still_the_same(&self, caller: &Caller, id: &str, shown: &str) -> Result<bool, Problem> {
-        let path = format!("approvals/{}", url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>());
-        let answer = api::ask(&self.app, caller.clone(), "GET", path, Value::Null).await?;
-        let hash = answer["approval"]["plan_hash"].as_str().unwrap_or_default();
-        if !shown.is_empty() && shown == hash {
-            return Ok(answer["approval"]["state"] == "open");
+        let approval = Inside::new(&self.app, caller).approval(id).await?.approval;
+        if !shown.is_empty() && shown == approval.plan_hash {
+            return Ok(approval.state == ApprovalState::Open);
         }
         let error = format!("{id} is not the request that this button belongs to");
         Err(Problem::new(StatusCode::CONFLICT, error, "see the current message, or use `show`"))

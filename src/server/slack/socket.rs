@@ -6,6 +6,7 @@
 
 use super::link::{Left, Link};
 use super::{App, Chat};
+use crate::api::SlackConnection;
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
@@ -14,7 +15,6 @@ use crate::policy::backoff;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -40,13 +40,13 @@ impl Standing {
         (state.links, state.why) = (links, why.to_owned());
     }
 
-    pub(in crate::server) fn said(&self) -> Value {
+    pub(in crate::server) fn connection(&self) -> SlackConnection {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let why = (state.links == 0).then(|| match state.why.as_str() {
             "" => "it is connecting",
             why => why,
         });
-        json!({ "connected": state.links > 0, "since": state.since, "why": why })
+        SlackConnection { connected: state.links > 0, since: state.since, why: why.map(str::to_owned) }
     }
 }
 

@@ -5,6 +5,7 @@
 use super::forms::{Form, INCIDENT, LASTS, Purpose, RUNBOOK, SCOPE, WHY, params};
 use super::said::{Answers, Interaction};
 use super::{BUG, Chat, command, words};
+use crate::api::RunRequest;
 use crate::limits;
 use crate::model::Span;
 use crate::notifiers::slack::{Modal, private};
@@ -148,7 +149,8 @@ impl Chat {
                         };
                         return Filled::Field(param.name.clone(), why);
                     }
-                    command::start(&self.app, caller, json!({ "runbook": runbook, "params": params })).await
+                    let request = RunRequest { runbook: runbook.clone(), params, ..RunRequest::default() };
+                    command::start(&self.app, caller, request).await
                 }
             },
         };

@@ -5,11 +5,12 @@
 use super::read::segment;
 use super::visitor::{Posted, Visitor};
 use super::{pages, read};
-use crate::server::{App, Problem, api};
+use crate::api::{DecisionRequest, FreezeRequest, JudgeRequest, ScopeRequest};
+use crate::server::api::Inside;
+use crate::server::{App, Problem};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use serde_json::{Value, json};
 
 pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, fields } = posted;
@@ -18,9 +19,12 @@ pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, poste
         "deny" => false,
         _ => return pages::problem(&app, &visitor, &unknown("press Approve or Deny")).await,
     };
-    let shown = fields.get("plan_hash");
-    let body = json!({ "approve": approve, "why": fields.get("why"), "plan_hash": shown });
-    let done = ask(&app, &visitor, format!("approvals/{}", segment(&id)), body).await;
+    let request = DecisionRequest {
+        approve,
+        plan_hash: Some(fields.get("plan_hash").to_owned()),
+        why: fields.get("why").to_owned(),
+    };
+    let done = Inside::new(&app, &visitor.caller).decide(&id, request).await;
     let run = fields.get("run").to_owned();
     match done {
         Ok(_) => Redirect::to(&format!("/runs/{}", segment(&run))).into_response(),
@@ -32,12 +36,12 @@ pub(super) async fn decide(State(app): State<App>, Path(id): Path<String>, poste
 /// One press; a reason is welcome, and not required.
 pub(super) async fn judge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, fields } = posted;
-    let verdict = fields.get("verdict");
-    if !matches!(verdict, "right" | "wrong") {
+    let request =
+        JudgeRequest { verdict: fields.get("verdict").to_owned(), why: fields.get("why").to_owned(), first: false };
+    if !matches!(request.verdict.as_str(), "right" | "wrong") {
         return pages::problem(&app, &visitor, &unknown("press Right or Wrong")).await;
     }
-    let body = json!({ "verdict": verdict, "why": fields.get("why") });
-    match ask(&app, &visitor, format!("runs/{}/judge", segment(&id)), body).await {
+    match Inside::new(&app, &visitor.caller).judge(&id, request).await {
         Ok(_) => Redirect::to(&format!("/runs/{}", segment(&id))).into_response(),
         Err(problem) => read::run_page(&app, &visitor, &id, Some(&problem)).await,
     }
@@ -45,36 +49,35 @@ pub(super) async fn judge(State(app): State<App>, Path(id): Path<String>, posted
 
 pub(super) async fn acknowledge(State(app): State<App>, Path(id): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, .. } = posted;
-    match ask(&app, &visitor, format!("incidents/{}/ack", segment(&id)), Value::Null).await {
+    match Inside::new(&app, &visitor.caller).acknowledge(&id).await {
         Ok(_) => Redirect::to(&format!("/incidents/{}", segment(&id))).into_response(),
         Err(problem) => read::incident_page(&app, &visitor, &id, Some(&problem)).await,
     }
 }
 
 pub(super) async fn freeze(State(app): State<App>, posted: Posted) -> Response {
-    scoped(&app, posted, "freezes").await
+    let Posted { visitor, fields } = posted;
+    let request = FreezeRequest {
+        scope: fields.get("scope").to_owned(),
+        why: fields.get("why").to_owned(),
+        lasts: Some(fields.get("for").to_owned()).filter(|text| !text.is_empty()),
+    };
+    let done = Inside::new(&app, &visitor.caller).freeze(request).await;
+    back_home(&app, &visitor, done).await
 }
 
 pub(super) async fn unfreeze(State(app): State<App>, posted: Posted) -> Response {
-    scoped(&app, posted, "unfreeze").await
-}
-
-async fn scoped(app: &App, posted: Posted, path: &str) -> Response {
     let Posted { visitor, fields } = posted;
-    let scope = fields.get("scope");
-    let mut body = json!({ "scope": scope, "why": fields.get("why") });
-    if let Some(lasts) = Some(fields.get("for")).filter(|text| !text.is_empty() && path == "freezes") {
-        body["for"] = json!(lasts);
-    }
-    match ask(app, &visitor, path.to_owned(), body).await {
-        Ok(_) => Redirect::to("/").into_response(),
-        Err(problem) => read::home_page(app, &visitor, Some(&problem)).await,
-    }
+    let request = ScopeRequest { scope: fields.get("scope").to_owned(), why: fields.get("why").to_owned() };
+    let done = Inside::new(&app, &visitor.caller).unfreeze(request).await;
+    back_home(&app, &visitor, done).await
 }
 
-/// The API, in the visitor's name; its witness writes down who was refused.
-async fn ask(app: &App, visitor: &Visitor, path: String, body: Value) -> Result<Value, Problem> {
-    api::ask(app, visitor.caller.clone(), "POST", path, body).await
+async fn back_home<T>(app: &App, visitor: &Visitor, done: Result<T, Problem>) -> Response {
+    match done {
+        Ok(_) => Redirect::to("/").into_response(),
+        Err(problem) => read::home_page(app, visitor, Some(&problem)).await,
+    }
 }
 
 fn unknown(hint: &str) -> Problem {

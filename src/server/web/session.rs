@@ -3,11 +3,11 @@
 //! Invariant: a session identifies a user, and never has their rights; the name of one is new at each sign-in.
 
 use super::oidc::Identity;
+use crate::api::SessionSummary;
 use crate::limits;
 use crate::model::{Time, identity};
 use crate::server::auth::digest;
 use crate::server::secret;
-use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -43,19 +43,9 @@ pub(super) struct Session {
 }
 
 /// A session as an admin sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(in crate::server) struct SignedIn {
-    name: String,
-    by: String,
-    since: Time,
-    used: Time,
-}
-
-impl SignedIn {
-    fn of(session: &Session) -> SignedIn {
-        let Session { name, way, began, seen, .. } = session.clone();
-        SignedIn { name, by: way, since: began, used: seen }
-    }
+fn summary(session: &Session) -> SessionSummary {
+    let Session { name, way, began, seen, .. } = session.clone();
+    SessionSummary { name, by: way, since: began, used: seen }
 }
 
 impl Session {
@@ -119,10 +109,10 @@ impl Sessions {
     }
 
     /// Who is signed in, longest first: name, auth method, since when and last used when.
-    pub fn list(&self, now: Time) -> Vec<SignedIn> {
+    pub fn list(&self, now: Time) -> Vec<SessionSummary> {
         let mut all = self.lock();
         all.retain(|_, session| session.lives(now));
-        let mut list: Vec<SignedIn> = all.values().map(SignedIn::of).collect();
+        let mut list: Vec<SessionSummary> = all.values().map(summary).collect();
         list.sort_by(|one, other| (one.since, &one.name).cmp(&(other.since, &other.name)));
         list
     }

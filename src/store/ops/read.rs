@@ -111,25 +111,46 @@ impl Query {
         self
     }
 
-    /// The rows, newest first, or in order after `filter.after`. One that cannot be read is left out and noted; where it is
-    /// the requested one (`alone`), that is an error.
+    /// The rows, newest first, or in order after `filter.after`. One that cannot be read is left out and noted, and others
+    /// take its place, so that fewer than `limit` rows are the last ones; where it is the requested one (`alone`), that is
+    /// an error.
     fn rows<T>(
         mut self,
         conn: &dyn Db,
         filter: &Filter,
         (table, key, alone): (&'static str, &str, bool),
-        map: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+        mut map: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
         unreadable: &Unreadable,
     ) -> Result<Vec<T>, StoreError> {
-        self = self.with(&format!("{key} > ?"), filter.after);
-        let and = if self.terms.is_empty() { "" } else { " WHERE " };
-        let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+        self = self.with(&format!("{key} > ?"), filter.after).with(&format!("{key} < ?"), filter.before);
+        let (order, beyond) = if filter.after.is_some() { ("ASC", '>') } else { ("DESC", '<') };
         let limit = filter.limit.min(limits::READ_LIMIT);
-        let sql = format!("{}{and}{} ORDER BY {key} {order} LIMIT {limit}", self.sql, self.terms.join(" AND "));
-        match alone {
-            true => all(conn, &sql, self.values, map),
-            false => readable(conn, &sql, self.values, (table, &parked::number), map, unreadable),
+        if alone {
+            return all(conn, &self.sql_of(key, order, limit), self.values, map);
         }
+        let mut good: Vec<T> = Vec::new();
+        loop {
+            let wanted = limit - good.len();
+            let (mut seen, mut last) = (0, 0);
+            let counted = |row: &Row<'_>| {
+                (seen, last) = (seen + 1, row.get::<i64>(0)?);
+                map(row)
+            };
+            let sql = self.sql_of(key, order, wanted);
+            let values: Vec<&dyn Param> = self.values.iter().map(|value| &**value).collect();
+            let read = readable(conn, &sql, values.as_slice(), (table, &parked::number), counted, unreadable)?;
+            let rest = read.len() < seen && seen == wanted;
+            good.extend(read);
+            if !rest {
+                return Ok(good);
+            }
+            self = self.only(&format!("{key} {beyond} {last}"), true);
+        }
+    }
+
+    fn sql_of(&self, key: &str, order: &str, limit: usize) -> String {
+        let and = if self.terms.is_empty() { "" } else { " WHERE " };
+        format!("{}{and}{} ORDER BY {key} {order} LIMIT {limit}", self.sql, self.terms.join(" AND "))
     }
 }
 
@@ -196,11 +217,20 @@ fn in_state(dialect: &Dialect, word: &'static str) -> String {
     format!("({state_is} = '{word}' OR ({state_is} = 'denied' AND {state_code} IN ({codes})))")
 }
 
+/// What is about a run is about the node of the run's subject.
+fn runs_of_node(dialect: &Dialect) -> String {
+    format!("run IN (SELECT id FROM run WHERE {} = ?)", dialect.subject_node)
+}
+
 pub(crate) fn approvals(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -> Result<Vec<Approval>, StoreError> {
     Query::new(&rows::approval_columns(conn.dialect()), "approval")
         .with("run IN (SELECT id FROM run WHERE incident = ?)", filter.incident.map(|id| id.0))
         .with("run = ?", filter.run.map(|id| id.0))
         .only("state = 'open'", filter.open)
+        .with_text("state = ?", filter.state.map(str::to_owned).as_ref())
+        .with_text(&runs_of_node(conn.dialect()), filter.node.as_ref())
+        .with_text("run IN (SELECT id FROM run WHERE rule = ?)", filter.rule.as_ref())
+        .with("asked_at >= ?", filter.since.map(micros))
         .rows(conn, filter, ("approval", "id", false), rows::approval, unreadable)
 }
 
@@ -218,20 +248,15 @@ pub(crate) fn entries(conn: &dyn Db, filter: &Filter, unreadable: &Unreadable) -
         }
         incident => query.with("incident = ?", incident.map(|id| id.0)),
     };
+    query = query
+        .with_text(&runs_of_node(conn.dialect()), filter.node.as_ref())
+        .with_text("run IN (SELECT id FROM run WHERE rule = ?)", filter.rule.as_ref())
+        .with("at >= ?", filter.since.map(micros));
     if !filter.kinds.is_empty() {
         query.terms.push(format!("kind IN ({})", vec!["?"; filter.kinds.len()].join(", ")));
         query.values.extend(filter.kinds.iter().map(|kind| Box::new(*kind) as Box<dyn Param>));
     }
-    let mut read = Vec::new();
-    for raw in query.rows(conn, filter, ("entry", "no", false), rows::raw, unreadable)? {
-        let no = raw.no;
-        match entry(raw) {
-            Ok(entry) => read.push(entry),
-            Err(StoreError::Damaged(why)) => unreadable.add(("entry", no.0.to_string()), why),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
+    query.rows(conn, filter, ("entry", "no", false), |row| entry(rows::raw(row)?), unreadable)
 }
 
 /// An entry from its row: number and time stand outside the body.

@@ -34,7 +34,9 @@ async fn a_freeze_stands_at_the_top_of_every_page_with_the_exact_way_back() {
 #[tokio::test]
 async fn a_browser_gets_a_page_where_there_is_none_and_a_program_gets_json() {
     let desk = Desk::set(|_, _| {}).await;
-    for (accept, kind) in [("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"), ("*/*", "application/json")] {
+    for (accept, kind) in
+        [("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"), ("*/*", "application/problem+json")]
+    {
         let answer = client().get(desk.at("/nowhere<b>")).header("accept", accept).send().await.unwrap();
         assert_eq!(answer.status(), 404);
         assert!(answer.headers()["content-type"].to_str().unwrap().starts_with(kind), "{accept}");

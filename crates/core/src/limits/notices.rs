@@ -111,6 +111,8 @@ pub const SLACK_SEEN: usize = 8_192;
 pub const SLACK_PRESSES: usize = 5;
 /// Lines of a story in one answer to a chat.
 pub const CHAT_LINES: usize = 25;
+/// Incidents in one answer to a chat.
+pub const CHAT_ROWS: usize = 20;
 /// Characters of a message's fallback text.
 pub const SLACK_TEXT_CHARS: usize = 1_000;
 /// Bytes of one PagerDuty webhook; PagerDuty itself drops deliveries over 256 KB.

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A node's agent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AgentName {
     /// Empty where there is no cluster, or the agent names none.
     #[serde(default, skip_serializing_if = "String::is_empty")]

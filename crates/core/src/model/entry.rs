@@ -9,7 +9,7 @@ use super::{
 use serde::{Deserialize, Serialize};
 
 /// Who did it: `engine`, a rule, a source, or a person by the name of their token.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Actor(pub String);
 
@@ -31,7 +31,7 @@ impl Actor {
 }
 
 /// What an entry belongs to, for look-ups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct About {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub incident: Option<IncidentId>,
@@ -40,7 +40,7 @@ pub struct About {
 }
 
 /// The kill switch as it stands for one scope.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Freeze {
     /// `all`, `cluster:<name>` or `rule:<name>`.
     pub scope: String,
@@ -74,7 +74,7 @@ impl Freeze {
 }
 
 /// A breaker that has tripped, until a person resets it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Breaker {
     /// `cluster:<name>`, `rule:<name>` (too many remedies failed) or `symptom:<rule>` (too many nodes at once).
     pub scope: String,
@@ -83,7 +83,7 @@ pub struct Breaker {
 }
 
 /// Who posted the events of a request, and by which token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Poster {
     pub by: String,
     /// The token or the certificate, in words: `token t3`.
@@ -94,7 +94,7 @@ pub struct Poster {
 }
 
 /// What one event of a batch led to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HeardEvent {
     pub event: Event,
     pub episode: EpisodeId,
@@ -110,15 +110,14 @@ pub struct HeardEvent {
 }
 
 /// What happened. Refreshes ("still firing") change a counter and are no entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantNames)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, strum::IntoStaticStr, strum::VariantNames,
+)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum EntryKind {
     /// The engine started on this store.
-    Started {
-        version: String,
-        epoch: i64,
-    },
+    Started { version: String, epoch: i64 },
     /// Events of one request of one source were accepted and decided.
     Heard {
         source: String,
@@ -128,10 +127,8 @@ pub enum EntryKind {
         events: Vec<HeardEvent>,
     },
     /// A gap of a source: a truncated list, a missing part, a body that was refused.
-    Gap {
-        source: String,
-        text: String,
-    },
+    Gap { source: String, text: String },
+    /// An alert, or something else that people must see, opened an incident.
     IncidentOpened {
         key: String,
         title: String,
@@ -140,17 +137,12 @@ pub enum EntryKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         alert: Option<String>,
     },
-    IncidentResolved {
-        why: String,
-    },
+    /// An incident is over.
+    IncidentResolved { why: String },
     /// All of its alerts have ended; it is resolved then, unless one fires again before.
-    IncidentRecovering {
-        until: Time,
-    },
+    IncidentRecovering { until: Time },
     /// An alert fired before that: the same incident goes on.
-    IncidentRecurred {
-        alert: String,
-    },
+    IncidentRecurred { alert: String },
     /// Alerts of one name on many subjects are one incident from now on, with those incidents that became part of it.
     IncidentGrouped {
         title: String,
@@ -170,28 +162,15 @@ pub enum EntryKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         raised: Option<Severity>,
     },
-    IncidentAcknowledged {
-        by: String,
-    },
+    /// A person acknowledged an incident.
+    IncidentAcknowledged { by: String },
     /// Whose it is from now on.
-    IncidentAssigned {
-        owner: String,
-        by: String,
-    },
+    IncidentAssigned { owner: String, by: String },
     /// Intent: a user requests that the alerts of an incident be silenced at their sources.
-    SilenceAsked {
-        alerts: usize,
-        until: Time,
-        by: String,
-        why: String,
-    },
+    SilenceAsked { alerts: usize, until: Time, by: String, why: String },
     /// The source has made it.
-    SilenceMade {
-        source: String,
-        silence: String,
-        until: Time,
-        by: String,
-    },
+    SilenceMade { source: String, silence: String, until: Time, by: String },
+    /// A run was created: by a rule, by a person or by a schedule.
     RunCreated {
         runbook: Pin,
         rule: Option<String>,
@@ -203,71 +182,30 @@ pub enum EntryKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         content: Option<String>,
     },
-    RunPlanned {
-        plan: Plan,
-    },
-    ApprovalAsked {
-        approval: ApprovalId,
-        question: String,
-        plan_hash: String,
-        expires_at: Time,
-    },
-    ApprovalDecided {
-        approval: ApprovalId,
-        approved: bool,
-        by: String,
-        why: String,
-    },
-    ApprovalExpired {
-        approval: ApprovalId,
-    },
+    /// A run made its plan.
+    RunPlanned { plan: Plan },
+    /// A run requested an approval.
+    ApprovalAsked { approval: ApprovalId, question: String, plan_hash: String, expires_at: Time },
+    /// A person approved or denied a request.
+    ApprovalDecided { approval: ApprovalId, approved: bool, by: String, why: String },
+    /// A request got no answer in time: it counts as denied.
+    ApprovalExpired { approval: ApprovalId },
     /// Intent: durable before the effect is sent.
-    StepBegun {
-        step: u32,
-        call: Call,
-        effect: Effect,
-        target: Subject,
-        undoes: Option<u32>,
-    },
-    StepEnded {
-        step: u32,
-        outcome: Outcome,
-    },
-    StepHeld {
-        call: Call,
-        reason: Reason,
-        until: Time,
-    },
-    StepDenied {
-        call: Call,
-        reason: Reason,
-    },
-    RunEnded {
-        state: RunState,
-    },
+    StepBegun { step: u32, call: Call, effect: Effect, target: Subject, undoes: Option<u32> },
+    /// A step ended, with its outcome.
+    StepEnded { step: u32, outcome: Outcome },
+    /// A guard holds a step until a time.
+    StepHeld { call: Call, reason: Reason, until: Time },
+    /// A guard denied a step.
+    StepDenied { call: Call, reason: Reason },
+    /// A run reached a final state.
+    RunEnded { state: RunState },
     /// The state of the alert after a run had done its work.
-    RunProved {
-        rule: String,
-        aftermath: Aftermath,
-        bake: Span,
-    },
+    RunProved { rule: String, aftermath: Aftermath, bake: Span },
     /// A user's review of a run's actions, done or planned: right or wrong. Of one user the latest review counts.
-    RunJudged {
-        rule: String,
-        right: bool,
-        by: String,
-        why: String,
-    },
+    RunJudged { rule: String, right: bool, by: String, why: String },
     /// A rule's mode is raised, on this evidence.
-    RulePromoted {
-        rule: String,
-        from: Mode,
-        to: Mode,
-        by: String,
-        why: String,
-        content: String,
-        card: Box<Card>,
-    },
+    RulePromoted { rule: String, from: Mode, to: Mode, by: String, why: String, content: String, card: Box<Card> },
     /// A rule's mode is lowered from now on, until it is promoted or its content changes.
     RuleDemoted {
         rule: String,
@@ -282,19 +220,11 @@ pub enum EntryKind {
         past: bool,
     },
     /// A runbook sent a message to a channel.
-    Told {
-        channel: String,
-        text: String,
-    },
-    Delivered {
-        channel: String,
-        upto: EntryNo,
-    },
-    DeliveryFailed {
-        channel: String,
-        why: String,
-        final_: bool,
-    },
+    Told { channel: String, text: String },
+    /// A message was delivered through a channel.
+    Delivered { channel: String, upto: EntryNo },
+    /// A message could not be delivered.
+    DeliveryFailed { channel: String, why: String, final_: bool },
     /// Whether a channel that waits for automation notifies about an incident, and why.
     PageJudged {
         channel: String,
@@ -304,47 +234,22 @@ pub enum EntryKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Time>,
     },
-    Frozen {
-        freeze: Freeze,
-    },
-    Unfrozen {
-        scope: String,
-        by: String,
-        why: String,
-    },
+    /// A person froze automation.
+    Frozen { freeze: Freeze },
+    /// A freeze was released, or ended by itself.
+    Unfrozen { scope: String, by: String, why: String },
     /// The first of two users requests the release of a freeze.
-    ReleaseAsked {
-        scope: String,
-        by: String,
-        why: String,
-    },
+    ReleaseAsked { scope: String, by: String, why: String },
     /// An approver agreed to a question that needs more than one.
-    ApprovalSeconded {
-        approval: ApprovalId,
-        by: String,
-        given: u32,
-        needed: u32,
-    },
+    ApprovalSeconded { approval: ApprovalId, by: String, given: u32, needed: u32 },
     /// Too much went wrong: nothing new of this scope begins until a user resets it.
-    BreakerTripped {
-        breaker: Breaker,
-    },
-    BreakerReset {
-        scope: String,
-        by: String,
-        why: String,
-    },
+    BreakerTripped { breaker: Breaker },
+    /// A person reset a tripped breaker.
+    BreakerReset { scope: String, by: String, why: String },
     /// A rule or runbook file was taken in.
-    CatalogLoaded {
-        rules: usize,
-        runbooks: usize,
-        hash: String,
-    },
+    CatalogLoaded { rules: usize, runbooks: usize, hash: String },
     /// A bad file keeps the last good one.
-    CatalogRefused {
-        file: String,
-        why: String,
-    },
+    CatalogRefused { file: String, why: String },
     /// A token was made; its text is nowhere.
     TokenMade {
         token: TokenId,
@@ -355,26 +260,12 @@ pub enum EntryKind {
         expires_at: Time,
         by: String,
     },
-    TokenRevoked {
-        token: TokenId,
-        name: String,
-        by: String,
-        why: String,
-    },
+    /// An API token was revoked.
+    TokenRevoked { token: TokenId, name: String, by: String, why: String },
     /// Access to everything for an hour; everyone is notified.
-    BreakGlass {
-        token: TokenId,
-        by: String,
-        why: String,
-        until: Time,
-    },
+    BreakGlass { token: TokenId, by: String, why: String, until: Time },
     /// The request it was used for, with a count of repeats.
-    BreakGlassUsed {
-        token: TokenId,
-        by: String,
-        what: String,
-        times: u64,
-    },
+    BreakGlassUsed { token: TokenId, by: String, what: String, times: u64 },
     /// A request that was refused for a missing right, with a count of repeats.
     Refused {
         who: String,
@@ -384,9 +275,7 @@ pub enum EntryKind {
         times: u64,
     },
     /// Users or tokens of the configuration are others now, in words.
-    PeopleChanged {
-        changes: Vec<String>,
-    },
+    PeopleChanged { changes: Vec<String> },
     /// A subject of the identity provider signed in as this user for the first time: from now on it is that user.
     SubjectLinked {
         person: String,
@@ -396,12 +285,7 @@ pub enum EntryKind {
         mail: Option<String>,
     },
     /// The mail of this user's entry belongs to another subject than the one that has signed in as them: refused.
-    SubjectRefused {
-        person: String,
-        issuer: String,
-        subject: String,
-        mail: String,
-    },
+    SubjectRefused { person: String, issuer: String, subject: String, mail: String },
     /// A subject that is this user signed in with another mail than before; it stays that user.
     SubjectMailChanged {
         person: String,
@@ -411,25 +295,11 @@ pub enum EntryKind {
         mail: Option<String>,
     },
     /// An admin lets the next subject with the mail of this user's entry be that user.
-    SubjectsUnlinked {
-        person: String,
-        subjects: u64,
-        by: String,
-        why: String,
-    },
+    SubjectsUnlinked { person: String, subjects: u64, by: String, why: String },
     /// Sessions of the pages were ended by an admin.
-    SessionsEnded {
-        who: String,
-        sessions: u64,
-        by: String,
-        why: String,
-    },
+    SessionsEnded { who: String, sessions: u64, by: String, why: String },
     /// A user has checked the remains of a stuck run and released its nodes for other runs.
-    NodesReleased {
-        nodes: Vec<String>,
-        by: String,
-        why: String,
-    },
+    NodesReleased { nodes: Vec<String>, by: String, why: String },
     /// A join token was made: for one agent, of this cluster and node where they are named.
     AgentTokenMade {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -463,25 +333,13 @@ pub enum EntryKind {
         why: String,
     },
     /// Old rows were removed, as configured.
-    Swept {
-        table: String,
-        rows: u64,
-    },
+    Swept { table: String, rows: u64 },
     /// A body was removed from beside the tree; its hash and place stay.
-    Redacted {
-        entry: EntryNo,
-        by: String,
-        why: String,
-    },
+    Redacted { entry: EntryNo, by: String, why: String },
     /// A user's remark or act elsewhere that belongs to the timeline.
-    Remarked {
-        by: String,
-        text: String,
-    },
+    Remarked { by: String, text: String },
     /// Something that should not be: shown to users, counted.
-    Trouble {
-        text: String,
-    },
+    Trouble { text: String },
 }
 
 impl EntryKind {
@@ -527,7 +385,7 @@ fn is_zero(number: &usize) -> bool {
 }
 
 /// One entry as it is read back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Entry {
     pub no: EntryNo,
     pub at: Time,

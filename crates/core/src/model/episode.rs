@@ -6,7 +6,7 @@ use super::{EpisodeId, Event, IncidentId, Time};
 use serde::{Deserialize, Serialize};
 
 /// Whether an alert is firing, as far as its source reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EpisodeState {
     Open,
@@ -17,7 +17,7 @@ pub enum EpisodeState {
 }
 
 /// An episode with the latest event that spoke of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Episode {
     pub id: EpisodeId,
     pub state: EpisodeState,

@@ -85,7 +85,7 @@ pub const AGENT_LABELS: [&str; 29] = [
 ];
 
 /// A GPU by all its names; unknown ones are empty. The index may change with a boot, the UUID does not.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GpuName {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub index: Option<u32>,
@@ -97,7 +97,7 @@ pub struct GpuName {
 }
 
 /// One statement about the hardware of one node. The agent numbers and spools these; the engine makes events of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Finding {
     /// Identity on this node: `xid-79 0000:65:00.0`, `row-remap-pending GPU-…`.
     pub complaint: String,

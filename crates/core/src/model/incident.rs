@@ -6,7 +6,7 @@ use super::{IncidentId, Severity, Subject, Time};
 use serde::{Deserialize, Serialize};
 
 /// The state of an incident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IncidentState {
     Open,
@@ -14,7 +14,7 @@ pub enum IncidentState {
     Resolved,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Incident {
     pub id: IncidentId,
     /// The key that joins episodes into one incident, e.g. `node=gpu-3`.

@@ -7,7 +7,7 @@ use crate::limits;
 use serde::{Deserialize, Serialize};
 
 /// What a rule asks for before it goes further.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Promote {
     /// The highest mode that it can be promoted to.
@@ -38,7 +38,7 @@ impl Default for Promote {
 }
 
 /// A person's word on a run, as it counts: of each person the latest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Judgement {
     pub by: String,
     pub right: bool,
@@ -48,10 +48,12 @@ pub struct Judgement {
 }
 
 /// So many bad outcomes at a rung bring a rule one rung down; 0: none ever does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Demote {
+    /// Bad outcomes that take it from auto to approve.
     pub auto: u32,
+    /// Bad outcomes that take it from approve to suggest.
     pub approve: u32,
 }
 
@@ -62,7 +64,7 @@ impl Default for Demote {
 }
 
 /// What a run needs to know of the rule that started it, frozen with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Terms {
     /// 32 hex digits over the rule's behavior and the runbook's hash.
     pub content: String,
@@ -75,7 +77,7 @@ pub struct Terms {
 }
 
 /// A rule's level and its statistics, as pages and the API show them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Scorecard {
     pub rule: String,
     pub runbook: String,
@@ -94,7 +96,7 @@ pub struct Scorecard {
 }
 
 /// The rung above, and what is missing for it; nothing: it may be promoted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NextRung {
     pub to: Mode,
     pub missing: Vec<String>,
@@ -142,7 +144,7 @@ impl Card {
 }
 
 /// What became of a complaint after a run had done its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Aftermath {
     /// It went away and stayed away for the bake time.
@@ -156,7 +158,7 @@ pub enum Aftermath {
 }
 
 /// How far a rule may go, as a move up or down left it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Level {
     pub rule: String,
     pub content: String,
@@ -183,7 +185,7 @@ pub fn short_content(content: &str) -> &str {
 }
 
 /// What a rule has on record for one content: counts of its runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct Card {
     /// The first match that counts.

@@ -6,7 +6,7 @@ use super::GpuName;
 use serde::{Deserialize, Serialize};
 
 /// One kind of GPU instance that a GPU offers, with the places where it may lie. From NVML, or from the tables.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigProfile {
     /// As the driver names it: `1g.10gb`, `1g.10gb+me`. Names change with drivers, so they are read, not assumed.
@@ -43,7 +43,7 @@ pub fn mig_profile_of(resource: &str) -> Option<String> {
 }
 
 /// A compute instance: what a container is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MigCompute {
     pub id: u32,
@@ -57,7 +57,7 @@ pub struct MigCompute {
 }
 
 /// A GPU instance as it lies on a GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigInstance {
     pub profile: String,
@@ -70,7 +70,7 @@ pub struct MigInstance {
 }
 
 /// A GPU with its MIG side, as a node's agent reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigGpu {
     pub gpu: GpuName,
@@ -87,7 +87,7 @@ pub struct MigGpu {
 }
 
 /// Where an instance lies on a GPU.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigPlace {
     pub profile: String,
@@ -95,7 +95,7 @@ pub struct MigPlace {
 }
 
 /// One thing to do on the way to another layout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum MigAct {
     /// `namespace/name`.
@@ -131,7 +131,7 @@ pub enum MigAct {
 }
 
 /// A step of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MigStep {
     /// The GPU's name in the plan: its UUID, or `node/index`.
     pub gpu: String,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// One line of an incident's story, made from one ledger entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StoryLine {
     pub no: EntryNo,
     pub at: Time,
@@ -21,7 +21,7 @@ pub struct StoryLine {
 }
 
 /// One planned step that changes something, with what it costs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlannedStep {
     /// `drain gpu-3 (GPU pods only, up to 30m)`.
     pub what: String,
@@ -34,7 +34,7 @@ pub struct PlannedStep {
 }
 
 /// A question that waits for an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Ask {
     pub approval: ApprovalId,
     pub question: String,
@@ -58,7 +58,7 @@ pub struct Ask {
 }
 
 /// A plan that was only shown: whether it would have been right, a person may say with one press.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Suggestion {
     pub run: RunId,
     pub runbook: String,
@@ -72,7 +72,7 @@ pub struct Suggestion {
 }
 
 /// An address that a reader may open; http or https alone, without credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Link {
     /// `Runbook`, `Dashboard`, `Alert source`: our own words, never a label.
     pub label: String,
@@ -80,7 +80,7 @@ pub struct Link {
 }
 
 /// One alert of an incident as a reader needs it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AlertLine {
     /// `gpu-3: GPU 5 fell off the bus (XID 79)`.
     pub what: String,
@@ -94,7 +94,7 @@ pub struct AlertLine {
 }
 
 /// Why automation cannot go on, or will not end an incident, without a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NeedKind {
     /// A question waits for an answer.
@@ -110,7 +110,7 @@ pub enum NeedKind {
 }
 
 /// One reason why people are needed, while it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Need {
     pub kind: NeedKind,
     /// Distinguishes it from every other one of the incident: `a2`, `r7 failed`.
@@ -124,7 +124,7 @@ pub struct Need {
 }
 
 /// What one channel should show for one incident now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Notice {
     pub incident: Incident,
     /// Lines that this channel has not seen, oldest first.
@@ -176,7 +176,7 @@ pub struct Notice {
 }
 
 /// One incident in a digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DigestItem {
     pub title: String,
     pub severity: Severity,
@@ -184,7 +184,7 @@ pub struct DigestItem {
 }
 
 /// One message for many incidents, when a storm would flood a channel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Digest {
     /// Incidents since the storm began, those with a message of their own included.
     pub total: usize,
@@ -209,7 +209,7 @@ pub struct Digest {
 }
 
 /// What the channel gave back, kept so that the next notice edits instead of repeating (e.g. Slack's `ts`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Receipt(pub Value);
 
 /// What became of one attempt to say it.

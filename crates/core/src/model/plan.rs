@@ -6,7 +6,7 @@ use super::{Call, Effect, Outcome, Reach, Reason, ReasonCode, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// A mutating or reading call of a plan, with its effect and scope.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlannedCall {
     pub call: Call,
     pub effect: Effect,
@@ -17,7 +17,7 @@ pub struct PlannedCall {
 }
 
 /// How the dry advance ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PlanEnd {
     Done,
@@ -30,7 +30,7 @@ pub enum PlanEnd {
 }
 
 /// The calls that a run would make now, and its end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Plan {
     pub calls: Vec<PlannedCall>,
     pub end: PlanEnd,
@@ -39,7 +39,7 @@ pub struct Plan {
 }
 
 /// What the guards would say now to one call of a plan; it is no part of it, for it changes from one moment to the next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Foretold {
     /// Its place among the plan's calls, from zero.
     pub call: usize,

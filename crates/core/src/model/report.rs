@@ -7,7 +7,7 @@ use super::{Answer, Command, Finding};
 use serde::{Deserialize, Serialize};
 
 /// One finding with its number. Numbers of one spool follow each other from 1; a missing one is a gap.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     pub no: u64,
@@ -15,7 +15,7 @@ pub struct Report {
 }
 
 /// How an agent stands; sent with everything it says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct Standing {
     pub version: String,
@@ -34,7 +34,7 @@ pub struct Standing {
 }
 
 /// The body of one delivery.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reports {
     pub standing: Standing,
@@ -42,19 +42,19 @@ pub struct Reports {
 }
 
 /// What the engine has made durable: everything up to this number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Taken {
     pub upto: u64,
 }
 
 /// The answer to a poll.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Commands {
     pub commands: Vec<Command>,
 }
 
 /// What an agent says of one command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answered {
     /// `Command::key`.

@@ -137,7 +137,7 @@ impl Right {
 }
 
 /// A role, and where it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Grant {
     pub role: Role,
     /// None: in every cluster. An empty list: in none.

@@ -59,21 +59,27 @@ impl Mode {
 }
 
 /// Where a runbook's parameter comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum Argument {
     /// `{ label: Hostname }`: the value of a label of the event.
-    Label { label: String },
+    Label {
+        /// The label's name.
+        label: String,
+    },
     /// Any other value, as it stands.
     Value(serde_json::Value),
 }
 
 /// Act only when it happens again: `count` episodes within `within`, on the same `by` parts of the subject or labels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repeat {
+    /// So many episodes.
     pub count: u32,
+    /// Within this time.
     pub within: Span,
+    /// Counted for equal values of these parts of the subject or labels; empty: of the whole subject.
     #[serde(default)]
     pub by: Vec<String>,
 }
@@ -96,13 +102,15 @@ impl Schedule {
 }
 
 /// One routing rule, as written in `rules/*.yaml`. Either `when` or `at` is given; `catalog` checks it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
+    /// Unique in all files; freezes, promotions and statistics are kept by it.
     pub name: String,
     /// Alertmanager matchers, all of which must hold.
     #[serde(default)]
     pub when: Vec<String>,
+    /// A schedule, instead of `when`.
     #[serde(default)]
     pub at: Option<Schedule>,
     /// Each of these lines is a set of matchers; one set that holds mutes the rule.
@@ -111,8 +119,10 @@ pub struct Rule {
     /// The runbook's name; without one the rule only notifies.
     #[serde(default)]
     pub run: Option<String>,
+    /// The runbook's parameters. Those that are left out come from the subject, else from the runbook's header.
     #[serde(default)]
     pub with: BTreeMap<String, Argument>,
+    /// How far it may go, if `mode_ceiling` of the configuration and its own level allow that.
     #[serde(default)]
     pub mode: Mode,
     /// Names of channels from the configuration.
@@ -127,6 +137,7 @@ pub struct Rule {
     /// The parts of the subject or the labels that join episodes into one incident. Empty: the built-in grouping.
     #[serde(default)]
     pub group_by: Vec<String>,
+    /// Act only when it happens again.
     #[serde(default)]
     pub repeat: Option<Repeat>,
     /// After a run on a subject, the next one waits this long; doubled each time.

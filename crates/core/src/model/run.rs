@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// What a run was started with; frozen.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Input {
     /// The header's parameters, by name.
     pub params: Map<String, Value>,
@@ -164,8 +164,31 @@ impl Serialize for RunState {
     }
 }
 
+/// The shape that `Serialize` above writes: the derived one would be that of the reader.
+impl schemars::JsonSchema for RunState {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RunState".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let (reason, approval) = (generator.subschema_for::<Reason>(), generator.subschema_for::<ApprovalId>());
+        schemars::json_schema!({
+            "type": "object",
+            "description": "The state of a run: its name in `is`, and the members that belong to that state.",
+            "properties": {
+                "is": { "type": "string", "enum": RunState::NAMES },
+                "why": { "type": "string", "description": "Of waiting, stopped and failed." },
+                "reason": reason,
+                "approval": approval,
+                "undone": { "type": "boolean", "description": "Of failed: whether the steps were undone." },
+            },
+            "required": ["is"],
+        })
+    }
+}
+
 /// One execution of a runbook.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Run {
     pub id: RunId,
     /// The rule that started it; none when by hand.
@@ -211,7 +234,7 @@ impl Run {
 }
 
 /// The state of one approval request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ApprovalState {
     Open,
@@ -223,7 +246,7 @@ pub enum ApprovalState {
 }
 
 /// One question to a human: single use, expiring, bound to the hash of what was shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Approval {
     pub id: ApprovalId,
     pub run: RunId,

@@ -6,7 +6,7 @@ use super::{ParamType, Reach};
 use serde::{Deserialize, Serialize};
 
 /// The exact runbook that a run executes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Pin {
     pub name: String,
     /// SHA-256 of text and host API version, 64 hex digits.
@@ -14,7 +14,7 @@ pub struct Pin {
 }
 
 /// When to undo the effects of earlier steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UndoPolicy {
     #[default]
@@ -23,7 +23,7 @@ pub enum UndoPolicy {
 }
 
 /// One declared parameter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Param {
     pub name: String,
     pub ty: ParamType,
@@ -38,7 +38,7 @@ pub struct Param {
 }
 
 /// What the `//!` block at the top of a runbook declares.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Header {
     pub title: String,
     pub params: Vec<Param>,

@@ -78,7 +78,7 @@ pub fn local_user(said: &str) -> Option<String> {
 }
 
 /// An API token without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ApiToken {
     pub id: TokenId,
     /// Who comes with it, or one of the `tokens:` of a user.
@@ -111,7 +111,7 @@ pub struct ApiToken {
 }
 
 /// The break-glass access that a token gives: its reason and its incident.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BreakGlass {
     pub why: String,
     /// The incident that notifies everyone of it.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a statement about the past rests on an entry; one about the present is marked as such.
 
-use super::{Block, Line, about, explain_scope};
+use super::{Block, Line, What, about, explain_scope};
 use crate::model::{Entry, EntryKind, Scorecard};
 use crate::server::App;
 use crate::server::api::{Problem, read};
@@ -10,7 +10,7 @@ use crate::store::Filter;
 
 /// The present mode of a rule, and the evidence that it lacks for the next one.
 pub(super) fn stands(card: &Scorecard) -> Vec<Line> {
-    let now = |text: String| Line { no: None, what: "now", text, code: None };
+    let now = |text: String| Line { no: None, what: What::Now, text, code: None };
     let mut lines = vec![now(format!("it is in {}", card.because()))];
     let since = card.card.since.map(|at| format!(" since {}", at.strftime("%Y-%m-%d"))).unwrap_or_default();
     lines.push(now(format!("statistics{since}: {}", card.card.words())));
@@ -48,7 +48,7 @@ pub(super) async fn because(app: &App, blocks: &mut [Block], entries: &[Entry]) 
             None => {
                 let text =
                     format!("rule `{rule}` was in {mode} because of its file or the ceiling: it had never been moved");
-                Line { no: Some(no), what: "decided", text, code: None }
+                Line { no: Some(no), what: What::Decided, text, code: None }
             }
         };
         block.lines.insert(1.min(block.lines.len()), line);

@@ -3,17 +3,17 @@
 //! Invariant: pending requests stand before everything else.
 
 use super::csrf;
-use super::words::{guards, plain, planned, severity, since, ticked, to_incident, to_run, value};
+use super::words::{guards, plain, planned, severity, since, ticked, to_incident, to_run};
+use crate::api::{EngineStatus, GuardLevels};
 use crate::engine::story::run_words;
 use crate::model::{Approval, Incident, Right, Run, RunState, Time};
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
-use serde_json::Value;
 
 /// The data of the first page.
 pub struct Home {
-    pub status: Value,
-    pub guards: Value,
+    pub status: EngineStatus,
+    pub guards: GuardLevels,
     pub approvals: Vec<Approval>,
     pub incidents: Vec<Incident>,
     pub runs: Vec<Run>,
@@ -53,8 +53,8 @@ pub fn body(home: &Home, visitor: &Visitor, now: Time) -> Markup {
             (guards(&home.guards, now))
             @if visitor.caller.need(Right::Respond).is_ok() { (brake(home, visitor)) }
         }
-        p.dim { "Version " (value(&home.status["version"])) " · " (value(&home.status["rules"])) " rules · "
-            (value(&home.status["runbooks"])) " runbooks · ledger of " (value(&home.status["entries"])) " entries" }
+        p.dim { "Version " (plain(&home.status.version)) " · " (home.status.rules) " rules · "
+            (home.status.runbooks) " runbooks · ledger of " (home.status.entries) " entries" }
     }
 }
 
@@ -98,7 +98,7 @@ pub fn row(incident: &Incident, when: &Markup) -> Markup {
 
 /// Stop everything, or let it go on.
 fn brake(home: &Home, visitor: &Visitor) -> Markup {
-    let freezes = home.guards["freezes"].as_array().cloned().unwrap_or_default();
+    let freezes = &home.guards.freezes;
     html! {
         details id="brake" {
             summary { "Freeze" @if !freezes.is_empty() { " or release" } }
@@ -112,10 +112,10 @@ fn brake(home: &Home, visitor: &Visitor) -> Markup {
                 input id="for-freeze" name="for" maxlength="20" autocomplete="off";
                 button.danger type="submit" { "Freeze: start no new steps" }
             }
-            @for freeze in &freezes {
-                @let scope = value(&freeze["scope"]);
+            @for freeze in freezes {
+                @let scope = plain(&freeze.scope);
                 form.card method="post" action="/web/unfreeze" {
-                    @if let Some(by) = freeze["release_by"].as_str() {
+                    @if let Some(by) = &freeze.release_by {
                         p { "Release requested by " strong { (plain(by)) } "; a second person must confirm." }
                     }
                     (csrf(visitor))

@@ -4,29 +4,25 @@
 
 use super::csrf;
 use super::words::{frozen, moment, outside, plain, planned, severity, since, story, ticked, to_run};
+use crate::api::{GuardLevels, IncidentDetail};
 use crate::engine::alert_links;
 use crate::engine::story::run_words;
 use crate::limits;
-use crate::model::{Approval, ApprovalState, Episode, EpisodeState, Incident, Right, Run, StoryLine, Time};
+use crate::model::{Approval, ApprovalState, Episode, EpisodeState, Right, Time};
 use crate::server::web::read::segment;
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
-use serde_json::Value;
 
 /// The data of an incident's page.
 pub struct Story {
-    pub incident: Incident,
-    pub episodes: Vec<Episode>,
-    pub runs: Vec<Run>,
-    pub approvals: Vec<Approval>,
-    pub story: Vec<StoryLine>,
+    pub detail: IncidentDetail,
     /// The state of the guards: freezes.
-    pub guards: Value,
+    pub guards: GuardLevels,
 }
 
 /// The page's content.
 pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
-    let incident = &story.incident;
+    let incident = &story.detail.incident;
     html! {
         h1 { (incident.id) " " (plain(&incident.title)) }
         p {
@@ -36,10 +32,10 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
         }
         @if let Some(by) = &incident.acknowledged_by { p { "Acknowledged by " (plain(by)) } }
         @if let Some(owner) = &incident.owner { p { "Owner: " (plain(owner)) } }
-        @for approval in story.approvals.iter().filter(|approval| approval.state == ApprovalState::Open) {
+        @for approval in story.detail.approvals.iter().filter(|approval| approval.state == ApprovalState::Open) {
             (question(approval, story, now))
         }
-        (links(&story.episodes))
+        (links(&story.detail.episodes))
         @if incident.closed_at.is_none() && incident.acknowledged_by.is_none() && visitor.caller.need(Right::Respond).is_ok() {
             form method="post" action=(format!("/web/incidents/{}/ack", incident.id)) {
                 (csrf(visitor))
@@ -48,14 +44,14 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
         }
         section aria-labelledby="story" {
             h2 id="story" { "Timeline" }
-            (self::story(&story.story))
+            (self::story(&story.detail.story))
             p { a href=(format!("/why/{}", segment(&incident.id.to_string()))) { "Why was this done, or not?" } }
         }
         section aria-labelledby="runs" {
             h2 id="runs" { "Runs" }
-            @if story.runs.is_empty() { p.dim { "None." } }
+            @if story.detail.runs.is_empty() { p.dim { "None." } }
             ul.list {
-                @for run in story.runs.iter().take(limits::WEB_ROWS) {
+                @for run in story.detail.runs.iter().take(limits::WEB_ROWS) {
                     li {
                         a href=(to_run(run.id)) { (run.id) " " (plain(&run.runbook.name)) }
                         div.dim { (ticked(&run_words(&run.runbook.name, &run.state))) " · mode " (run.mode) " · " (since(run.created_at, now)) }
@@ -65,9 +61,9 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
         }
         section aria-labelledby="said" {
             h2 id="said" { "Alerts" }
-            @for episode in story.episodes.iter().take(limits::HEADLINES) { (said(episode, now)) }
-            @if story.episodes.len() > limits::HEADLINES {
-                p.dim { "and " (story.episodes.len() - limits::HEADLINES) " more: nightshift show " (incident.id) }
+            @for episode in story.detail.episodes.iter().take(limits::HEADLINES) { (said(episode, now)) }
+            @if story.detail.episodes.len() > limits::HEADLINES {
+                p.dim { "and " (story.detail.episodes.len() - limits::HEADLINES) " more: nightshift show " (incident.id) }
             }
         }
     }
@@ -75,14 +71,14 @@ pub fn body(story: &Story, visitor: &Visitor, now: Time) -> Markup {
 
 /// An open approval request with its steps, their cost, the guards that would hold them, and the way to the buttons.
 fn question(approval: &Approval, story: &Story, now: Time) -> Markup {
-    let run = story.runs.iter().find(|run| run.id == approval.run);
+    let run = story.detail.runs.iter().find(|run| run.id == approval.run);
     let rule = run.and_then(|run| run.rule.as_deref());
     html! {
         div.card.ask {
             p { strong { (approval.id) ": " (plain(&approval.question)) } }
             @if let Some(plan) = &approval.plan { (planned(plan, &approval.foretold)) }
             p { "Expires " (moment(approval.expires_at)) " (" (since(approval.expires_at, now)) "); without an answer it counts as denied." }
-            @if let Some(frozen) = frozen(&story.guards, rule, story.incident.subject.cluster.as_deref(), now) { (frozen) }
+            @if let Some(frozen) = frozen(&story.guards, rule, story.detail.incident.subject.cluster.as_deref(), now) { (frozen) }
             p { a.button href=(format!("{}#{}", to_run(approval.run), approval.id)) { "Review and decide" } }
         }
     }

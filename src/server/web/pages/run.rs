@@ -4,35 +4,29 @@
 
 use super::csrf;
 use super::words::{frozen, guards, moment, plain, plan, since, story, ticked, to_incident};
+use crate::api::{GuardLevels, RunDetail};
 use crate::engine::story::{planned_words, run_words};
 use crate::limits;
-use crate::model::{
-    Approval, ApprovalState, Judgement, Outcome, Plan, Right, Run, RunState, Step, StoryLine, Subject, Time, identity,
-};
+use crate::model::{Approval, ApprovalState, Outcome, Plan, Right, RunState, Step, Subject, Time, identity};
 use crate::server::web::read::segment;
 use crate::server::web::visitor::Visitor;
 use maud::{Markup, html};
-use serde_json::Value;
 
 /// The data of a run's page.
 pub struct Telling {
-    pub run: Run,
-    pub approvals: Vec<Approval>,
-    pub steps: Vec<Step>,
-    pub story: Vec<StoryLine>,
-    pub guards: Value,
+    pub detail: RunDetail,
+    pub guards: GuardLevels,
     /// The latest plan, where there is one.
     pub planned: Option<Plan>,
-    pub judgements: Vec<Judgement>,
     /// There is something to judge, and this visitor may.
     pub may_judge: bool,
 }
 
 /// The page's content.
 pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
-    let run = &telling.run;
+    let run = &telling.detail.run;
     let (open, answered): (Vec<_>, Vec<_>) =
-        telling.approvals.iter().partition(|approval| approval.state == ApprovalState::Open);
+        telling.detail.approvals.iter().partition(|approval| approval.state == ApprovalState::Open);
     html! {
         h1 { (run.id) " " (plain(&run.runbook.name)) }
         p { (plain(&run.subject.words())) " · mode " (run.mode) " · started " (since(run.created_at, now)) " by "
@@ -58,13 +52,13 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
         }
         section aria-labelledby="steps" {
             h2 id="steps" { "Steps" }
-            @if telling.steps.is_empty() { p.dim { "No action yet." } }
-            ol.steps { @for step in telling.steps.iter().take(limits::WEB_ROWS) { (row(step, now)) } }
-            @if telling.steps.len() > limits::WEB_ROWS { p.dim { "and more: " code { "nightshift show " (run.id) } } }
+            @if telling.detail.steps.is_empty() { p.dim { "No action yet." } }
+            ol.steps { @for step in telling.detail.steps.iter().take(limits::WEB_ROWS) { (row(step, now)) } }
+            @if telling.detail.steps.len() > limits::WEB_ROWS { p.dim { "and more: " code { "nightshift show " (run.id) } } }
         }
         section aria-labelledby="story" {
             h2 id="story" { "Timeline" }
-            (story(&telling.story))
+            (story(&telling.detail.story))
             p { a href=(format!("/why/{}", segment(&run.id.to_string()))) { "Why was this done, or not?" } }
         }
         p.dim { "Runbook " (plain(&run.runbook.name)) " " code { (run.runbook.hash) } }
@@ -72,7 +66,7 @@ pub fn body(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
 }
 
 fn question(approval: &Approval, telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
-    let run = &telling.run;
+    let run = &telling.detail.run;
     html! {
         section.card.ask id=(approval.id) aria-labelledby=(format!("q-{}", approval.id)) {
             h2 id=(format!("q-{}", approval.id)) { (approval.id) ": " (plain(&approval.question)) }
@@ -115,15 +109,15 @@ fn buttons(approval: &Approval, visitor: &Visitor) -> Markup {
 
 /// Whether it was right: the reviews so far, and the two buttons. While a question is open its answer is the verdict.
 fn verdict(telling: &Telling, visitor: &Visitor, now: Time) -> Markup {
-    let run = &telling.run;
+    let run = &telling.detail.run;
     let asked = if run.state == RunState::Planned { "Would that have been right?" } else { "Was that right?" };
-    let said_before = telling.judgements.iter().any(|word| identity(&word.by) == identity(&visitor.caller.name));
+    let said_before = telling.detail.judgements.iter().any(|word| identity(&word.by) == identity(&visitor.caller.name));
     html! {
-        @if telling.may_judge || !telling.judgements.is_empty() {
+        @if telling.may_judge || !telling.detail.judgements.is_empty() {
             section.card id="verdict" aria-labelledby="verdict-head" {
                 h2 id="verdict-head" { (asked) }
                 ul.list {
-                    @for word in telling.judgements.iter().take(limits::WEB_ROWS) {
+                    @for word in telling.detail.judgements.iter().take(limits::WEB_ROWS) {
                         @let (mark, said) = if word.right { ("good", "right") } else { ("bad", "wrong") };
                         li {
                             span.mark.(mark) { (said) } " says " (plain(&word.by)) " · " (since(word.at, now))

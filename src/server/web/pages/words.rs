@@ -2,26 +2,17 @@
 //!
 //! Invariant: a text from outside is shown as text; a link is http or https, shows its host, and sends no referrer.
 
+use crate::api::GuardLevels;
 use crate::engine::story::{cannot, over_to_you, planned_steps};
 use crate::limits;
-use crate::model::{Foretold, Plan, PlanEnd, PlannedStep, Reach, Severity, StoryLine, Time};
+use crate::model::{Foretold, Freeze, Plan, PlanEnd, PlannedStep, Reach, Severity, StoryLine, Time};
 use crate::notifiers::{one_line, web_link};
 use crate::server::web::read::segment;
 use maud::{Markup, html};
-use serde_json::Value;
 
 /// One line without invisible or reordering characters, never endless.
 pub fn plain(text: &str) -> String {
     one_line(text, limits::WEB_TEXT_CHARS)
-}
-
-/// A value of an answer as text.
-pub fn value(value: &Value) -> String {
-    match value {
-        Value::String(text) => plain(text),
-        Value::Null => String::new(),
-        other => plain(&other.to_string()),
-    }
 }
 
 /// A moment with its day and zone, and the seconds on request.
@@ -146,25 +137,22 @@ pub fn costs(step: &PlannedStep) -> Markup {
 }
 
 /// The freeze that covers a run with this rule and cluster, in words; none where no freeze is active.
-pub fn frozen(guards: &Value, rule: Option<&str>, cluster: Option<&str>, now: Time) -> Option<Markup> {
+pub fn frozen(guards: &GuardLevels, rule: Option<&str>, cluster: Option<&str>, now: Time) -> Option<Markup> {
     let then = " – approving will not start it.";
-    if let Some(why) = guards["stopped"].as_str() {
+    if let Some(why) = &guards.stopped {
         return Some(html! { p.refusal role="alert" { strong { "Everything is stopped" } ": " (plain(why)) (then) } });
     }
-    let freezes = guards["freezes"].as_array()?;
-    let covers = |freeze: &&Value| match freeze["scope"].as_str().and_then(|scope| scope.split_once(':')) {
+    let covers = |freeze: &&Freeze| match freeze.scope.split_once(':') {
         Some(("cluster", name)) => cluster.is_none_or(|ours| ours == name),
         Some(("rule", name)) => rule == Some(name),
         _ => true,
     };
-    let freeze = freezes.iter().find(covers)?;
-    let scope = value(&freeze["scope"]);
-    let at = freeze["since"].as_str().and_then(|text| text.parse::<Time>().ok());
+    let freeze = guards.freezes.iter().find(covers)?;
     Some(html! {
         p.refusal role="alert" {
-            strong { "Frozen" @if scope != "all" { " (" (scope) ")" } " by " (value(&freeze["by"])) }
-            @if let Some(at) = at { " since " (moment(at)) " (" (since(at, now)) ")" }
-            ": " (value(&freeze["why"])) (then)
+            strong { "Frozen" @if freeze.scope != "all" { " (" (plain(&freeze.scope)) ")" } " by " (plain(&freeze.by)) }
+            " since " (moment(freeze.since)) " (" (since(freeze.since, now)) ")"
+            ": " (plain(&freeze.why)) (then)
         }
     })
 }
@@ -191,46 +179,39 @@ pub fn to_incident(id: impl std::fmt::Display) -> String {
 }
 
 /// How the guards stand, in a few lines.
-pub fn guards(guards: &Value, now: Time) -> Markup {
-    let list = |name: &str| guards[name].as_array().cloned().unwrap_or_default();
-    let when = |value: &Value| value.as_str().and_then(|text| text.parse::<Time>().ok());
-    let level = match guards["nodes_total"].as_u64() {
-        Some(total) => format!(
-            "{} of {total} nodes out of service, {} allowed at once",
-            list("nodes_out").len(),
-            value(&guards["nodes_out_allowed"])
-        ),
+pub fn guards(guards: &GuardLevels, now: Time) -> Markup {
+    let level = match guards.nodes_total {
+        Some(total) => {
+            let allowed = guards.nodes_out_allowed.map(|most| most.to_string()).unwrap_or_default();
+            format!("{} of {total} nodes out of service, {allowed} allowed at once", guards.nodes_out.len())
+        }
         None => "The number of nodes out of service is unknown: steps that disturb a node are on hold".to_owned(),
     };
     html! {
         ul.guards {
-            @if let Some(why) = guards["stopped"].as_str() {
+            @if let Some(why) = &guards.stopped {
                 li.bad { strong { "Everything is stopped" } ": " (plain(why)) }
             }
-            @for freeze in list("freezes") {
+            @for freeze in &guards.freezes {
                 li.bad {
-                    strong { "Frozen: " (value(&freeze["scope"])) } " by " (value(&freeze["by"])) ": " (value(&freeze["why"]))
-                    @if let Some(at) = when(&freeze["since"]) { " · " (since(at, now)) }
-                    @if let Some(at) = when(&freeze["until"]) { ", ends " (since(at, now)) }
+                    strong { "Frozen: " (plain(&freeze.scope)) } " by " (plain(&freeze.by)) ": " (plain(&freeze.why))
+                    " · " (since(freeze.since, now))
+                    @if let Some(at) = freeze.until { ", ends " (since(at, now)) }
                 }
             }
-            @for breaker in list("breakers") {
-                li.bad { strong { "Breaker " (value(&breaker["scope"])) " has tripped" } ": " (value(&breaker["why"])) }
+            @for breaker in &guards.breakers {
+                li.bad { strong { "Breaker " (plain(&breaker.scope)) " has tripped" } ": " (plain(&breaker.why)) }
             }
             li { (level) }
-            @for pool in list("pools") {
-                li { "Pool " (value(&pool["pool"])) ": " (list_len(&pool["out"])) " of " (value(&pool["total"])) " out, " (value(&pool["allowed"])) " allowed" }
+            @for pool in &guards.pools {
+                li { "Pool " (plain(&pool.pool)) ": " (pool.out.len()) " of " (pool.total) " out, " (pool.allowed) " allowed" }
             }
-            @for held in list("held").iter().take(limits::WEB_ROWS) {
-                li { a href=(to_run(value(&held["run"]))) { (value(&held["run"])) } " is on hold: " (ticked(&value(&held["why"]))) }
+            @for held in guards.held.iter().take(limits::WEB_ROWS) {
+                li { a href=(to_run(held.run)) { (held.run) } " is on hold: " (ticked(&held.why)) }
             }
-            li { "Rules go no further than mode " strong { (value(&guards["mode_ceiling"])) } }
+            li { "Rules go no further than mode " strong { (guards.mode_ceiling) } }
         }
     }
-}
-
-fn list_len(value: &Value) -> String {
-    value.as_array().map_or_else(|| value.to_string(), |list| list.len().to_string())
 }
 
 #[cfg(test)]

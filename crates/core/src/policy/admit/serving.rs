@@ -40,7 +40,7 @@ impl Serving {
 }
 
 /// Replicas that another run takes, or took after the facts were read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TakenReplica {
     pub run: RunId,
     pub set: String,
