@@ -49,7 +49,7 @@ impl Listed {
         }
         let state = list.state.as_deref().map(|word| one_of(("state", "states"), word, self.states)).transpose()?;
         let kind =
-            list.kind.as_deref().map(|word| one_of(("kind of entry", "kinds"), word, &EntryKind::NAMES)).transpose()?;
+            list.kind.as_deref().map(|word| one_of(("kind of entry", "kinds"), word, EntryKind::NAMES)).transpose()?;
         let since = list.since.as_deref().map(|text| since(text, now)).transpose()?;
         // A client that follows `next` may keep the rest of its query, `after` too: the cursor goes on from there.
         let (after, before) = match list.cursor.as_deref() {
