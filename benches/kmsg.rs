@@ -3,7 +3,7 @@
 //! Invariant: what is counted as read and what is reported as lost add up to what was written; else the bench panics.
 
 use nightshift::model::{Finding, GpuName, Time};
-use nightshift::node::{FaultTracker, KMSG, KernelLog};
+use nightshift::node::{FaultTracker, KMSG, KernelLog, NodeClock};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -82,15 +82,19 @@ fn file(path: &Path) {
     }
     std::fs::write(path, &text).expect("the log is written");
     drop(text);
-    let (records, lost, said, cost) =
-        read(&mut KernelLog::open(path, None).expect("the log is there"), &FaultTracker::default(), LINES, || false);
+    let (records, lost, said, cost) = read(
+        &mut KernelLog::open(path, None, &NodeClock::default()).expect("the log is there"),
+        &FaultTracker::default(),
+        LINES,
+        || false,
+    );
     assert_eq!((records, lost), (LINES, 0));
     tell("a file of 100,000 lines", records, lost, &said, &cost);
 }
 
 /// As fast as the kernel takes it. `late`: nobody reads until all is written, so that the kernel's ring overflows.
 fn device(late: bool) {
-    let mut log = KernelLog::open(Path::new(KMSG), None).expect("the kernel log is readable");
+    let mut log = KernelLog::open(Path::new(KMSG), None, &NodeClock::default()).expect("the kernel log is readable");
     while log.pass(Duration::ZERO).expect("the log is read").records > 0 {}
     let (done, faults) = (AtomicBool::new(false), FaultTracker::default());
     std::thread::scope(|scope| {

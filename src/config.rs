@@ -47,6 +47,10 @@ pub enum SecretSource {
 pub struct Config {
     /// Database, lock file, signing key and this machine's own token. Created at the first start, readable only by its owner.
     pub data_dir: PathBuf,
+    /// A second copy of `data_dir`'s `signing.mark`, on another disk or volume: with it a start is also refused when all of `data_dir`
+    /// is an older copy. Its folder must exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark_file: Option<PathBuf>,
     /// Runbooks, `*.rhai`. Read again when they change.
     pub runbooks_dir: PathBuf,
     /// Routing rules, `*.yaml`. Read again when they change.
@@ -523,9 +527,10 @@ impl Config {
         self.data_dir.join("signing.key")
     }
 
-    /// The newest signed checkpoint, outside the database: a ledger that is smaller is refused.
-    pub fn mark_path(&self) -> PathBuf {
-        self.data_dir.join("signing.mark")
+    /// The files with the newest signed checkpoint, outside the database: a ledger that is smaller is refused. The first one is
+    /// beside it.
+    pub fn mark_paths(&self) -> Vec<PathBuf> {
+        std::iter::once(self.data_dir.join("signing.mark")).chain(self.mark_file.clone()).collect()
     }
 
     /// The room that is given up when the disk is full.
@@ -550,6 +555,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             data_dir: PathBuf::from("data"),
+            mark_file: None,
             runbooks_dir: PathBuf::from("runbooks"),
             rules_dir: PathBuf::from("rules"),
             integrations_dir: PathBuf::from("integrations"),

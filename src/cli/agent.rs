@@ -78,7 +78,7 @@ async fn serve(settings: AgentConfig, findings: Option<PathBuf>) -> Result<(), C
     }
     make_private(&settings)?;
     let machine = Machine::here(node_name(&settings), Arc::clone(&settings));
-    let link = HttpLink::new(Arc::clone(&settings)).map_err(wrong)?;
+    let link = HttpLink::new(Arc::clone(&settings), &machine.clock).map_err(wrong)?;
     let agent =
         Agent::new(machine.clone(), Arc::new(link)).map_err(|why| CliError::failure(why, "is `data_dir` writable?"))?;
     let (stop, stopped) = watch::channel(false);

@@ -34,7 +34,7 @@ pub(super) struct RestoreArgs {
 }
 
 fn place(config: &Config) -> StoreFiles {
-    StoreFiles { database: config.store_path(), mark: config.mark_path(), keys: config.kept_keys() }
+    StoreFiles { database: config.store_path(), marks: config.mark_paths(), keys: config.kept_keys() }
 }
 
 pub(super) fn run(args: &BackupArgs, invocation: &Invocation) -> Result<(), CliError> {

@@ -4,11 +4,14 @@
 
 use super::EngineParts;
 use super::scheduler::StaleEpisodes;
+use super::tell;
 use crate::limits;
-use crate::model::{AgentName, Episode, EpisodeId, Event, EventStatus, Finding, Severity, Time};
+use crate::model::{AgentName, Episode, Event, EventStatus, Finding, Severity, Time};
+use crate::planted::planted;
 use crate::sources::agent as source;
-use crate::store::{AgentProof, AgentRow, BatchOrigin, ControlChange, EventBatch};
+use crate::store::{AgentProof, AgentRow, BatchOrigin, EventBatch};
 use crate::world::WorldError;
+use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
@@ -18,10 +21,11 @@ pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>)
     let began = std::time::Instant::now();
     // None: not judged yet by this process.
     let mut judged: BTreeMap<AgentName, bool> = BTreeMap::new();
+    let mut doubted: BTreeSet<AgentName> = BTreeSet::new();
     let mut speaking: BTreeMap<AgentName, Time> = BTreeMap::new();
     while !*shutdown.borrow() {
         if began.elapsed() >= parts.config.agents.silent_after.0 {
-            look(&parts, &mut judged).await;
+            look(&parts, &mut judged, &mut doubted).await;
             let silent = judged.values().filter(|silent| **silent).count();
             parts.metrics.set_agents(judged.len() - silent, silent);
             forget(&parts, &judged, &mut speaking).await;
@@ -33,8 +37,9 @@ pub(super) async fn run(parts: EngineParts, mut shutdown: watch::Receiver<bool>)
     }
 }
 
-/// Reports for each agent the changes since the last look.
-async fn look(parts: &EngineParts, judged: &mut BTreeMap<AgentName, bool>) {
+/// Reports for each agent the changes since the last look. `doubted`: agents that were reported silent although Kubernetes did
+/// not answer whether their node still exists.
+async fn look(parts: &EngineParts, judged: &mut BTreeMap<AgentName, bool>, doubted: &mut BTreeSet<AgentName>) {
     let rows = match parts.store.agents().await {
         Ok(rows) => rows,
         Err(error) => return tracing::error!(%error, "cannot check for silent agents; retrying"),
@@ -42,26 +47,72 @@ async fn look(parts: &EngineParts, judged: &mut BTreeMap<AgentName, bool>) {
     let after = parts.config.agents.silent_after;
     let seen = parts.world.agents.list();
     let speaks = |row: &AgentRow| seen.iter().any(|seen| seen.name == row.name && seen.silent_for < after.0);
-    let mut events = Vec::new();
-    let mut changed = Vec::new();
-    for row in &rows {
-        let silent = !speaks(row);
-        if judged.get(&row.name) == Some(&silent) || (silent && is_gone(parts, row).await) {
-            continue;
-        }
-        events.extend(event(parts, row, silent));
-        changed.push((row.name.clone(), silent));
+    let silent: BTreeSet<&AgentName> = rows.iter().filter(|row| !speaks(row)).map(|row| &row.name).collect();
+    let is_news = |row: &&AgentRow| judged.get(&row.name) != Some(&silent.contains(&row.name));
+    let asked = rows.iter().filter(|row| silent.contains(&row.name) && (is_news(row) || doubted.contains(&row.name)));
+    let found = nodes(parts, asked.cloned().collect()).await;
+    let is_gone = |name: &AgentName| found.get(name) == Some(&NodeExistence::Gone);
+    let mut changes: Vec<(AgentName, Option<bool>, Option<Event>)> = Vec::new();
+    for row in rows.iter().filter(|row| is_news(row) && !is_gone(&row.name)) {
+        let is_silent = silent.contains(&row.name);
+        changes.push((row.name.clone(), Some(is_silent), event(parts, row, is_silent)));
     }
-    let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.name).collect();
+    doubted.retain(|name| silent.contains(name) && !found.contains_key(name));
+    doubted.extend(found.iter().filter(|(_, node)| **node == NodeExistence::Unknown).map(|(name, _)| name.clone()));
+    let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.name).filter(|name| !is_gone(name)).collect();
     for (name, _) in judged.iter().filter(|(name, silent)| **silent && !there.contains(name)) {
-        // Removed by a user: its silence is over as a matter of ours.
-        events.extend(about(name, EventStatus::Resolved, parts.clock.now(), "removed"));
+        // Removed by a user or with its node: its silence is over as a matter of ours.
+        changes.push((name.clone(), None, about(name, EventStatus::Resolved, parts.clock.now(), "removed")));
     }
-    judged.retain(|name, _| there.contains(name));
-    if !events.is_empty() && !hear(parts, events).await {
-        return;
+    judged.retain(|name, silent| *silent || there.contains(name));
+    // A rack or a network that is gone is thousands of them: each request is one transaction, which others wait for.
+    for changes in changes.chunks(limits::COMPLAINTS_BATCH) {
+        let events: Vec<Event> = changes.iter().filter_map(|(_, _, event)| event.clone()).collect();
+        if !events.is_empty() && !hear(parts, events).await {
+            return;
+        }
+        for (name, is_silent, _) in changes {
+            match is_silent {
+                Some(is_silent) => judged.insert(name.clone(), *is_silent),
+                None => judged.remove(name),
+            };
+        }
     }
-    judged.extend(changed);
+}
+
+/// Whether the node of a silent agent still exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NodeExistence {
+    There,
+    /// It took its agent with it, which is removed.
+    Gone,
+    /// Kubernetes did not answer in time.
+    Unknown,
+}
+
+/// Asks Kubernetes for the nodes of these agents, some at a time and no longer than `AGENT_NODES_WITHIN` in all: an API server
+/// that hangs keeps no silent agent from being reported.
+async fn nodes(parts: &EngineParts, rows: Vec<AgentRow>) -> BTreeMap<AgentName, NodeExistence> {
+    let mut found: BTreeMap<AgentName, NodeExistence> =
+        rows.iter().map(|row| (row.name.clone(), NodeExistence::Unknown)).collect();
+    let asks = rows.into_iter().map(|row| {
+        let parts = parts.clone();
+        async move {
+            let node = node_of(&parts, &row).await;
+            (row.name, node)
+        }
+    });
+    let mut answers = futures::stream::iter(asks).buffer_unordered(limits::AGENT_NODES_AT_ONCE);
+    let all = async {
+        while let Some((name, node)) = answers.next().await {
+            found.insert(name, node);
+        }
+    };
+    // Those without an answer stay unknown.
+    let within = if planted("hung-api-hides-silence") { limits::DAY.0 } else { limits::AGENT_NODES_WITHIN };
+    let _ = tokio::time::timeout(within, all).await;
+    drop(answers);
+    found
 }
 
 /// Conditions that an agent does not repeat although it was connected all the while: it has lost its record, or bears
@@ -78,27 +129,25 @@ async fn forget(parts: &EngineParts, judged: &BTreeMap<AgentName, bool>, speakin
     if long.is_empty() {
         return;
     }
-    let mut unseen = StaleEpisodes::new(source::SOURCE, before);
-    let mut episodes: Vec<EpisodeId> = Vec::new();
-    loop {
-        match unseen.page(parts).await {
-            Ok(open) if open.is_empty() => break,
-            Ok(open) => episodes.extend(open.iter().filter(|episode| is_forgotten(episode, &long)).map(|one| one.id)),
-            Err(error) => return tracing::error!(%error, "cannot read the silent alerts of agents"),
-        }
-    }
-    if episodes.is_empty() {
-        return;
-    }
     let why = format!(
         "the node's agent reports, but has not repeated this alert for {}: an upgrade may have renamed it",
         limits::AGENT_FORGOTTEN
     );
-    tracing::info!(episodes = episodes.len(), why, "alerts of agents closed");
-    if let Err(error) = parts.store.control(ControlChange::EndEpisodes { episodes, stale: true, why }, now).await {
-        tracing::error!(%error, "cannot close alerts of agents");
+    let mut unseen = StaleEpisodes::new(source::SOURCE, before);
+    loop {
+        let open = match unseen.page(parts).await {
+            Ok(open) if open.is_empty() => return,
+            Ok(open) => open,
+            Err(error) => return tracing::error!(%error, "cannot read the silent alerts of agents"),
+        };
+        let episodes = tell::ids_of(&open, |episode| is_forgotten(episode, &long));
+        if !episodes.is_empty() {
+            tracing::info!(episodes = episodes.len(), why, "alerts of agents closed");
+        }
+        if let Err(error) = tell::end(parts, episodes, true, &why).await {
+            tracing::error!(%error, "cannot close alerts of agents");
+        }
     }
-    parts.nudge.nudge();
 }
 
 /// Whether it is one of an agent that was connected for long; one without a cluster may be of any agent of that node.
@@ -134,14 +183,16 @@ async fn hear(parts: &EngineParts, events: Vec<Event>) -> bool {
     }
 }
 
-/// A node that Kubernetes does not have any more took its agent with it.
-async fn is_gone(parts: &EngineParts, row: &AgentRow) -> bool {
+/// A node that Kubernetes does not have any more took its agent with it: the agent is removed.
+async fn node_of(parts: &EngineParts, row: &AgentRow) -> NodeExistence {
     if row.how != AgentProof::Token {
-        return false;
+        return NodeExistence::There;
     }
-    let Ok(kube) = parts.world.kube(Some(&row.name.cluster)) else { return false };
-    if !matches!(kube.node(&row.name.node).await, Err(WorldError::NotFound(_))) {
-        return false;
+    let Ok(kube) = parts.world.kube(Some(&row.name.cluster)) else { return NodeExistence::There };
+    match kube.node(&row.name.node).await {
+        Ok(_) => return NodeExistence::There,
+        Err(WorldError::NotFound(_)) => {}
+        Err(_) => return NodeExistence::Unknown,
     }
     let why = "its node is not in the cluster any more";
     let removed = parts.store.agent_remove(&row.name, "engine", why, parts.clock.now());
@@ -149,7 +200,7 @@ async fn is_gone(parts: &EngineParts, row: &AgentRow) -> bool {
         tracing::warn!(%error, agent = %row.name, "cannot remove an agent whose node is gone");
     }
     parts.world.agents.forget(&row.name);
-    true
+    NodeExistence::Gone
 }
 
 fn event(parts: &EngineParts, row: &AgentRow, silent: bool) -> Option<Event> {
@@ -177,7 +228,7 @@ fn about(name: &AgentName, status: EventStatus, at: Time, what: &str) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EpisodeState, GpuName};
+    use crate::model::{EpisodeId, EpisodeState, GpuName};
 
     fn episode(agent: &AgentName, complaint: &str, alertname: &str) -> Episode {
         let finding = Finding {

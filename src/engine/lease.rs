@@ -1,10 +1,11 @@
 //! One engine acts on a cluster: the one that holds its Lease. A copy of the data folder that runs beside the original
 //! watches and notifies, and begins no step.
 //!
-//! Invariant: time is measured by this process alone, from one look to the next, so that no clock decides who acts; an
-//! engine without the right to Leases logs that once and acts, as before there were any.
+//! Invariant: time is measured by this machine alone, from one look to the next, so that no wall clock decides who acts, and
+//! with the time that the machine was suspended: the other engine may act by then. An engine without the right to Leases logs that once and acts, as before there were any.
 
 use super::EngineParts;
+use crate::clock::{Clock, RealClock};
 use crate::config::Config;
 use crate::limits;
 use crate::model::{EntryKind, Event, EventStatus, Labels, Severity, Subject, Time};
@@ -13,7 +14,8 @@ use crate::store::{BatchOrigin, EventBatch};
 use crate::world::{EngineLease, KubeClient, WorldError};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The source of the engine's reports about itself.
@@ -46,11 +48,13 @@ pub struct LeaseKeeper {
     acting: LeaseStatus,
     /// How long a look waits for its answers.
     within: Duration,
+    /// How long a look took is read from its running clock.
+    clock: Arc<dyn Clock>,
 }
 
 impl LeaseKeeper {
     /// A keeper of this installation's Lease for one engine; nothing was read yet.
-    pub fn new(namespace: &str, install: &str, holder: &str) -> LeaseKeeper {
+    pub fn new(namespace: &str, install: &str, holder: &str, clock: &Arc<dyn Clock>) -> LeaseKeeper {
         LeaseKeeper {
             namespace: namespace.to_owned(),
             name: lease_name(install),
@@ -59,6 +63,7 @@ impl LeaseKeeper {
             renewed: None,
             acting: LeaseStatus::Unknown("its Lease was not read yet".to_owned()),
             within: limits::LEASE_ANSWER,
+            clock: clock.clone(),
         }
     }
 
@@ -74,7 +79,7 @@ impl LeaseKeeper {
 
     /// Reads the Lease, and renews or takes it where it may. `at` is the time since the first look.
     pub async fn look(&mut self, kube: &KubeClient, at: Duration, now: Time) -> &LeaseStatus {
-        let began = Instant::now();
+        let began = self.clock.monotonic();
         let within = self.within;
         let answer = tokio::time::timeout(within, self.consider(kube, at, now)).await;
         let late = |_| Err(WorldError::Unavailable(format!("none within {within:?}")));
@@ -83,7 +88,9 @@ impl LeaseKeeper {
             Err(error) if error.is_transient() => match self.renewed {
                 // Before another engine may take it this one must have stopped: the present time counts, not the
                 // request's.
-                Some(renewed) if at + began.elapsed() < renewed + limits::LEASE_HELD => LeaseStatus::Ours,
+                Some(renewed) if at + self.clock.monotonic().saturating_sub(began) < renewed + limits::LEASE_HELD => {
+                    LeaseStatus::Ours
+                }
                 _ => LeaseStatus::Unknown(format!("its Lease cannot be read or renewed: {error}")),
             },
             Err(WorldError::Conflict(_)) => {
@@ -159,35 +166,41 @@ fn holder(config: &Config) -> String {
 pub(super) struct ClusterLeases {
     parts: EngineParts,
     kept: Vec<(String, KubeClient, LeaseKeeper)>,
-    began: Instant,
+    /// The machine's own, also where a test moves the engine's: a Lease is held against other processes.
+    clock: Arc<dyn Clock>,
+    began: Duration,
 }
 
 impl ClusterLeases {
     /// No step begins in a cluster before its Lease was looked at; one that does not answer is not waited for.
     pub async fn begin(parts: &EngineParts) -> ClusterLeases {
         let holder = holder(&parts.config);
+        let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let clusters = parts.world.clusters.iter().filter_map(|(name, kube)| {
-            let keeper = LeaseKeeper::new(kube.lease_namespace()?, &parts.config.install, &holder);
+            let keeper = LeaseKeeper::new(kube.lease_namespace()?, &parts.config.install, &holder, &clock);
             kube.only_watch(Some(format!("which engine acts on cluster {name} was not read yet")));
             Some((name.clone(), kube.clone(), keeper))
         });
-        let mut leases = ClusterLeases { parts: parts.clone(), kept: clusters.collect(), began: Instant::now() };
+        let kept = clusters.collect();
+        let mut leases = ClusterLeases { parts: parts.clone(), kept, began: clock.monotonic(), clock };
         let _ = tokio::time::timeout(limits::LEASE_FIRST_LOOK, leases.look()).await;
         leases
     }
 
     /// All together: a cluster that hangs keeps no other one's Lease waiting for longer than `LEASE_ANSWER`.
     async fn look(&mut self) {
-        let (parts, began) = (&self.parts, self.began);
-        let looks = self.kept.iter_mut().map(|(cluster, kube, keeper)| look(parts, cluster, kube, keeper, began));
+        let (parts, clock, began) = (&self.parts, &self.clock, self.began);
+        let looks =
+            self.kept.iter_mut().map(|(cluster, kube, keeper)| look(parts, cluster, kube, keeper, (clock, began)));
         futures::future::join_all(looks).await;
     }
 
     /// Keeps them until `shutdown`, and gives them back once `ended` turns true: no run is active any more.
     pub async fn keep(mut self, mut shutdown: watch::Receiver<bool>, mut ended: watch::Receiver<bool>) {
+        let clock = self.clock.clone();
         while !*shutdown.borrow() {
             tokio::select! {
-                () = tokio::time::sleep(limits::LEASE_LOOK_EVERY) => self.look().await,
+                () = clock.sleep_for(limits::LEASE_LOOK_EVERY) => self.look().await,
                 _ = shutdown.changed() => {}
             }
         }
@@ -199,11 +212,17 @@ impl ClusterLeases {
     }
 }
 
-async fn look(parts: &EngineParts, cluster: &str, kube: &KubeClient, keeper: &mut LeaseKeeper, began: Instant) {
+async fn look(
+    parts: &EngineParts,
+    cluster: &str,
+    kube: &KubeClient,
+    keeper: &mut LeaseKeeper,
+    (clock, began): (&Arc<dyn Clock>, Duration),
+) {
     let before = keeper.acting.clone();
-    let acting = keeper.look(kube, began.elapsed(), parts.clock.now()).await.clone();
+    let acting = keeper.look(kube, clock.monotonic().saturating_sub(began), parts.clock.now()).await.clone();
     match (&acting, keeper.holds_until()) {
-        (LeaseStatus::Ours, Some(until)) => kube.act_until(began + until),
+        (LeaseStatus::Ours, Some(until)) => kube.act_until(began + until, clock),
         _ => kube.only_watch(only_watched(cluster, &acting)),
     }
     if std::mem::discriminant(&before) == std::mem::discriminant(&acting) {

@@ -6,8 +6,10 @@
 use super::EngineParts;
 use crate::catalog::{self, CatalogFolders, CatalogProblem, CatalogSnapshot};
 use crate::limits;
-use crate::model::{Actor, EntryKind, EntryLinks};
-use crate::store::StoreError;
+use crate::model::{Actor, EntryKind, EntryLinks, Event, Rule};
+use crate::store::{BatchOrigin, EventBatch, Filter, StoreError};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -25,6 +27,7 @@ pub async fn reload(parts: &EngineParts) {
     }
     parts.catalog.put(loaded);
     record(parts).await;
+    reconsider(parts).await;
     tracing::info!("rules and runbooks reloaded");
     for misfit in super::misfits(&parts.config, &parts.catalog.current()) {
         tracing::warn!("{}", misfit.text);
@@ -50,6 +53,72 @@ pub async fn take_in(parts: &EngineParts) {
         tracing::error!(%error, "cannot store the texts of rules and runbooks");
     }
     record(parts).await;
+    reconsider(parts).await;
+}
+
+/// Alerts that are open meet the rules that are new, or are others since: after a rule file was fixed, the alerts of the hour in
+/// which it was not in force are not left alone until they end and come again.
+async fn reconsider(parts: &EngineParts) {
+    if let Err(error) = apply(parts).await {
+        tracing::error!(%error, "changed rules were not evaluated for the alerts that are open; retrying at the next change or start");
+    }
+}
+
+async fn apply(parts: &EngineParts) -> Result<(), StoreError> {
+    let loaded = parts.catalog.current();
+    let rules: BTreeMap<String, String> = loaded.rules.rules().map(|rule| (rule.name.clone(), hash(rule))).collect();
+    let before = parts.store.applied_rules().await?;
+    if before.as_ref() == Some(&rules) {
+        return Ok(());
+    }
+    // The first time nothing is known of what open alerts have met, so nothing is done to them.
+    let changed = before.map(|before| {
+        rules.iter().filter(|(name, hash)| before.get(*name) != Some(*hash)).map(|(name, _)| name.clone()).collect()
+    });
+    if let Some(changed) = changed {
+        meet(parts, &loaded, &changed).await?;
+    }
+    parts.store.apply_rules(rules).await
+}
+
+fn hash(rule: &Rule) -> String {
+    // A rule was read from such a text, so it can be written as one.
+    hex::encode(Sha256::digest(serde_json::to_vec(rule).unwrap_or_default()))
+}
+
+/// Page by page: those that no changed rule matches cost a read.
+async fn meet(parts: &EngineParts, loaded: &CatalogSnapshot, changed: &BTreeSet<String>) -> Result<(), StoreError> {
+    let mut after = Some(0);
+    while !changed.is_empty() {
+        let page = Filter { open: true, after, limit: limits::COMPLAINTS_BATCH, ..Filter::default() };
+        let page = parts.store.episodes(page).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.0);
+        let mut sources: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        for episode in page {
+            let kind = kind_of(parts, &episode.event.source);
+            let selected = loaded.rules.select_from(&episode.event, &kind);
+            if selected.iter().any(|selected| changed.contains(&selected.rule.name)) {
+                sources.entry(episode.event.source.clone()).or_default().push(episode.event);
+            }
+        }
+        for (source, events) in sources {
+            let origin = BatchOrigin::of_kind(&kind_of(parts, &source));
+            let (rules, now, count) = (loaded.rules.clone(), parts.clock.now(), events.len());
+            let batch = EventBatch { source: source.clone(), events, gaps: Vec::new(), rules, now, origin };
+            let heard = parts.store.reconsider(batch, changed.clone()).await?;
+            tracing::info!(%source, alerts = count, runs = heard.runs.len(), "changed rules evaluated for open alerts");
+        }
+    }
+    Ok(())
+}
+
+fn kind_of(parts: &EngineParts, source: &str) -> String {
+    match parts.config.sources.get(source) {
+        Some(configured) => configured.kind.as_str().to_owned(),
+        None if source == crate::sources::agent::SOURCE => BatchOrigin::AGENT.to_owned(),
+        None => source.to_owned(),
+    }
 }
 
 async fn keep(parts: &EngineParts, loaded: &CatalogSnapshot) -> Result<(), StoreError> {

@@ -5,8 +5,9 @@
 use super::EngineParts;
 use super::scheduler::StaleEpisodes;
 use crate::limits;
+use crate::model::{Episode, EpisodeId};
 use crate::sources::kubernetes::ConditionTracker;
-use crate::store::{BatchOrigin, ControlChange, EventBatch};
+use crate::store::{BatchOrigin, ControlChange, EventBatch, StoreError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn board(board: &Mutex<ConditionTracker>) -> MutexGuard<'_, ConditionTracker> {
@@ -47,7 +48,6 @@ pub(super) async fn pass(parts: &EngineParts, source: &str, shared: &Mutex<Condi
 pub(super) async fn end_what_is_over(parts: &EngineParts, source: &str, shared: &Mutex<ConditionTracker>, why: &str) {
     let now = parts.clock.now();
     let mut unseen = StaleEpisodes::new(source, now);
-    let mut over = Vec::new();
     loop {
         let open = match unseen.page(parts).await {
             Ok(open) if open.is_empty() => break,
@@ -57,16 +57,30 @@ pub(super) async fn end_what_is_over(parts: &EngineParts, source: &str, shared: 
                 return;
             }
         };
-        let board = board(shared);
-        let gone = open.iter().filter(|episode| !board.is_firing(&episode.event.fingerprint));
-        over.extend(gone.map(|episode| episode.id));
+        let over = ids_of(&open, |episode| !board(shared).is_firing(&episode.event.fingerprint));
+        // A page at a time: one transaction over all of them would keep every other operation waiting.
+        if let Err(error) = end(parts, over, false, why).await {
+            tracing::error!(%source, %error, "cannot close resolved alerts");
+        }
     }
-    if over.is_empty() {
-        return;
+}
+
+pub(super) fn ids_of(page: &[Episode], is_over: impl Fn(&Episode) -> bool) -> Vec<EpisodeId> {
+    page.iter().filter(|episode| is_over(episode)).map(|episode| episode.id).collect()
+}
+
+/// Ends the episodes of one page, if there are any.
+pub(super) async fn end(
+    parts: &EngineParts,
+    episodes: Vec<EpisodeId>,
+    stale: bool,
+    why: &str,
+) -> Result<(), StoreError> {
+    if episodes.is_empty() {
+        return Ok(());
     }
-    let end = ControlChange::EndEpisodes { episodes: over, stale: false, why: why.to_owned() };
-    if let Err(error) = parts.store.control(end, now).await {
-        tracing::error!(%source, %error, "cannot close resolved alerts");
-    }
+    let end = ControlChange::EndEpisodes { episodes, stale, why: why.to_owned() };
+    let ended = parts.store.control(end, parts.clock.now()).await;
     parts.nudge.nudge();
+    ended
 }

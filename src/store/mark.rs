@@ -9,7 +9,7 @@ use super::ledger::{Checkpoint, LeafHash};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nightshift_runtime::file::replace;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The newest signed checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,8 @@ impl CheckpointMark {
             Ok(note) => match CheckpointMark::of(&note) {
                 Some(mark) => Ok(Some(mark)),
                 None => Err(StoreError::Refused(format!(
-                    "{} holds no checkpoint: it was altered or cut off; restore it from a backup, or delete it if the \
-                     database next to it is certainly complete",
+                    "{} holds no checkpoint: it was altered or cut off; restore the newest backup, or start once with \
+                     `--accept-loss` if the database is certainly complete",
                     path.display()
                 ))),
             },
@@ -48,6 +48,16 @@ impl CheckpointMark {
                 Err(StoreError::Io { what: "cannot read the mark", path: path.display().to_string(), source })
             }
         }
+    }
+
+    /// The mark over most entries of those at `paths`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when one of them cannot be read, or holds no checkpoint.
+    pub fn newest(paths: &[PathBuf]) -> Result<Option<CheckpointMark>, StoreError> {
+        let marks = paths.iter().map(|path| CheckpointMark::read(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(marks.into_iter().flatten().max_by_key(|mark| mark.size))
     }
 
     /// Keeps the checkpoint at `path`.

@@ -3,6 +3,7 @@
 //! Invariant: one process, one writer; `synchronous=FULL` is read back before anything is written.
 
 mod backup;
+mod checkpoints;
 mod connection;
 mod faults;
 mod incarnation;
@@ -15,16 +16,18 @@ mod writer;
 
 use super::ballast::DiskBallast;
 use super::db::{exec, micros, params};
+use super::ledger::{Checkpoint, SigningKey};
 use super::mark::CheckpointMark;
 use super::ops::parked;
 use super::ops::tx::Tx;
 use super::{CommitFollower, Failpoint, OnFatal, StoreError};
 use crate::limits;
 use crate::model::{Actor, EntryKind, EntryLinks, Mode, Severity, Span, Time};
+use crate::planted::planted;
 use readers::ReaderPool;
 use rusqlite::Connection;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use writer::{WhenFull, WriterQueue};
 
 pub use backup::{
@@ -54,8 +57,11 @@ pub struct SqliteOptions {
     pub follower: Option<CommitFollower>,
     /// Ends the process once the store cannot be trusted any more; none: everything is refused from then on.
     pub on_fatal: Option<OnFatal>,
-    /// The file that keeps the newest signed checkpoint; a ledger that is smaller than that is refused. None: not looked at.
-    pub mark: Option<PathBuf>,
+    /// The files that each keep the newest signed checkpoint, the one beside the database first; a ledger that is smaller than
+    /// that is refused. None: not looked at.
+    pub marks: Vec<PathBuf>,
+    /// The signing key, which is made once there are entries: with it an empty ledger is refused.
+    pub key: Option<PathBuf>,
     /// The user who accepts a ledger that is smaller than the signed one.
     pub accept_loss: Option<String>,
     /// The file that is given up when the disk is full. None: there is none.
@@ -76,7 +82,8 @@ impl SqliteOptions {
             failpoint: None,
             follower: None,
             on_fatal: None,
-            mark: None,
+            marks: Vec::new(),
+            key: None,
             accept_loss: None,
             ballast: None,
         }
@@ -88,7 +95,9 @@ pub struct SqliteStore {
     epoch: i64,
     readers: ReaderPool,
     on_fatal: Option<OnFatal>,
-    mark: Option<PathBuf>,
+    marks: Vec<PathBuf>,
+    /// Signs the ledger at once where an entry requires it; none: only when that is asked for.
+    key: OnceLock<Arc<SigningKey>>,
     ballast: Arc<DiskBallast>,
     /// Whether the log could not be folded the last time, as users were notified of it; none: not yet in this life.
     fold_failed: Mutex<Option<bool>>,
@@ -120,26 +129,13 @@ impl SqliteStore {
 
     fn open_with(options: SqliteOptions, ballast: Arc<DiskBallast>, now: Time) -> Result<SqliteStore, StoreError> {
         let lock = schema::lock(&options.path)?;
-        let mark = options.mark.as_deref().map(CheckpointMark::read).transpose()?.flatten();
-        let accepted = |loss: loss::LedgerLoss| match &options.accept_loss {
-            Some(by) => Ok(loss.accepted(by)),
-            None => Err(loss.refuse()),
-        };
-        let missing = loss::missing(&options.path, mark).map(accepted).transpose()?;
+        let expected = loss::Expected::read(&options)?;
+        let missing = expected.missing()?;
         // Before it is opened, for that cuts off damaged frames. A log that cannot be read is refused by the next
         // steps.
         let cut = log_scan::damage(&options.path).unwrap_or_default();
         let mut conn = schema::open_writer(&options.path)?;
-        let loss = match missing {
-            Some(text) => Some(text),
-            None => loss::measure(&conn, &options.path, mark)?.map(accepted).transpose()?,
-        };
-        let loss = loss.or(cut.map(|cut| {
-            format!(
-                "the write-ahead log is damaged at byte {}: up to {} transactions that were acknowledged are cut off",
-                cut.at, cut.transactions
-            )
-        }));
+        let loss = expected.measured(&conn, missing, cut)?;
         schema::refuse_newer(&conn)?;
         if schema::is_old(&conn)? {
             backup::before_upgrade(&conn, &options.path)?;
@@ -187,7 +183,8 @@ impl SqliteStore {
             epoch,
             readers,
             on_fatal: options.on_fatal,
-            mark: options.mark,
+            marks: options.marks,
+            key: OnceLock::new(),
             ballast,
             fold_failed: Mutex::default(),
             writer: Mutex::new(Some(WriterHandle { queue, thread })),
@@ -226,7 +223,40 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&mut Tx<Connection>) -> Result<T, StoreError> + Send + 'static,
     {
-        self.queue()?.write(WhenFull::Wait, op).await
+        let noting = move |tx: &mut Tx<Connection>| {
+            tx.to_sign = None;
+            let done = op(tx)?;
+            Ok((done, tx.to_sign.take()))
+        };
+        let (done, to_sign) = self.queue()?.write(WhenFull::Wait, noting).await?;
+        if let (Some(now), Some(key), false) = (to_sign, self.key.get(), planted("freeze-signed-later")) {
+            // The entry stands, whatever comes of its signature: the next one within a minute covers it.
+            if let Err(error) = self.sign(key.clone(), now).await {
+                tracing::warn!(%error, "the ledger was not signed at once; retrying in 1 min");
+            }
+        }
+        Ok(done)
+    }
+
+    /// From now on the ledger is signed with this key before an operation is answered that stops automation, lets it go on, or
+    /// changes who may do what.
+    pub fn sign_at_once_with(&self, key: Arc<SigningKey>) {
+        // A second key would be another process's.
+        let _ = self.key.set(key);
+    }
+
+    async fn sign(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError> {
+        let is_marked = self.marks.first().is_some_and(|mark| mark.exists());
+        let signed = self.queue()?.write(WhenFull::Wait, move |tx| checkpoints::sign(tx, &key, is_marked, now)).await?;
+        for path in &self.marks {
+            if let Some(newest) = &signed
+                && let Err(error) = CheckpointMark::write(path, newest)
+            {
+                let file = path.display();
+                tracing::warn!(%file, %error, "the mark of the newest checkpoint was not written; retrying in 1 min");
+            }
+        }
+        Ok(signed)
     }
 
     /// Alerts are refused while the disk has no room but that of the ballast: their sender keeps them and comes again.

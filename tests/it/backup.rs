@@ -335,3 +335,144 @@ fn the_page_has_a_section_for_each_walk() {
         assert!(page.contains(part), "docs/backup.md has no `{part}`");
     }
 }
+
+/// How many entries the mark beside the database says are signed.
+fn marked(site: &Site) -> u64 {
+    let mark = std::fs::read_to_string(site.path().join("data/signing.mark")).unwrap();
+    mark.lines().nth(1).unwrap().parse().unwrap()
+}
+
+async fn newest(engine: &Engine, kind: &str) -> u64 {
+    let entries = engine.get(&format!("/api/v1/entries?kind={kind}&limit=1")).await.unwrap();
+    let no = entries["entries"][0]["no"].as_str().unwrap_or_else(|| panic!("no entry {kind}: {entries}"));
+    no.trim_start_matches('#').parse().unwrap()
+}
+
+/// Puts the copy of a data folder in the place of the present one, which is killed; these files of it are left out.
+fn put_back(site: &Site, engine: Engine, from: &Path, without: &[&str]) {
+    engine.kill();
+    let data = site.path().join("data");
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(from, &data);
+    without.iter().for_each(|name| std::fs::remove_file(data.join(name)).unwrap());
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// A copy of the database that was made a second before a freeze started with its freeze gone, and no one was told.
+#[tokio::test]
+async fn a_copy_from_before_a_freeze_is_refused_although_the_freeze_is_a_moment_old() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    fire(&engine, "a").await;
+    let (data, before) = (site.path().join("data"), site.path().join("before"));
+    copy(&data, &before);
+    let frozen = engine.post("/api/v1/freezes", &json!({ "scope": "all", "why": "maintenance" })).await.unwrap();
+    assert_eq!(frozen.0, 201, "{frozen:?}");
+    let mark = std::fs::read(data.join("signing.mark")).unwrap();
+    // The database alone is put back; its mark stayed where it was.
+    put_back(&site, engine, &before, &[]);
+    std::fs::write(data.join("signing.mark"), mark).unwrap();
+    let words = refused(&site, &[]);
+    assert!(words.contains("were signed at the last checkpoint") && words.contains("are missing"), "{words}");
+    let engine = start(&site, &["--accept-loss"]).await;
+    let entries = engine.get("/api/v1/entries?kind=trouble").await.unwrap().to_string();
+    assert!(entries.contains("the loss was accepted by"), "{entries}");
+    drop(engine);
+}
+
+/// As above, with database and keys in the copy and no mark: nothing shows how old it is, and that is reason enough.
+#[tokio::test]
+async fn a_copy_of_database_and_keys_without_the_mark_is_refused() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    let (data, before) = (site.path().join("data"), site.path().join("before"));
+    // The newest entries are in the log still.
+    copy(&data, &before);
+    live(&engine).await;
+    put_back(&site, engine, &before, &["signing.mark", "nightshift.db-wal", "nightshift.db-shm"]);
+    assert!(refused(&site, &[]).contains("--accept-loss"));
+    // Nor are the keys alone, with a database of nothing.
+    for content in [Some(""), None] {
+        std::fs::remove_file(database(&site)).unwrap();
+        if let Some(content) = content {
+            std::fs::write(database(&site), content).unwrap();
+        }
+        let words = refused(&site, &[]);
+        assert!(
+            words.contains("a key is made only after the first entry") && words.contains("--accept-loss"),
+            "{words}"
+        );
+    }
+    // A copy that has entries and signatures.
+    std::fs::remove_dir_all(&data).unwrap();
+    let engine = start(&site, &[]).await;
+    live(&engine).await;
+    std::fs::remove_dir_all(&before).unwrap();
+    copy(&data, &before);
+    put_back(&site, engine, &before, &["signing.mark"]);
+    let words = refused(&site, &[]);
+    assert!(words.contains("signing.mark") && words.contains("may lack the newest entries"), "{words}");
+    let engine = start(&site, &["--accept-loss"]).await;
+    assert_eq!(status(&engine).await["freezes"], 1);
+    assert_eq!(engine.stop(), Some(0));
+    let engine = start(&site, &[]).await;
+    drop(engine);
+}
+
+/// Nothing within the folder can show that all of it is older: a mark on another disk can.
+#[tokio::test]
+async fn a_data_folder_that_is_older_as_a_whole_is_refused_by_the_mark_on_another_disk() {
+    let site = site();
+    let outside = site.path().join("other-disk");
+    std::fs::create_dir(&outside).unwrap();
+    site.edit(|config| format!("mark_file: {}\n{config}", outside.join("nightshift.mark").display()));
+    let engine = start(&site, &[]).await;
+    fire(&engine, "a").await;
+    let (data, before) = (site.path().join("data"), site.path().join("before"));
+    copy(&data, &before);
+    let frozen = engine.post("/api/v1/freezes", &json!({ "scope": "all", "why": "maintenance" })).await.unwrap();
+    assert_eq!(frozen.0, 201, "{frozen:?}");
+    put_back(&site, engine, &before, &[]);
+    let words = refused(&site, &[]);
+    assert!(words.contains("were signed at the last checkpoint") && words.contains("are missing"), "{words}");
+    // A restore writes both marks.
+    std::fs::remove_file(outside.join("nightshift.mark")).unwrap();
+    let engine = start(&site, &[]).await;
+    let name = site.path().join("night.backup").display().to_string();
+    good(&site, &["backup", &name]);
+    live(&engine).await;
+    assert_eq!(engine.stop(), Some(0));
+    assert!(good(&site, &["restore", &name]).contains("missing:"));
+    let marks = [data.join("signing.mark"), outside.join("nightshift.mark")].map(|path| std::fs::read(path).unwrap());
+    assert_eq!(marks[0], marks[1]);
+    let engine = start(&site, &[]).await;
+    assert_eq!(status(&engine).await["freezes"], 0);
+    drop(engine);
+}
+
+#[tokio::test]
+async fn what_changes_who_may_what_is_signed_before_it_is_answered() {
+    let site = site();
+    let engine = start(&site, &[]).await;
+    assert!(marked(&site) > 0, "with the first entries");
+    let token = json!({ "name": "ci", "role": "operator", "expires": "1h" });
+    let mut id = String::new();
+    for (path, body, kind) in [
+        ("freezes", json!({ "scope": "all", "why": "x" }), "frozen"),
+        ("unfreeze", json!({ "scope": "all", "why": "x" }), "unfrozen"),
+        ("tokens", token, "token_made"),
+        ("tokens/ID/revoke", json!({ "why": "x" }), "token_revoked"),
+        ("break-glass", json!({ "reason": "x", "expires": "2m" }), "break_glass"),
+    ] {
+        let path = format!("/api/v1/{}", path.replace("ID", &id));
+        let (status, said) = engine.post(&path, &body).await.unwrap();
+        assert_eq!(status / 100, 2, "{path}: {status} {said}");
+        let signed = marked(&site);
+        let no = newest(&engine, kind).await;
+        assert!(signed > no, "{kind} is entry #{no}, and {signed} entries are signed");
+        if kind == "token_made" {
+            id = said["made"]["id"].as_str().unwrap().to_owned();
+        }
+    }
+    assert!(good(&site, &["audit", "verify"]).contains("good"));
+}

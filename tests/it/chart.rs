@@ -481,6 +481,31 @@ fn a_real_helm_lints_the_chart_with_every_values_file() {
 }
 
 #[test]
+fn a_digest_pins_the_image_wherever_the_chart_names_it() {
+    let digest = format!("sha256:{}", "0f".repeat(32));
+    let set = format!(
+        "image.repository=r.example/n,image.tag=v9-rolling,image.digest={digest},agent.enabled=true,agent.tlsSecret=t,cacheJob.enabled=true,\
+         cacheJob.claim=models,cacheJob.mount=/m,cacheJob.user=7"
+    );
+    let output = helm("template", &["--set", &set]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let pinned = format!("r.example/n@{digest}");
+    let named: Vec<&str> = text.lines().filter(|line| line.contains("r.example/n")).collect();
+    assert!(named.len() >= 3, "the engine, the agent, and the Job in configuration and policy: {named:#?}");
+    assert!(named.iter().all(|line| line.contains(&pinned)) && !text.contains("v9-rolling"), "{named:#?}");
+    let objects = render(&["--set", &set]);
+    let image = |kind: &str| of_kind(&objects, kind)[0]["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let engine = if of_kind(&objects, "StatefulSet").is_empty() { "Deployment" } else { "StatefulSet" };
+    assert_eq!((image(engine), image("DaemonSet")), (json!(pinned), json!(pinned)));
+    // A digest that is cut off, or a tag in its place, pins nothing.
+    for wrong in [&digest[..70], "moves", "sha512:00"] {
+        let refused = helm("template", &["--set", &format!("image.digest={wrong}")]);
+        assert!(!refused.status.success(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_value_that_does_not_exist_or_cannot_be_meant_is_refused() {
     for (set, words) in [
         ("mod=auto", "additional properties 'mod' not allowed"),

@@ -525,6 +525,35 @@ mod running {
         format!("local:ann (uid {})", rustix::process::getuid().as_raw())
     }
 
+    /// The token of the machine is one for all who have a shell there.
+    #[test]
+    fn the_command_line_on_the_engines_machine_leaves_the_login_name_in_the_ledger() {
+        let engine = Engine::start();
+        let by = |name: &str, args: &[&str]| {
+            let mut command = engine.place.command(args);
+            command.env("NIGHTSHIFT_SERVER", &engine.url).env_remove("SUDO_USER").env("USER", name);
+            let done = command.output().unwrap();
+            assert_eq!(code(&done), 0, "{args:?}: {}", stderr(&done));
+        };
+        by("bob", &["freeze", "--why", "storm"]);
+        by("eve", &["unfreeze", "--yes", "--why", "over"]);
+        by("$(reboot); \u{202e}", &["freeze", "--why", "again"]);
+        assert_eq!(code(&engine.run(&["audit", "export", "ledger.jsonl"])), 0);
+        let ledger = std::fs::read_to_string(engine.place.path().join("ledger.jsonl")).unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        let acts = [
+            ("frozen", "storm", format!("bob (uid {uid})")),
+            ("unfrozen", "over", format!("eve (uid {uid})")),
+            ("frozen", "again", format!("uid {uid}")),
+        ];
+        for (kind, why, who) in acts {
+            let is_it = |line: &&str| line.contains(&format!("\"{kind}\\\"")) && line.contains(why);
+            let line = ledger.lines().find(is_it).unwrap_or_else(|| panic!("no {kind} in {ledger}"));
+            assert!(line.contains(&format!("person:local:{who}")), "{line}");
+        }
+        assert!(!ledger.contains("reboot"), "what is no name of a user is left out");
+    }
+
     #[test]
     fn what_lets_something_begin_or_ends_it_is_refused_without_a_terminal_unless_yes_is_said() {
         let engine = Engine::start();

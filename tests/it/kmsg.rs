@@ -3,17 +3,24 @@
 //!
 //! Invariant: the test of the real log looks only at lines with an address that no machine has, and that it wrote itself.
 
+use nightshift::clock::SimClock;
 use nightshift::config::AgentConfig;
 use nightshift::model::{EventStatus, Finding, GpuName, Time};
-use nightshift::node::{FaultObservation, FaultTracker, KMSG, KernelLog, KernelLogRead, Machine, follow, xid_finding};
+use nightshift::node::{
+    FaultObservation, FaultTracker, KMSG, KernelLog, KernelLogRead, Machine, NodeClock, follow, xid_finding,
+};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+fn clock() -> NodeClock {
+    NodeClock::default()
+}
 
 fn complaints(pass: &KernelLogRead) -> Vec<(String, u64)> {
     pass.sights.iter().map(|sight| (sight.finding.complaint.clone(), sight.times)).collect()
@@ -36,7 +43,7 @@ fn a_fault_written_to_a_fifo_is_heard_with_all_that_belongs_to_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kmsg");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let mut log = KernelLog::open(&path, None).unwrap();
+    let mut log = KernelLog::open(&path, None, &clock()).unwrap();
     let mut fifo = OpenOptions::new().write(true).open(&path).unwrap();
     writeln!(fifo, "6,10,1000,-;NVRM: GPU at PCI:0000:65:00: GPU-455d8f70-37f5-f0f9-9d8b-9bf0e2fd0dd5").unwrap();
     writeln!(
@@ -76,11 +83,32 @@ fn what_was_lost_and_what_cannot_be_read_is_said() {
         b"6,10,1,-;NVRM: Xid (PCI:0000:\xff\xfe\n\x00\x01;;;,,,\n6,11\n6,12,1,-;NVRM: fallen off the bus\n",
     );
     std::fs::write(&path, text).unwrap();
-    let mut log = KernelLog::open(&path, Some(2)).unwrap();
+    let mut log = KernelLog::open(&path, Some(2), &clock()).unwrap();
     let pass = next(&mut log);
     assert_eq!(complaints(&pass), [("kernel-log-lost".to_owned(), 2 + 3 + 1), ("kernel-line-unread".to_owned(), 3)]);
     assert!(pass.sights[1].finding.detail.contains("00zz"), "{:?}", pass.sights[1]);
     assert_eq!(pass.last, Some(12));
+}
+
+/// The agent keeps its own time beside a wall clock that was set, and a fault of the log has that time, as one of NVML has.
+#[test]
+fn a_fault_of_the_kernel_log_has_the_agents_time_and_not_that_of_a_clock_that_was_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, missing) = (folder.path().join("log"), folder.path().join("missing"));
+    std::fs::write(&path, "3,1,1,-;NVRM: Xid (PCI:0000:65:00): 79, words\n").unwrap();
+    let start: Time = "2026-11-23T03:00:00Z".parse().unwrap();
+    let sim = Arc::new(SimClock::new(start));
+    let clock = NodeClock::of(sim.clone());
+    sim.jump(start + Duration::from_secs(400 * 86_400));
+    sim.advance(Duration::from_secs(2));
+    let pass = next(&mut KernelLog::open(&path, None, &clock).unwrap());
+    assert_eq!(pass.sights[0].finding.at, start + Duration::from_secs(2));
+    let mut at = Vec::new();
+    follow(&missing, None, &clock, |pass| {
+        at.extend(pass.sights.iter().map(|sight| sight.finding.at));
+        false
+    });
+    assert_eq!(at, [start + Duration::from_secs(2)]);
 }
 
 #[test]
@@ -90,7 +118,7 @@ fn a_log_that_is_not_there_is_a_complaint_and_is_followed_once_it_is() {
     let (tell, told) = mpsc::sync_channel::<KernelLogRead>(1);
     let follower = std::thread::spawn({
         let path = path.clone();
-        move || follow(&path, None, |pass| tell.send(pass).is_ok())
+        move || follow(&path, None, &clock(), |pass| tell.send(pass).is_ok())
     });
     let pass = told.recv_timeout(PATIENCE).unwrap();
     assert_eq!(complaints(&pass), [("kernel-log-unreadable".to_owned(), 1)]);
@@ -119,7 +147,7 @@ fn a_restart_says_again_what_is_open_and_misses_nothing_and_a_new_boot_begins_an
 
     let faults = FaultTracker::open(&memory, "boot-1", Time::now());
     assert!(faults.tick(Time::now()).is_empty() && faults.last().is_none());
-    let pass = next(&mut KernelLog::open(&log_path, faults.last()).unwrap());
+    let pass = next(&mut KernelLog::open(&log_path, faults.last(), &clock()).unwrap());
     assert_eq!(hear(&faults, pass.sights), ["xid-79 0000:65:00.0", "xid-94 0000:65:00.0"]);
     faults.commit(pass.last).unwrap();
     drop(faults);
@@ -132,7 +160,7 @@ fn a_restart_says_again_what_is_open_and_misses_nothing_and_a_new_boot_begins_an
     assert_eq!(again, [("xid-79 0000:65:00.0", EventStatus::Firing), ("xid-94 0000:65:00.0", EventStatus::Firing)]);
     assert!(faults.tick(Time::now()).is_empty(), "once");
     assert_eq!(faults.last(), Some(2));
-    let pass = next(&mut KernelLog::open(&log_path, faults.last()).unwrap());
+    let pass = next(&mut KernelLog::open(&log_path, faults.last(), &clock()).unwrap());
     assert_eq!(pass.records, 2, "the first two were read before");
     assert_eq!(hear(&faults, pass.sights), ["xid-95 0000:65:00.0"], "the 79 is the one that is known");
     faults.commit(pass.last).unwrap();
@@ -237,7 +265,7 @@ fn a_fault_in_the_machines_own_kernel_log_is_heard_once_and_with_its_time() {
         }
         panic!("{} was not heard within {PATIENCE:?}; heard: {seen:?}", complaint(code));
     };
-    let mut log = KernelLog::open(Path::new(KMSG), None).unwrap();
+    let mut log = KernelLog::open(Path::new(KMSG), None, &clock()).unwrap();
     let (sight, last, _) = until(&mut log, 119);
     assert_eq!(sight.finding.labels["process"], "x");
     let off = sight.finding.at.as_millisecond() - before.as_millisecond();
@@ -247,6 +275,6 @@ fn a_fault_in_the_machines_own_kernel_log_is_heard_once_and_with_its_time() {
     // Another run of the agent goes on behind what was read.
     drop(log);
     say(&[format!("<3>NVRM: GPU {place}.0: GPU has fallen off the bus.\n")]).unwrap();
-    let (_, _, seen) = until(&mut KernelLog::open(Path::new(KMSG), last).unwrap(), 79);
+    let (_, _, seen) = until(&mut KernelLog::open(Path::new(KMSG), last, &clock()).unwrap(), 79);
     assert!(!seen.contains(&complaint(119)), "{seen:?}");
 }

@@ -13,6 +13,10 @@ async fn kube(fleet: &SimFleet) -> KubeClient {
     KubeClient::connect(&KubeConfig { url: fleet.url(), ..KubeConfig::default() }, "nightshift/test").await.unwrap()
 }
 
+fn machine() -> Arc<dyn Clock> {
+    Arc::new(RealClock)
+}
+
 fn fleet() -> SimFleet {
     SimFleet::start(SimOptions { clock: Arc::new(RealClock), ..SimOptions::default() }).unwrap()
 }
@@ -23,9 +27,9 @@ async fn a_lease_is_taken_over_only_once_it_was_not_renewed_for_its_time() {
     let kube = kube(&fleet).await;
     let now = RealClock.now();
     let at = Duration::from_secs;
-    let mut first = LeaseKeeper::new("ops", "prod", "one_a");
-    let mut copy = LeaseKeeper::new("ops", "prod", "two_b");
-    let mut other = LeaseKeeper::new("ops", "staging", "two_b");
+    let mut first = LeaseKeeper::new("ops", "prod", "one_a", &machine());
+    let mut copy = LeaseKeeper::new("ops", "prod", "two_b", &machine());
+    let mut other = LeaseKeeper::new("ops", "staging", "two_b", &machine());
     assert_eq!(first.look(&kube, at(0), now).await, &LeaseStatus::Ours);
     assert_eq!(other.look(&kube, at(0), now).await, &LeaseStatus::Ours, "another installation has a Lease of its own");
     for second in [0, 5, 29] {
@@ -46,7 +50,7 @@ async fn an_engine_that_cannot_renew_stops_before_another_one_may_take_over() {
     let kube = kube(&fleet).await;
     let now = RealClock.now();
     let at = Duration::from_secs;
-    let mut first = LeaseKeeper::new("ops", "prod", "one_a");
+    let mut first = LeaseKeeper::new("ops", "prod", "one_a", &machine());
     assert_eq!(first.look(&kube, at(0), now).await, &LeaseStatus::Ours);
     let away = ApiFault::next(100, "GET", "/leases", RequestFault::Status { code: 503, retry_after: None });
     fleet.fault(away).unwrap();
@@ -64,7 +68,7 @@ async fn an_engine_whose_lease_gets_no_answer_stops_as_early_as_one_that_gets_an
     let now = RealClock.now();
     let at = Duration::from_secs;
     let within = Duration::from_millis(200);
-    let mut first = LeaseKeeper::new("ops", "prod", "one_a");
+    let mut first = LeaseKeeper::new("ops", "prod", "one_a", &machine());
     assert_eq!(first.look(&kube, at(0), now).await, &LeaseStatus::Ours);
     let mut first = first.answered_within(within);
     fleet.fault(ApiFault::next(100, "GET", "/leases", RequestFault::Delay { millis: 60_000 })).unwrap();

@@ -193,6 +193,17 @@ fn nothing_reads_the_wall_clock_but_the_clock() {
             if reads.iter().any(|read| line.contains(read)) && !line.trim_start().starts_with("//") {
                 broken.push(format!("{}:{number}: the wall clock is read; take `Clock::now`", short(&path)));
             }
+            let of_a_node = short(&path).starts_with("crates/node/") && !path.ends_with("node/clock.rs");
+            if of_a_node && line.contains("RealClock") {
+                broken.push(format!(
+                    "{}:{number}: a node's time is `NodeClock`, which keeps to itself beside a step",
+                    short(&path)
+                ));
+            }
+            // It stands still while the machine is suspended, and the Lease does not.
+            if path.ends_with("lease.rs") && line.contains("Instant") {
+                broken.push(format!("{}:{number}: the age of a Lease is counted by `Clock::monotonic`", short(&path)));
+            }
         }
     }
     refuse(broken);

@@ -46,7 +46,8 @@ impl Agent {
         let book = data.join("commands");
         let book = CommandJournal::open(&book)
             .map_err(|error| format!("the command journal {} cannot be opened: {error}", book.display()))?;
-        let spool = Spool::open(&data.join("spool"), &machine.boot, machine.settings.spool_mib.max(1) << 20);
+        let spool =
+            Spool::open(&data.join("spool"), &machine.boot, machine.settings.spool_mib.max(1) << 20, &machine.clock);
         let hands = Arc::new(CommandExecutor::new(machine.clone(), book, Arc::clone(&link)));
         if machine.clock.moved() != 0 {
             hands.shift(machine.clock.moved());

@@ -41,10 +41,16 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Engin
     }
     let clock: Arc<dyn Clock> = Arc::new(RealClock);
     let world = assemble_world(&config, Arc::clone(&clock)).await?;
-    let key = signing_key(&config, accept_loss)?;
-    publish(&config.public_key_path(), &key)?;
+    let signed = refuse_lost_key(&config, accept_loss)?;
     let log = EventLog::start().map_err(|error| CliError::failure(format!("no thread for the log: {error}"), ""))?;
     let store = open_store(&config, &log, &metrics, &world, accept_loss, clock.now())?;
+    let key = Arc::new(signing_key(&config, signed)?);
+    publish(&config.public_key_path(), &key)?;
+    store.sign_at_once_with(key.clone());
+    // From the first entry on an older copy is noticed.
+    if let Err(error) = store.checkpoint(key.clone(), clock.now()).await {
+        tracing::error!(%error, "cannot sign a checkpoint of the ledger; retrying in 1 min");
+    }
     let (catalog, problems) = match read {
         Ok(read) => read,
         Err(problems) => last_good(&config, &store, &problems).await?,
@@ -73,7 +79,7 @@ pub(super) async fn assemble(config: Config, accept_loss: bool) -> Result<(Engin
         clock,
         metrics,
         nudge: WakeSender::default(),
-        key: Arc::new(key),
+        key,
     };
     let open = || Filter { open: true, limit: limits::READ_LIMIT, ..Filter::default() };
     if let (Ok(runs), Ok(incidents)) = (parts.store.runs(open()).await, parts.store.incidents(open()).await) {
@@ -127,25 +133,35 @@ async fn last_good(
     Ok((catalog, problems))
 }
 
-/// The key that signs the ledger. A lost one is not replaced silently: its signatures could never be verified again.
-fn signing_key(config: &Config, accept_loss: bool) -> Result<SigningKey, CliError> {
+/// How many entries a key has signed that is missing: it is not replaced silently, since its signatures could never be verified
+/// again.
+fn refuse_lost_key(config: &Config, accept_loss: bool) -> Result<u64, CliError> {
     let path = config.key_path();
-    if !path.exists() {
-        let mark = CheckpointMark::read(&config.mark_path()).ok().flatten().map_or(0, |mark| mark.size);
-        let signed = store::signed_entries(&config.store_path()).unwrap_or_default().max(mark);
-        if signed > 0 && !accept_loss {
-            return Err(CliError::failure(
-                format!("signing key {} is missing, although it has signed {signed} entries", path.display()),
-                "restore it from a backup (`nightshift restore FILE` includes it); if there is none, start once with \
-                 --accept-loss: a new key is created, which cannot verify entries signed by the old one (docs/backup.md, A lost key)",
-            ));
-        }
-        if signed > 0 {
-            let old = config.public_key_path().with_extension("pub.old");
-            // For audits of earlier exports; where it is gone, too, there is nothing to keep.
-            let _ = std::fs::rename(config.public_key_path(), old);
-            tracing::error!(signed, "signing key lost; a new one is created because of --accept-loss");
-        }
+    if path.exists() {
+        return Ok(0);
+    }
+    let marks = config.mark_paths();
+    let mark = marks.iter().filter_map(|path| CheckpointMark::read(path).ok().flatten()).map(|mark| mark.size).max();
+    let signed = store::signed_entries(&config.store_path()).unwrap_or_default().max(mark.unwrap_or_default());
+    if signed > 0 && !accept_loss {
+        return Err(CliError::failure(
+            format!("signing key {} is missing, although it has signed {signed} entries", path.display()),
+            "restore it from a backup (`nightshift restore FILE` includes it); if there is none, start once with \
+             --accept-loss: a new key is created, which cannot verify entries signed by the old one (docs/backup.md, A lost key)",
+        ));
+    }
+    Ok(signed)
+}
+
+/// The key that signs the ledger, made once there is one: a key without a ledger means that the ledger was lost. `signed`: how
+/// many entries another key has signed that is lost.
+fn signing_key(config: &Config, signed: u64) -> Result<SigningKey, CliError> {
+    let path = config.key_path();
+    if !path.exists() && signed > 0 {
+        let old = config.public_key_path().with_extension("pub.old");
+        // For audits of earlier exports; where it is gone, too, there is nothing to keep.
+        let _ = std::fs::rename(config.public_key_path(), old);
+        tracing::error!(signed, "signing key lost; a new one is created because of --accept-loss");
     }
     SigningKey::open_or_create(&path, &config.install)
         .map_err(|error| CliError::failure(error, "the key signs the ledger's checkpoints"))
@@ -172,7 +188,8 @@ fn open_store(
     let options = SqliteOptions {
         follower: Some(log.follower(metrics.clone())),
         on_fatal: Some(OnFatal::new(end)),
-        mark: Some(config.mark_path()),
+        marks: config.mark_paths(),
+        key: Some(config.key_path()),
         accept_loss: accept_loss.then(|| format!("{} (--accept-loss)", crate::cli::client::user())),
         ballast: Some(config.ballast_path()),
         ceiling: config.mode_ceiling,

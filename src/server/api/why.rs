@@ -232,7 +232,7 @@ fn explain_event(entry: &Entry, source: &str, heard: &EventOutcome, (rules, kind
     }
     lines.extend(heard.reasons.iter().map(|reason| refusal(entry.no, reason)));
     // A resolve starts nothing by its nature; the rules' reasons for it would only be noise.
-    if heard.change == "opened" || heard.change == "reopened" {
+    if ["opened", "reopened", "reconsidered"].contains(&heard.change.as_str()) {
         let now = |text: String| Line { no: None, what: What::Now, text, code: None };
         for told in rules.select_from(event, kind).iter().filter(|selected| selected.chosen == RuleDecision::Tell) {
             let channels = told.rule.tell.join(", ");

@@ -57,9 +57,11 @@ pub struct ConditionTracker {
     leases: HashMap<String, (String, Duration)>,
     /// When the Leases were last listed.
     leases_read: Option<Time>,
-    /// New warnings in this minute, and those that were left out since the last gap was sent.
+    /// New warnings in this minute.
     minute: (i64, usize),
+    /// Conditions that were left out since the store took over the last gap, and how many of them the gap under way names.
     left_out: usize,
+    named: usize,
 }
 
 impl ConditionTracker {
@@ -80,6 +82,7 @@ impl ConditionTracker {
             leases_read: None,
             minute: (0, 0),
             left_out: 0,
+            named: 0,
         }
     }
 
@@ -310,7 +313,7 @@ impl ConditionTracker {
     }
 
     /// The events for the store, at most so many: new ones, ended ones, and those that must be repeated. With them, in
-    /// words, the number left out.
+    /// words, the number left out, until `told`.
     pub fn take(&mut self, most: usize, now: Time) -> (Vec<Event>, Vec<String>) {
         let refresh = self.source.stale_after.0 / 4;
         let mut events = Vec::new();
@@ -324,7 +327,8 @@ impl ConditionTracker {
                 events.push(entry.event.clone());
             }
         }
-        let left_out = std::mem::take(&mut self.left_out);
+        let left_out = self.left_out;
+        self.named = left_out;
         let words = format!(
             "{left_out} alerts of the cluster were dropped: the limits are {} at once and {} new warnings a minute",
             limits::COMPLAINTS,
@@ -333,8 +337,9 @@ impl ConditionTracker {
         (events, if left_out > 0 { vec![words] } else { Vec::new() })
     }
 
-    /// The store has taken these over.
+    /// The store has taken these over, with the gap of the same `take`.
     pub fn told(&mut self, events: &[Event], now: Time) {
+        self.left_out = self.left_out.saturating_sub(std::mem::take(&mut self.named));
         for event in events {
             let Some(entry) = self.entries.get_mut(&event.fingerprint) else { continue };
             // It may have changed while it was on its way.

@@ -214,6 +214,25 @@ fn a_storm_of_warnings_is_bounded_and_says_what_was_left_out() {
     assert!(events.len() == limits::WARNINGS_PER_MINUTE && events.iter().all(|e| e.status == EventStatus::Resolved));
 }
 
+/// The store is busy, or its disk is full: what was left out by then is said with the next alerts that it takes.
+#[test]
+fn what_was_left_out_is_said_until_the_store_has_it() {
+    let mut board = ConditionTracker::new("k8s", &source(), "");
+    let many = limits::WARNINGS_PER_MINUTE + 7;
+    (0..many).for_each(|no| board.hear_warning(&WatchEvent::Is(said(no)), at(0), at(0)));
+    let left_out = |gaps: Vec<String>| gaps.first().map(|gap| gap.split(' ').next().unwrap().parse::<usize>().unwrap());
+    let (_, refused) = board.take(10_000, at(0));
+    assert_eq!(left_out(refused), Some(7));
+    board.hear_warning(&WatchEvent::Is(said(many)), at(1), at(1));
+    let (events, gaps) = board.take(10_000, at(1));
+    assert_eq!(left_out(gaps), Some(8), "with those that came since");
+    board.hear_warning(&WatchEvent::Is(said(many + 1)), at(2), at(2));
+    board.told(&events, at(2));
+    assert_eq!(left_out(board.take(10_000, at(2)).1), Some(1), "one came while the others were on their way");
+    board.told(&[], at(2));
+    assert_eq!(left_out(board.take(10_000, at(2)).1), None);
+}
+
 #[test]
 fn a_warning_is_heard_although_our_clock_is_an_hour_ahead_of_the_clusters() {
     let mut board = ConditionTracker::new("k8s", &source(), "");

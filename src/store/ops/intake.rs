@@ -18,7 +18,7 @@ use crate::model::{
     Actor, EntryKind, EntryLinks, EntryNo, EpisodeId, EpisodeState, Event, IncidentId, Mode, Reason, RunId, Span, Time,
 };
 use crate::policy::{EpisodeChange, PriorEpisode, RuleSelection, alert_place, hear};
-use crate::store::db::{DbRow, exec, micros, one, params, time, to_json};
+use crate::store::db::{Db, DbRow, exec, micros, one, params, time, to_json};
 use crate::store::{BatchOrigin, EventBatch, IntakeResult, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
@@ -30,6 +30,8 @@ pub(crate) struct PreparedBatch {
     json: Vec<u8>,
     ends: Vec<usize>,
     complaints: Vec<AlertKey>,
+    /// Rules that are evaluated for alerts that are open already; none: an ordinary batch.
+    changed: Option<BTreeSet<String>>,
 }
 
 impl PreparedBatch {
@@ -50,7 +52,12 @@ impl PreparedBatch {
             ends.push(json.len());
         }
         let complaints = batch.events.iter().map(|event| AlertKey::of(&event.source, &event.fingerprint)).collect();
-        Ok(PreparedBatch { batch, json, ends, complaints })
+        Ok(PreparedBatch { batch, json, ends, complaints, changed: None })
+    }
+
+    /// From now on it is a batch of alerts that are open, for these rules alone.
+    pub fn for_open_alerts(self, changed: BTreeSet<String>) -> PreparedBatch {
+        PreparedBatch { changed: Some(changed), ..self }
     }
 }
 
@@ -94,6 +101,8 @@ const FILED: &str = "SELECT e.id, e.state, e.starts_at, e.incident FROM complain
 /// One batch on its way.
 struct BatchIntake<'t> {
     tx: &'t mut Tx,
+    /// Only these rules are evaluated, and only for alerts that are open.
+    changed: Option<&'t BTreeSet<String>>,
     now: Time,
     actor: Actor,
     /// The number that the `Heard` entry will have, and its body as far as it is written.
@@ -121,7 +130,7 @@ struct BatchIntake<'t> {
     sender: Option<String>,
 }
 
-pub(crate) fn intake(tx: &mut Tx, prepared: &PreparedBatch) -> Result<IntakeResult, StoreError> {
+pub(crate) fn intake<'t>(tx: &'t mut Tx, prepared: &'t PreparedBatch) -> Result<IntakeResult, StoreError> {
     let batch = &prepared.batch;
     let actor = Actor::source(&batch.source);
     let mut body = Vec::with_capacity(prepared.json.len() + prepared.ends.len() * 64 + 128);
@@ -139,6 +148,7 @@ pub(crate) fn intake(tx: &mut Tx, prepared: &PreparedBatch) -> Result<IntakeResu
     let no = tx.next_no();
     let mut intake = BatchIntake {
         tx,
+        changed: prepared.changed.as_ref(),
         now: batch.now,
         actor,
         no,
@@ -188,6 +198,14 @@ impl BatchIntake<'_> {
     ) -> Result<EventChange<'b>, StoreError> {
         let known = self.known(event, complaint)?;
         let change = hear(known.as_ref().map(|known| &known.prior), event);
+        if let Some(changed) = self.changed {
+            let mut selected = match change {
+                EpisodeChange::Refreshed => batch.rules.select_from(event, &batch.origin.kind),
+                _ => Vec::new(),
+            };
+            selected.retain(|selected| changed.contains(&selected.rule.name));
+            return Ok(EventChange { known, change, selected });
+        }
         let selected = match change {
             EpisodeChange::Opened | EpisodeChange::Reopened => batch.rules.select_from(event, &batch.origin.kind),
             EpisodeChange::Refreshed | EpisodeChange::Resolved | EpisodeChange::Late => Vec::new(),
@@ -206,6 +224,13 @@ impl BatchIntake<'_> {
         if let Some(known) = &mut known {
             // It was read before groups were formed.
             known.incident = known.incident.map(|old| self.absorbed.get(&old).copied().unwrap_or(old));
+        }
+        if self.changed.is_some() {
+            return match known {
+                Some(known) if !selected.is_empty() => self.reconsidered(event, json, &selected, &known),
+                // It has ended meanwhile.
+                _ => Ok(()),
+            };
         }
         if known.is_some() && matches!(change, EpisodeChange::Opened | EpisodeChange::Reopened) {
             breakers::came_back(&self.tx.conn, complaint.key, self.now)?;
@@ -262,7 +287,7 @@ impl BatchIntake<'_> {
         self.insert(event, complaint, episode, say.incident, start, json.len())?;
         self.tx.sole.recent.opened(complaint, episode.0);
         self.heard.opened += 1;
-        self.unquote(episode, EpisodeChange::Opened, &say)
+        self.unquote(episode, EpisodeChange::Opened.name(), &say)
     }
 
     fn reopened(
@@ -295,7 +320,33 @@ impl BatchIntake<'_> {
             self.woken |= super::runs::resume(&self.tx.conn, incident, known.id, self.now)?;
         }
         self.heard.reopened += 1;
-        self.unquote(known.id, EpisodeChange::Reopened, &say)
+        self.unquote(known.id, EpisodeChange::Reopened.name(), &say)
+    }
+
+    /// Rules that are new, or are others, decide on an alert that is open: as if it had fired now, within its incident.
+    fn reconsidered(
+        &mut self,
+        event: &Event,
+        json: &[u8],
+        selected: &[RuleSelection<'_>],
+        known: &KnownEpisode,
+    ) -> Result<(), StoreError> {
+        self.quote(json);
+        self.poster = poster_of(&self.tx.conn, known.id)?;
+        let coming =
+            OpeningEpisode { episode: known.id, before: known.incident, back: None, change: EpisodeChange::Refreshed };
+        let say = self.consult(event, selected, &coming)?;
+        if known.incident.is_none() && say.incident.is_some() {
+            self.touch(say.incident, |touched| {
+                touched.firing += 1;
+                touched.episodes += 1;
+                touched.severity = touched.severity.max(Some(event.severity));
+                touched.alert = alert_place(event);
+            });
+            let sql = "UPDATE episode SET incident = ?2 WHERE id = ?1";
+            exec(&self.tx.conn, sql, params![known.id.0, say.incident.map(|id| id.0)])?;
+        }
+        self.unquote(known.id, "reconsidered", &say)
     }
 
     fn resolved(&mut self, event: &Event, json: &[u8], known: &KnownEpisode) -> Result<(), StoreError> {
@@ -313,7 +364,7 @@ impl BatchIntake<'_> {
         self.heard.resolved += 1;
         self.unquote(
             known.id,
-            EpisodeChange::Resolved,
+            EpisodeChange::Resolved.name(),
             &EventDecision { incident: known.incident, ..EventDecision::default() },
         )
     }
@@ -391,7 +442,7 @@ impl BatchIntake<'_> {
     }
 
     /// Ends the event's line with its consequences.
-    fn unquote(&mut self, episode: EpisodeId, change: EpisodeChange, say: &EventDecision) -> Result<(), StoreError> {
+    fn unquote(&mut self, episode: EpisodeId, change: &str, say: &EventDecision) -> Result<(), StoreError> {
         let broken =
             |error: &dyn std::fmt::Display| StoreError::Refused(format!("a decision that is not JSON: {error}"));
         let body = &mut self.body;
@@ -399,7 +450,7 @@ impl BatchIntake<'_> {
         if let Some(incident) = say.incident {
             write!(body, r#","incident":"{incident}""#).map_err(|error| broken(&error))?;
         }
-        write!(body, r#","change":"{}""#, change.name()).map_err(|error| broken(&error))?;
+        write!(body, r#","change":"{change}""#).map_err(|error| broken(&error))?;
         if !say.runs.is_empty() {
             body.extend_from_slice(br#","runs":"#);
             serde_json::to_writer(&mut *body, &say.runs).map_err(|error| broken(&error))?;
@@ -454,6 +505,17 @@ impl BatchIntake<'_> {
         self.heard.nudge = bumped || self.woken || !self.told.is_empty() || !self.heard.runs.is_empty();
         Ok(self.heard)
     }
+}
+
+/// The user who posted the alert that opened this episode, where a user did: a run that it starts later is theirs as well.
+fn poster_of(conn: &dyn Db, episode: EpisodeId) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT entry.body FROM episode JOIN entry ON entry.no = episode.heard WHERE episode.id = ?1";
+    let body = one(conn, sql, [episode.0], |row| row.get::<Option<Vec<u8>>>(0))?.flatten();
+    let Some(body) = body else { return Ok(None) };
+    let stored: super::tx::StoredEntry = serde_json::from_slice(&body)
+        .map_err(|error| StoreError::Damaged(format!("the entry of {episode}: {error}")))?;
+    let EntryKind::Heard { via, .. } = stored.kind else { return Ok(None) };
+    Ok(via.filter(|poster| poster.person).map(|poster| poster.by))
 }
 
 const _: () = assert!(

@@ -138,9 +138,10 @@ pub(crate) fn all_clear(tx: &mut Tx, key: &str, why: &str, now: Time) -> Result<
 
 /// Reads parked rows again: those that were restored or are gone are parked no longer.
 pub(crate) fn recheck(tx: &mut Tx, now: Time) -> Result<(), StoreError> {
-    let parked = all(&tx.conn, "SELECT tab, row FROM parked LIMIT ?1", [limits::SWEEP_ROWS as i64], |row| {
-        Ok((row.get::<String>(0)?, row.get::<String>(1)?))
-    })?;
+    let parked =
+        all(&tx.conn, "SELECT tab, row FROM parked ORDER BY random() LIMIT ?1", [limits::SWEEP_ROWS as i64], |row| {
+            Ok((row.get::<String>(0)?, row.get::<String>(1)?))
+        })?;
     if parked.is_empty() {
         return Ok(());
     }

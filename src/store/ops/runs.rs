@@ -86,6 +86,13 @@ pub(crate) fn of_episode(conn: &dyn Db, rule: &str, episode: EpisodeId) -> Resul
     one(conn, sql, params![rule, episode.0], |row| Ok(RunId(row.get(0)?)))
 }
 
+/// The same, also where another episode started the run.
+pub(crate) fn for_episode(conn: &dyn Db, rule: &str, episode: EpisodeId) -> Result<Option<RunId>, StoreError> {
+    let sql = "SELECT id FROM run WHERE rule = ?1 AND (episode = ?2 OR id IN (SELECT run FROM backs WHERE episode = ?2)) \
+               ORDER BY id DESC LIMIT 1";
+    one(conn, sql, params![rule, episode.0], |row| Ok(RunId(row.get(0)?)))
+}
+
 pub(crate) fn unfinished(
     conn: &dyn Db,
     incident: IncidentId,

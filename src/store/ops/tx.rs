@@ -36,6 +36,8 @@ pub(crate) struct Tx<D: ?Sized = dyn Db> {
     pub ballast: std::sync::Arc<crate::store::ballast::DiskBallast>,
     /// Ends the process once the store cannot be trusted any more.
     pub on_fatal: Option<crate::store::OnFatal>,
+    /// When the operation appended an entry with which the ledger is signed at once, if it did.
+    pub to_sign: Option<Time>,
     /// Entries of the transaction so far, where there is a follower.
     pub fresh: Vec<Entry>,
     /// The database, within a transaction. Last, so that a `Tx` of any database is one of `dyn Db`.
@@ -82,6 +84,7 @@ impl<D: Db + 'static> Tx<D> {
             follower: None,
             on_fatal: None,
             ballast: std::sync::Arc::default(),
+            to_sign: None,
             fresh: Vec::new(),
             conn,
         };
@@ -186,6 +189,9 @@ impl Tx {
         let body = serde_json::to_vec(&EntryBody { actor, about: &about, kind })
             .map_err(|error| StoreError::Refused(format!("an entry that is not JSON: {error}")))?;
         let no = self.append_body(kind.name(), about, &body, now)?;
+        if kind.is_signed_at_once() {
+            self.to_sign = Some(now);
+        }
         if self.follower.is_some() {
             self.fresh.push(Entry { no, at: now, actor: actor.clone(), about, kind: kind.clone() });
         }

@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct StoreFiles {
     pub database: PathBuf,
-    /// The mark of the newest signature.
-    pub mark: PathBuf,
+    /// The marks of the newest signature, the one beside the database first.
+    pub marks: Vec<PathBuf>,
     /// Keys and the like that stand beside the database; those that exist are part of a backup.
     pub keys: Vec<PathBuf>,
 }
@@ -200,7 +200,9 @@ pub fn restore(
     let contents = verify(from)?;
     let _lock = schema::lock(&place.database)?;
     // A mark that cannot be read is replaced like everything else.
-    let before = CheckpointMark::read(&place.mark).ok().flatten().map_or(0, |mark| mark.size);
+    let before =
+        place.marks.iter().filter_map(|path| CheckpointMark::read(path).ok().flatten()).map(|mark| mark.size).max();
+    let before = before.unwrap_or_default();
     let missing = before.saturating_sub(contents.signed.map_or(0, |mark| mark.size));
     let part = place.database.with_extension("restored");
     remove_all(&part)?;
@@ -216,14 +218,16 @@ pub fn restore(
         let Some(path) = known else { continue };
         replace(path, &bytes, mode & 0o777).map_err(io("cannot write a key", path))?;
     }
-    match note {
-        Some(note) => replace(&place.mark, note.as_bytes(), 0o644).map_err(io("cannot write the mark", &place.mark))?,
-        None => match std::fs::remove_file(&place.mark) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io("cannot remove the mark", &place.mark)(error));
-            }
-            _ => {}
-        },
+    for mark in &place.marks {
+        match &note {
+            Some(note) => replace(mark, note.as_bytes(), 0o644).map_err(io("cannot write the mark", mark))?,
+            None => match std::fs::remove_file(mark) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io("cannot remove the mark", mark)(error));
+                }
+                _ => {}
+            },
+        }
     }
     sync_folder(&place.database)?;
     tracing::info!(folder = %folder.display(), epoch, "backup restored");
@@ -296,7 +300,7 @@ fn set_aside(place: &StoreFiles) -> Result<Option<PathBuf>, StoreError> {
     let Some(aside) = free else { return Ok(None) };
     std::fs::create_dir(&aside).map_err(io("cannot make a folder", &aside))?;
     let named = |path: &Path| aside.join(path.file_name().unwrap_or_default());
-    for path in place.keys.iter().chain([&place.mark]).filter(|path| path.exists()) {
+    for path in place.keys.iter().chain(place.marks.first()).filter(|path| path.exists()) {
         std::fs::copy(path, named(path)).map_err(io("cannot copy", path))?;
     }
     for path in &files {

@@ -2,17 +2,18 @@
 //!
 //! Invariant: a start that is refused here has written nothing.
 
+use super::log_scan::LogDamage;
 use crate::planted::planted;
 use crate::store::db::number;
 use crate::store::ledger::{LeafHash, TreeFrontier};
 use crate::store::ops::tx::StoredTree;
-use crate::store::{CheckpointMark, StoreError};
+use crate::store::{CheckpointMark, SqliteOptions, StoreError};
 use rusqlite::Connection;
 use std::path::Path;
 
 /// The present content in place of a ledger that was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LedgerLoss {
+struct LedgerLoss {
     text: String,
 }
 
@@ -32,25 +33,122 @@ impl LedgerLoss {
     }
 }
 
-/// Before the database is opened: a file that is missing or empty although a ledger was signed here.
-pub(super) fn missing(path: &Path, mark: Option<CheckpointMark>) -> Option<LedgerLoss> {
-    let mark = mark.filter(|mark| mark.size > 0 && !planted("smaller-ledger-is-good"))?;
+/// What the marks show that the ledger must hold.
+pub(super) struct Expected<'o> {
+    options: &'o SqliteOptions,
+    mark: Option<CheckpointMark>,
+    /// Why the marks could not be read, where the loss is accepted.
+    torn: Option<String>,
+}
+
+impl Expected<'_> {
+    /// # Errors
+    /// A mark cannot be read, and the loss is not accepted.
+    pub fn read(options: &SqliteOptions) -> Result<Expected<'_>, StoreError> {
+        match CheckpointMark::newest(&options.marks) {
+            Ok(mark) => Ok(Expected { options, mark, torn: None }),
+            Err(error) if options.accept_loss.is_some() => {
+                Ok(Expected { options, mark: None, torn: Some(error.to_string()) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accepted(&self, loss: Option<LedgerLoss>) -> Result<Option<String>, StoreError> {
+        match (loss, &self.options.accept_loss) {
+            (Some(loss), None) => Err(loss.refuse()),
+            (loss, by) => Ok(loss.zip(by.as_ref()).map(|(loss, by)| loss.accepted(by))),
+        }
+    }
+
+    /// Before the database is opened: what is missing, as it was accepted.
+    ///
+    /// # Errors
+    /// The file is missing or empty, and that is not accepted.
+    pub fn missing(&self) -> Result<Option<String>, StoreError> {
+        self.accepted(missing(&self.options.path, self.mark, self.options.key.as_deref()))
+    }
+
+    /// Against the open database, where nothing was `missing` before; `cut`: what its log has lost.
+    ///
+    /// # Errors
+    /// Entries are missing, and that is not accepted; or the database cannot be read.
+    pub fn measured(
+        self,
+        conn: &Connection,
+        missing: Option<String>,
+        cut: Option<LogDamage>,
+    ) -> Result<Option<String>, StoreError> {
+        let path = &self.options.path;
+        let loss = match missing {
+            Some(_) => None,
+            None if self.mark.is_none() && !self.options.marks.is_empty() && self.torn.is_none() => {
+                unmarked(conn, path, self.options.key.as_deref())?
+            }
+            None => measure(conn, path, self.mark)?,
+        };
+        let cut = cut.map(|cut| {
+            format!(
+                "the write-ahead log is damaged at byte {}: up to {} transactions that were acknowledged are cut off",
+                cut.at, cut.transactions
+            )
+        });
+        let found = missing.or(self.accepted(loss)?);
+        Ok(found.or(self.torn).or(cut))
+    }
+}
+
+/// Before the database is opened: a file that is missing or empty although a ledger was signed here, or `key` was made to sign
+/// one.
+fn missing(path: &Path, mark: Option<CheckpointMark>, key: Option<&Path>) -> Option<LedgerLoss> {
+    let mark = mark.filter(|mark| mark.size > 0);
+    let key = key.filter(|key| key.exists());
+    if (mark.is_none() && key.is_none()) || planted("smaller-ledger-is-good") {
+        return None;
+    }
     let found = std::fs::metadata(path).map_or(None, |meta| Some(meta.len()));
     let what = match found {
         None => "does not exist",
         Some(0) => "is empty",
         Some(_) => return None,
     };
-    let text = format!("{} {what}, although {} entries were signed at the last checkpoint", path.display(), mark.size);
-    Some(LedgerLoss { text })
+    let why = match (mark, key) {
+        (Some(mark), _) => format!("{} entries were signed at the last checkpoint", mark.size),
+        (None, key) => made_after(key),
+    };
+    Some(LedgerLoss { text: format!("{} {what}, although {why}", path.display()) })
+}
+
+fn made_after(key: Option<&Path>) -> String {
+    let key = key.map(|key| key.display().to_string()).unwrap_or_default();
+    format!("{key} exists, and a key is made only after the first entry")
+}
+
+/// No mark is there: then nothing was signed yet, or the database was copied without its mark, and nothing shows how old the
+/// copy is.
+fn unmarked(conn: &Connection, path: &Path, key: Option<&Path>) -> Result<Option<LedgerLoss>, StoreError> {
+    if planted("smaller-ledger-is-good") {
+        return Ok(None);
+    }
+    let (size, shown) = (entries(conn)?, path.display());
+    if size == 0 {
+        let key = key.filter(|key| key.exists());
+        return Ok(key.map(|_| LedgerLoss {
+            text: format!("the ledger in {shown} has no entries, although {}", made_after(key)),
+        }));
+    }
+    if number(conn, "SELECT count(*) FROM setting WHERE name = 'marked'", [])? == 0 {
+        return Ok(None);
+    }
+    let text = format!(
+        "signing.mark, which shows how many entries were signed, is missing beside {shown}: a copy of the database without it may \
+         lack the newest entries"
+    );
+    Ok(Some(LedgerLoss { text }))
 }
 
 /// Against the open database: it holds fewer entries than were signed, or the signed ones have another root.
-pub(super) fn measure(
-    conn: &Connection,
-    path: &Path,
-    mark: Option<CheckpointMark>,
-) -> Result<Option<LedgerLoss>, StoreError> {
+fn measure(conn: &Connection, path: &Path, mark: Option<CheckpointMark>) -> Result<Option<LedgerLoss>, StoreError> {
     let Some(mark) = mark.filter(|_| !planted("smaller-ledger-is-good")) else { return Ok(None) };
     let (size, shown) = (entries(conn)?, path.display());
     if size < mark.size {

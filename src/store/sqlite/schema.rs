@@ -18,7 +18,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// Every change of the tables, in order. A file that was shipped is never edited: its hash is kept and compared.
-const MIGRATIONS: [(&str, &str); 24] = [
+const MIGRATIONS: [(&str, &str); 25] = [
     ("0001_first", include_str!("schema/0001_first.sql")),
     ("0002_backs", include_str!("schema/0002_backs.sql")),
     ("0004_agents", include_str!("schema/0004_agents.sql")),
@@ -43,6 +43,7 @@ const MIGRATIONS: [(&str, &str); 24] = [
     ("0026_redactions", include_str!("schema/0026_redactions.sql")),
     ("0027_subjects", include_str!("schema/0027_subjects.sql")),
     ("0029_action_facts", include_str!("schema/0029_action_facts.sql")),
+    ("0031_applied_rules", include_str!("schema/0031_applied_rules.sql")),
 ];
 
 /// File systems on which locks and fsync cannot be trusted, by the numbers of `statfs(2)`.

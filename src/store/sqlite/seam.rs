@@ -11,9 +11,8 @@ use crate::model::{
     RuleStats, Run, RunId, RunState, RunbookPin, Span, Step, Time, TokenId,
 };
 use crate::policy::{GuardLimits, StepProposal, TakenReplica};
-use crate::store::db::{DbRow, exec, micros, one, params, to_word};
-use crate::store::ledger::{Checkpoint, LeafHash, SigningKey, verify_note};
-use crate::store::mark::CheckpointMark;
+use crate::store::db::{exec, micros, params, to_word};
+use crate::store::ledger::{Checkpoint, LeafHash, SigningKey};
 use crate::store::ops::{
     agents, begin, breakers, catalog, intake, ladder, notices, parked, people, persons, read, replicas, runs, subjects,
     sweep, timers, tokens,
@@ -25,6 +24,7 @@ use crate::store::{
     RunJournal, StoreCounts, StoreError, SubjectLink, Views,
 };
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,19 @@ impl Intake for SqliteStore {
         let prepared = intake::PreparedBatch::new(batch)?;
         self.has_room()?;
         self.queue()?.write(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
+    }
+
+    async fn reconsider(&self, batch: EventBatch, changed: BTreeSet<String>) -> Result<IntakeResult, StoreError> {
+        let prepared = intake::PreparedBatch::new(batch)?.for_open_alerts(changed);
+        self.write(move |tx| intake::intake(tx, &prepared)).await
+    }
+
+    async fn applied_rules(&self) -> Result<Option<BTreeMap<String, String>>, StoreError> {
+        self.readers.read(|conn| catalog::applied_rules(conn)).await
+    }
+
+    async fn apply_rules(&self, rules: BTreeMap<String, String>) -> Result<(), StoreError> {
+        self.write(move |tx| catalog::apply_rules(tx, &rules)).await
     }
 
     async fn intake_reports(&self, numbered: NumberedBatch) -> Result<(u64, IntakeResult), StoreError> {
@@ -262,30 +275,7 @@ impl Ledger for SqliteStore {
     }
 
     async fn checkpoint(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError> {
-        let signed = self.write(move |tx| {
-            let (size, root) = tx.root();
-            let sql = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1";
-            let map = |row: &DbRow<'_>| Ok(Checkpoint { size: row.get::<i64>(0)?.unsigned_abs(), note: row.get(1)? });
-            let last = one(&tx.conn, sql, [], map)?;
-            if size == 0 || last.as_ref().is_some_and(|last| last.size == size) {
-                return Ok(last);
-            }
-            let new = key.sign(size, root);
-            let sql = "INSERT INTO checkpoint (size, at, note) VALUES (?1, ?2, ?3)";
-            exec(&tx.conn, sql, params![new.size as i64, micros(now), new.note])?;
-            // Under a key that was replaced the new signature covers all that the old one did, and only it can be verified.
-            if last.is_some_and(|last| verify_note(&last.note, key.public()).is_err()) {
-                exec(&tx.conn, "DELETE FROM checkpoint WHERE size < ?1", [new.size as i64])?;
-            }
-            Ok(Some(new))
-        });
-        let signed = signed.await?;
-        if let (Some(path), Some(newest)) = (&self.mark, &signed)
-            && let Err(error) = CheckpointMark::write(path, newest)
-        {
-            tracing::warn!(file = %path.display(), %error, "the mark of the newest checkpoint was not written; retrying in 1 min");
-        }
-        Ok(signed)
+        self.sign(key, now).await
     }
 
     async fn checkpoints(&self, after: u64, limit: usize) -> Result<Vec<Checkpoint>, StoreError> {

@@ -4,14 +4,15 @@
 
 use super::answer::KubeRequest;
 use super::{KubeClient, segment};
+use crate::clock::Clock;
 use crate::limits;
 use crate::model::Time;
 use crate::planted::planted;
 use crate::world::WorldError;
 use http::Method;
 use serde_json::{Value, json};
-use std::sync::PoisonError;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// A Lease as far as it matters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,19 +27,20 @@ pub struct EngineLease {
 }
 
 /// Whether an engine may act on a cluster.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct LeaseState {
     only_watched: Option<String>,
-    /// Until when another engine cannot have taken the Lease; none: no Lease is kept.
-    until: Option<Instant>,
+    /// Until when another engine cannot have taken the Lease, by the running clock beside it; none: no Lease is kept.
+    until: Option<(Duration, Arc<dyn Clock>)>,
 }
 
 impl KubeClient {
     /// Why this engine only watches the cluster, if it does. What was found at the last look holds no longer than the Lease: a
-    /// process that was stopped meanwhile acts only after it has looked again.
+    /// process that was stopped meanwhile, or whose machine was suspended, acts only after it has looked again.
     pub fn only_watched(&self) -> Option<String> {
         let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = standing.until.is_some_and(|until| Instant::now() >= until) && !planted("lease-outlives-a-stop");
+        let late = standing.until.as_ref().is_some_and(|(until, clock)| clock.monotonic() >= *until);
+        let late = late && !planted("lease-outlives-a-stop");
         standing.only_watched.clone().or_else(|| {
             let held = limits::LEASE_HELD.as_secs();
             late.then(|| format!("its Lease was not renewed for {held} s, so another engine may act"))
@@ -50,10 +52,11 @@ impl KubeClient {
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = LeaseState { only_watched: why, until: None };
     }
 
-    /// From now on steps about this cluster are begun, and no more after this moment unless it is moved on.
-    pub fn act_until(&self, until: Instant) {
+    /// From now on steps about this cluster are begun, and no more after this moment of `clock`, by its `monotonic`, unless it
+    /// is moved on.
+    pub fn act_until(&self, until: Duration, clock: &Arc<dyn Clock>) {
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) =
-            LeaseState { only_watched: None, until: Some(until) };
+            LeaseState { only_watched: None, until: Some((until, clock.clone())) };
     }
 
     /// In which namespace the Lease lies, where one is kept.

@@ -233,15 +233,27 @@ async fn an_agent_whose_certificate_has_ended_says_what_to_do_and_loses_nothing(
 }
 
 #[tokio::test]
+async fn break_glass_access_makes_no_join_token_that_would_outlive_it() {
+    let place = Place::new("", "rules: []\n", &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let (status, glass) = engine.post("/api/v1/break-glass", &json!({ "reason": "x", "expires": "2m" })).await.unwrap();
+    assert_eq!(status, 201, "{glass}");
+    let text = glass["token"].as_str().unwrap();
+    for wish in [json!({ "expires": "1d" }), json!({ "expires": "10s" }), json!({}), json!({ "node": "gpu-1" })] {
+        let (status, said) = engine.ask("POST", "/api/v1/agents/join-tokens", Some(text), &wish).await;
+        assert!(status == 403 && said["error"].to_string().contains("would outlive it"), "{wish}: {status} {said}");
+    }
+    let made = engine.get("/api/v1/entries?kind=agent_token_made").await.unwrap();
+    assert_eq!(made["entries"].as_array().map(Vec::len), Some(0), "{made}");
+    assert!(listed(&engine, "gpu-1").await.is_none());
+}
+
+#[tokio::test]
 async fn what_a_token_makes_of_agents_ends_with_it() {
     let place = Place::new("", "rules: []\n", &[]);
     let engine = place.site.start(&[]).await.unwrap();
     let text = |made: &Value| made["token"].as_str().unwrap().to_owned();
-    let (status, glass) = engine.post("/api/v1/break-glass", &json!({ "reason": "x", "expires": "2m" })).await.unwrap();
-    assert_eq!(status, 201, "{glass}");
     let wish = "/api/v1/agents/join-tokens";
-    let (status, said) = engine.ask("POST", wish, Some(&text(&glass)), &json!({ "expires": "1d" })).await;
-    assert!(status == 403 && said["error"].to_string().contains("would outlive it"), "{status} {said}");
     let wanted = json!({ "name": "ci", "role": "admin", "expires": "1h" });
     let (status, made) = engine.post("/api/v1/tokens", &wanted).await.unwrap();
     assert_eq!(status, 201, "{made}");

@@ -164,3 +164,66 @@ async fn nodes_of_one_name_in_two_clusters_are_two_agents_and_neither_is_taken_f
     eventually("a refusal", async || place.log("gpu-1-us").contains("was revoked").then_some(())).await;
     assert!(!place.log("gpu-1").contains("was revoked"), "{}", place.log("gpu-1"));
 }
+
+/// An API server that vouches for agents and answers nothing about nodes, until it says that they do not exist.
+async fn hung_about_nodes() -> (String, Arc<std::sync::atomic::AtomicBool>) {
+    use std::sync::atomic::AtomicBool;
+    async fn review(Json(asked): Json<Value>) -> (http::StatusCode, Json<Value>) {
+        let token = asked["spec"]["token"].as_str().unwrap().to_owned();
+        let user = json!({
+            "username": "system:serviceaccount:nightshift:agent",
+            "extra": { "authentication.kubernetes.io/node-name": [token] },
+        });
+        let status = json!({ "authenticated": true, "audiences": ["nightshift"], "user": user });
+        let body = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status });
+        (http::StatusCode::CREATED, Json(body))
+    }
+    async fn node(State(answers): State<Arc<AtomicBool>>) -> (http::StatusCode, Json<Value>) {
+        if !answers.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        let body =
+            json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404 });
+        (http::StatusCode::NOT_FOUND, Json(body))
+    }
+    let answers = Arc::new(AtomicBool::new(false));
+    let router = Router::new()
+        .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))
+        .route("/api/v1/nodes/{name}", axum::routing::get(node))
+        .with_state(answers.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, answers)
+}
+
+/// Whether each one's node still exists is asked before it is reported, and 40 answers that never come must not be waited for
+/// one after another.
+#[tokio::test]
+async fn an_api_server_that_hangs_keeps_no_silent_agent_from_being_reported() {
+    let (url, answers) = hung_about_nodes().await;
+    let extra = format!(
+        "  service_accounts: [nightshift/agent]\nclusters:\n  eu-1:\n    url: {url}\n    lease_namespace: ''\n"
+    );
+    let rules = "rules:\n  - name: silent\n    when: ['alertname=\"NightshiftAgentSilent\"']\n    group_by: [node]\n    tell: [log]\n";
+    let place = Place::new(&format!("{extra}channels:\n  log:\n    kind: log\n"), rules, &[]);
+    let engine = place.site.start(&[]).await.unwrap();
+    let client = crate::harness::client();
+    let polls = (0..40).map(|node| {
+        let request = client.post(format!("{}/agent/v1/poll", engine.url)).bearer_auth(format!("gpu-{node}"));
+        request.json(&json!({ "boot": "b", "spool": "s" })).timeout(std::time::Duration::from_secs(3)).send()
+    });
+    // A poll without a command waits for one; what counts is that the agent was here.
+    futures::future::join_all(polls).await;
+    let agents = engine.get("/api/v1/agents").await.unwrap();
+    assert_eq!(agents["agents"].as_array().map(Vec::len), Some(40), "{agents}");
+    let open = async || engine.get("/api/v1/status").await?["episodes_open"].as_u64();
+    let began = std::time::Instant::now();
+    eventually("each silent agent", async || (open().await? == 40).then_some(())).await;
+    assert!(began.elapsed() < nightshift::limits::KUBE_TIMEOUT * 2, "{:?}", began.elapsed());
+    // Once it answers that the nodes are gone, so are their agents, and their silence is over.
+    answers.store(true, Ordering::SeqCst);
+    eventually("their end", async || (open().await? == 0).then_some(())).await;
+    let agents = engine.get("/api/v1/agents").await.unwrap();
+    assert_eq!(agents["agents"].as_array().map(Vec::len), Some(0), "{agents}");
+}

@@ -275,6 +275,22 @@ pub fn bytes(value: &Value) -> Vec<u8> {
 
 #[async_trait::async_trait]
 impl Intake for FakeIntake {
+    async fn reconsider(
+        &self,
+        _: EventBatch,
+        _: std::collections::BTreeSet<String>,
+    ) -> Result<IntakeResult, StoreError> {
+        unimplemented!("no rule changes here")
+    }
+
+    async fn applied_rules(&self) -> Result<Option<std::collections::BTreeMap<String, String>>, StoreError> {
+        unimplemented!("no rule changes here")
+    }
+
+    async fn apply_rules(&self, _: std::collections::BTreeMap<String, String>) -> Result<(), StoreError> {
+        unimplemented!("no rule changes here")
+    }
+
     async fn intake(&self, batch: EventBatch) -> Result<IntakeResult, StoreError> {
         if let Some(error) = *self.error.lock().unwrap() {
             return Err(error());

@@ -3,6 +3,8 @@
 use super::bed::{Bed, at_a_moment, entries};
 use super::{Tally, draw, rounds};
 use crate::harness::{Draw, Engine, client, eventually};
+use nightshift::clock::{Clock, RealClock, SimClock};
+use nightshift::engine::{LeaseKeeper, LeaseStatus};
 use nightshift::model::Time;
 use nightshift::world::sim::{ApiFault, RequestFault, SimFault};
 use rustix::process::Signal;
@@ -164,11 +166,47 @@ async fn an_engine_that_was_stopped_for_longer_than_its_lease_looks_again_before
     let kube = nightshift::world::KubeConfig { url: bed.fleet.url(), ..Default::default() };
     nightshift::world::install_tls();
     let kube = nightshift::world::KubeClient::connect(&kube, "nightshift/test").await.unwrap();
-    let now = std::time::Instant::now();
-    kube.act_until(now + Duration::from_millis(200));
+    let machine: Arc<dyn Clock> = Arc::new(RealClock);
+    let now = machine.monotonic();
+    kube.act_until(now + Duration::from_millis(200), &machine);
     assert_eq!(kube.only_watched(), None);
     let why = eventually("its end", async || kube.only_watched()).await;
-    assert!(now.elapsed() >= Duration::from_millis(200) && why.contains("was not renewed"), "{why}");
-    kube.act_until(std::time::Instant::now() + Duration::from_secs(20));
+    assert!(machine.monotonic() - now >= Duration::from_millis(200) && why.contains("was not renewed"), "{why}");
+    kube.act_until(machine.monotonic() + Duration::from_secs(20), &machine);
     assert_eq!(kube.only_watched(), None, "and it acts again once it has renewed");
+}
+
+/// `CLOCK_MONOTONIC` stands still while a machine is suspended, and the Lease in the cluster does not.
+#[tokio::test]
+async fn a_machine_that_was_suspended_for_longer_than_its_lease_does_not_believe_to_hold_it() {
+    let bed = Bed::new("").await;
+    let kube = nightshift::world::KubeConfig { url: bed.fleet.url(), ..Default::default() };
+    nightshift::world::install_tls();
+    let kube = nightshift::world::KubeClient::connect(&kube, "nightshift/test").await.unwrap();
+    let sim = Arc::new(SimClock::new(RealClock.now()));
+    let clock: Arc<dyn Clock> = sim.clone();
+    let held = nightshift::limits::LEASE_HELD;
+    kube.act_until(clock.monotonic() + held, &clock);
+    sim.advance(held - Duration::from_secs(1));
+    assert_eq!(kube.only_watched(), None);
+    // Hours later by the clock that counts them; nothing of the process ran meanwhile.
+    sim.advance(Duration::from_secs(8 * 3_600));
+    let why = kube.only_watched();
+    assert!(why.as_deref().is_some_and(|why| why.contains("was not renewed")), "{why:?}");
+    // A look that the machine was suspended in found its Lease, and that is as old as the look.
+    let mut keeper = LeaseKeeper::new("ops", "prod", "one_a", &clock);
+    let began = clock.monotonic();
+    assert_eq!(keeper.look(&kube, Duration::ZERO, RealClock.now()).await, &LeaseStatus::Ours);
+    sim.advance(Duration::from_secs(3_600));
+    kube.act_until(began + keeper.holds_until().unwrap(), &clock);
+    assert!(kube.only_watched().is_some());
+    // And one that got no answer counts how long it took, suspended or not.
+    let at = held - Duration::from_secs(5);
+    bed.fleet.fault(ApiFault::next(1, "GET", "/leases", RequestFault::Delay { millis: 300 })).unwrap();
+    let mut keeper = keeper.answered_within(Duration::from_millis(100));
+    let (acting, ()) = tokio::join!(async { keeper.look(&kube, at, RealClock.now()).await.clone() }, async {
+        tokio::task::yield_now().await;
+        sim.advance(Duration::from_secs(60));
+    });
+    assert!(matches!(acting, LeaseStatus::Unknown(_)), "{acting:?}");
 }

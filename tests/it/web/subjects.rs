@@ -195,3 +195,77 @@ async fn a_person_or_a_group_is_put_out_at_once_and_sessions_are_listed_and_ende
     desk.app.roster.replace(PrincipalSet::new(Vec::new(), ConfiguredTokens::default()).with_groups(&server));
     assert_eq!(last.open(&desk.at("/")).await.url.path(), "/login");
 }
+
+/// A UUID, or 60 letters of base64, tells no one whom to call at night.
+#[tokio::test]
+async fn others_see_the_mail_of_who_froze_and_not_a_subject_alone() {
+    let (desk, forged) = two_must_agree(Vec::new()).await;
+    let signs_in = async |subject: &str, mail: &str, verified: bool| {
+        forged.said().claims = claims(subject, mail, verified);
+        sign_in(&desk).await.0
+    };
+    let mut bob = signs_in("2f14d60f-98b4-4c1e", "bob@example.com", true).await;
+    act(&desk, &mut bob, "/web/freezes").await;
+    let mut eve = signs_in("00u2", "eve@example.com", true).await;
+    let words = eve.open(&desk.at("/")).await.words();
+    let shown = "bob@example.com (oidc:2f14d60f-98b4-4c1e)";
+    assert!(words.contains(&format!("Frozen: all by {shown}")), "{words}");
+    assert_eq!(desk.night.parts.store.freezes().await.unwrap()[0].by, shown);
+    let entries = desk.night.entries().await;
+    let frozen = entries.iter().find(|entry| entry.kind.name() == "frozen").unwrap();
+    assert_eq!(frozen.actor.0, format!("person:{shown}"));
+    // A mail that the provider has not verified is anybody's claim.
+    let mut mallory = signs_in("00u3", "ceo@example.com", false).await;
+    act(&desk, &mut mallory, "/web/unfreeze").await;
+    let words = eve.open(&desk.at("/")).await.words();
+    assert!(words.contains("Release requested by oidc:00u3") && !words.contains("ceo@example.com"), "{words}");
+}
+
+#[tokio::test]
+async fn a_release_that_waits_for_a_second_person_is_on_every_page() {
+    let (desk, forged) = two_must_agree(Vec::new()).await;
+    let signs_in = async |subject: &str, mail: &str| {
+        forged.said().claims = claims(subject, mail, true);
+        sign_in(&desk).await.0
+    };
+    let mut ann = signs_in("00u1", "ann@example.com").await;
+    let mut bob = signs_in("00u2", "bob@example.com").await;
+    let waits = "Release requested by ann@example.com (oidc:00u1); a second person must confirm.";
+    act(&desk, &mut ann, "/web/freezes").await;
+    for page in ["/", "/guards"] {
+        let words = bob.open(&desk.at(page)).await.words();
+        assert!(words.contains("Frozen: all") && !words.contains("Release requested"), "{page}: {words}");
+    }
+    act(&desk, &mut ann, "/web/unfreeze").await;
+    for page in ["/", "/guards"] {
+        for browser in [&mut ann, &mut bob] {
+            let words = browser.open(&desk.at(page)).await.words();
+            assert!(words.contains("Frozen: all") && words.contains(waits), "{page}: {words}");
+        }
+    }
+    act(&desk, &mut bob, "/web/unfreeze").await;
+    let words = ann.open(&desk.at("/")).await.words();
+    assert!(!words.contains("Frozen: all") && !words.contains("Release requested"), "{words}");
+}
+
+/// Whoever may make groups somewhere could make one of that name there.
+#[tokio::test]
+async fn a_subgroup_of_the_same_name_is_not_the_group_and_many_groups_hide_none() {
+    let (desk, forged) = believing(|_| ()).await;
+    let mut server = desk.night.parts.config.server.clone();
+    let oidc = server.oidc.as_mut().unwrap();
+    oidc.roles = [("/sre".to_owned(), Role::Approver)].into();
+    desk.app.roster.replace(PrincipalSet::new(Vec::new(), ConfiguredTokens::default()).with_groups(&server));
+    let signs_in = async |groups: Vec<String>| {
+        forged.said().claims =
+            json!({ "sub": "00u1", "email": "eve@example.com", "email_verified": true, "groups": groups });
+        sign_in(&desk).await
+    };
+    for wrong in ["/contractors/sre", "sre", "/sre/gpu", "/SRE", "/sre/"] {
+        let (browser, page) = signs_in(vec![wrong.to_owned()]).await;
+        assert_eq!((page.status, browser.session()), (403, None), "{wrong}: {}", page.words());
+    }
+    let many = (0..1_500).map(|number| format!("/team-{number}")).chain(["/sre".to_owned()]).collect();
+    let (_, page) = signs_in(many).await;
+    assert!(page.words().contains("eve@example.com · approver"), "{}", page.words());
+}

@@ -28,6 +28,11 @@ pub const AGENT_COMMANDS: usize = 256;
 pub const AGENT_FORGOTTEN: Span = Span::minutes(100);
 /// How often the engine looks for silent agents.
 pub const AGENTS_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Nodes of silent agents that Kubernetes is asked for at once, and how long all of them take together: those without an
+/// answer by then count as nodes that exist.
+pub const AGENT_NODES_AT_ONCE: usize = 32;
+/// Longest time for the nodes of all agents that have fallen silent.
+pub const AGENT_NODES_WITHIN: Duration = Duration::from_secs(5);
 /// How often it writes down that an agent is there.
 pub const AGENT_WRITTEN_EVERY: Duration = Duration::from_secs(60);
 /// Starts of one agent whose marks are kept; of older ones nothing can come any more.

@@ -100,7 +100,7 @@ pub struct EventOutcome {
     pub episode: EpisodeId,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub incident: Option<IncidentId>,
-    /// The change of its episode: `opened`, `reopened`, `resolved` or `late`.
+    /// The change of its episode: `opened`, `reopened`, `resolved` or `late`; or `reconsidered`, where it is open and rules have changed.
     pub change: String,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub runs: Vec<RunId>,
@@ -349,6 +349,34 @@ impl EntryKind {
     /// The `kind` word as it is stored.
     pub fn name(&self) -> &'static str {
         self.into_str()
+    }
+
+    /// Whether the ledger is signed with this entry at once, not within the next minute: what stops automation or lets it go on,
+    /// and who may do what. A start from an older copy of the database is then refused, and cannot forget it.
+    pub fn is_signed_at_once(&self) -> bool {
+        use EntryKind::*;
+        matches!(
+            self,
+            Frozen { .. }
+                | Unfrozen { .. }
+                | ReleaseAsked { .. }
+                | BreakerTripped { .. }
+                | BreakerReset { .. }
+                | RulePromoted { .. }
+                | RuleDemoted { .. }
+                | NodesReleased { .. }
+                | TokenMade { .. }
+                | TokenRevoked { .. }
+                | BreakGlass { .. }
+                | PeopleChanged { .. }
+                | SubjectLinked { .. }
+                | SubjectsUnlinked { .. }
+                | SessionsEnded { .. }
+                | AgentTokenMade { .. }
+                | AgentJoined { .. }
+                | AgentRemoved { .. }
+                | Redacted { .. }
+        )
     }
 }
 

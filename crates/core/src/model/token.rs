@@ -66,11 +66,15 @@ pub fn short_name(name: &str) -> &str {
 /// How an act with this machine's own token is recorded: with the user that the command line named, which proves nothing.
 /// None where that is no user: then it stays `local`.
 pub fn local_user(said: &str) -> Option<String> {
+    let numbered = |uid: &str| !uid.is_empty() && uid.len() <= 10 && uid.chars().all(|c| c.is_ascii_digit());
+    if let Some(uid) = said.strip_prefix("uid ") {
+        // In a container there is often no name.
+        return numbered(uid).then(|| format!("{LOCAL}:uid {uid}"));
+    }
     let (user, uid) = said.strip_suffix(')')?.split_once(" (uid ")?;
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '$');
     let named = !user.is_empty() && user.len() <= 32 && user.chars().all(good);
-    let numbered = !uid.is_empty() && uid.len() <= 10 && uid.chars().all(|c| c.is_ascii_digit());
-    (named && numbered).then(|| format!("{LOCAL}:{user} (uid {uid})"))
+    (named && numbered(uid)).then(|| format!("{LOCAL}:{user} (uid {uid})"))
 }
 
 /// An API token without its secret.
@@ -159,8 +163,15 @@ mod tests {
             [LOCAL, LOCAL, LOCAL, "ann"]
         );
         assert_eq!(identity("localhost"), "localhost");
+        assert_eq!(local_user("uid 0").as_deref(), Some("local:uid 0"), "without a name the number is left");
+        assert_eq!(identity("local:uid 0"), LOCAL);
         for wrong in [
             "root",
+            "uid",
+            "uid ",
+            "uid x",
+            "uid 0 (uid 1)",
+            "uid 12345678901",
             "",
             " (uid 0)",
             "a b (uid 0)",

@@ -5,10 +5,10 @@
 
 use super::identity::{self, IdentityFiles};
 use super::{EngineLink, LinkError};
-use crate::clock::{Clock, RealClock};
 use crate::config::AgentConfig;
 use crate::limits;
 use crate::model::{AgentCommand, AgentStatus, CommandBatch, CommandReport, FindingAck, FindingBatch, Time};
+use crate::node::NodeClock;
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ pub struct HttpLink {
     base: Url,
     settings: Arc<AgentConfig>,
     client: RwLock<LinkClient>,
+    clock: NodeClock,
 }
 
 #[derive(Clone)]
@@ -38,10 +39,10 @@ impl HttpLink {
     /// # Errors
     ///
     /// Fails when the engine's address is no URL, or a credential cannot be read.
-    pub fn new(settings: Arc<AgentConfig>) -> Result<HttpLink, String> {
+    pub fn new(settings: Arc<AgentConfig>, clock: &NodeClock) -> Result<HttpLink, String> {
         let base = engine(&settings)?;
         let client = RwLock::new(build(&settings)?);
-        Ok(HttpLink { base, settings, client })
+        Ok(HttpLink { base, settings, client, clock: clock.clone() })
     }
 
     async fn post<T: DeserializeOwned>(
@@ -66,7 +67,7 @@ impl HttpLink {
             Ok(answer) => understand(answer).await,
             // The handshake's own message names no correction.
             Err(error) => Err(match client.life {
-                Some((_, ends)) if ends <= RealClock.now() => LinkError::Refused(format!(
+                Some((_, ends)) if ends <= self.clock.now() => LinkError::Refused(format!(
                     "this agent's certificate ended at {ends}: make a token with `nightshift agents join-token --node {}` \
                      and join again with `nightshift agent --join -`, which reads it from stdin ({})",
                     identity::node_name(&self.settings),
@@ -80,7 +81,7 @@ impl HttpLink {
     /// Requests another certificate for a new key once most of the time of the present one is used up.
     async fn renew_if_due(&self) {
         let life = self.client.read().unwrap_or_else(PoisonError::into_inner).life;
-        if life.is_none_or(|(due, _)| RealClock.now() < due) {
+        if life.is_none_or(|(due, _)| self.clock.now() < due) {
             return;
         }
         match self.renew().await {

@@ -7,9 +7,9 @@
 
 mod part;
 
-use crate::clock::{Clock, RealClock};
 use crate::limits;
-use crate::model::{AgentStatus, EventStatus, Finding, FindingBatch, Severity};
+use crate::model::{AgentStatus, EventStatus, Finding, FindingBatch, Severity, Time};
+use crate::node::NodeClock;
 use part::SpoolPart;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -24,18 +24,19 @@ pub struct Spool {
     dropped: u64,
     /// Why the disk cannot be written, while that is so.
     disk: Option<String>,
+    clock: NodeClock,
     /// Moves when something was added.
     grown: watch::Sender<u64>,
 }
 
 impl Spool {
     /// Finds the parts of earlier starts and begins a new one. Works without a disk, and reports it in `standing`.
-    pub fn open(folder: &Path, boot: &str, bound: u64) -> Spool {
+    pub fn open(folder: &Path, boot: &str, bound: u64, clock: &NodeClock) -> Spool {
         let (old, last) = leftovers(folder);
         let place = folder.join(format!("{:06}", last + 1));
-        let current = SpoolPart::begin(place, boot);
+        let current = SpoolPart::begin(place, boot, clock.now());
         let disk = current.broken();
-        Spool { bound, old, current, dropped: 0, disk, grown: watch::Sender::new(0) }
+        Spool { bound, old, current, dropped: 0, disk, clock: clock.clone(), grown: watch::Sender::new(0) }
     }
 
     /// Numbers and keeps findings. They are on disk when this returns, or `trouble` has the reason.
@@ -43,7 +44,7 @@ impl Spool {
         let mut dropped = self.keep(findings);
         if dropped > 0 {
             // Reported once for each overflow; the report may drop one more.
-            dropped += self.keep(vec![overflowed(dropped)]);
+            dropped += self.keep(vec![overflowed(dropped, self.clock.now())]);
         }
         self.dropped += dropped;
         self.grown.send_modify(|moves| *moves += 1);
@@ -146,12 +147,12 @@ fn leftovers(folder: &Path) -> (VecDeque<SpoolPart>, u32) {
     (parts, last)
 }
 
-fn overflowed(count: u64) -> Finding {
+fn overflowed(count: u64, at: Time) -> Finding {
     let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Finding {
         complaint: "agent-spool-overflow".to_owned(),
         status: EventStatus::Firing,
-        at: RealClock.now(),
+        at,
         severity: Severity::Warning,
         gpu: None,
         labels: BTreeMap::from([label("alertname", "NightshiftAgentSpoolOverflow"), label("severity", "warning")]),
@@ -167,7 +168,7 @@ mod tests {
 
     fn finding(name: &str) -> Finding {
         let complaint = name.to_owned();
-        Finding { complaint, summary: "x".repeat(200), detail: String::new(), ..overflowed(1) }
+        Finding { complaint, summary: "x".repeat(200), detail: String::new(), ..overflowed(1, Time::UNIX_EPOCH) }
     }
 
     fn numbers(reports: &FindingBatch) -> Vec<u64> {
@@ -181,7 +182,7 @@ mod tests {
     #[test]
     fn findings_come_back_in_order_until_they_are_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20);
+        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20, &NodeClock::default());
         assert_eq!(spool.batch(), None);
         spool.append(findings(3));
         let batch = spool.batch().unwrap();
@@ -197,7 +198,7 @@ mod tests {
     fn an_hour_without_the_engine_in_which_every_gpu_complains_each_second_is_all_kept() {
         let dir = tempfile::tempdir().unwrap();
         let bytes = crate::config::AgentConfig::default().spool_mib << 20;
-        let mut spool = Spool::open(dir.path(), "boot-a", bytes);
+        let mut spool = Spool::open(dir.path(), "boot-a", bytes, &NodeClock::default());
         let (gpus, seconds) = (8, 3_600);
         // A minute at a time, for the test's sake.
         for _ in 0..seconds / 60 {
@@ -219,10 +220,10 @@ mod tests {
     #[test]
     fn another_start_sends_the_old_part_under_its_own_boot_and_then_counts_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let mut first = Spool::open(dir.path(), "boot-a", 1 << 20);
+        let mut first = Spool::open(dir.path(), "boot-a", 1 << 20, &NodeClock::default());
         first.append(findings(2));
         drop(first);
-        let mut second = Spool::open(dir.path(), "boot-b", 1 << 20);
+        let mut second = Spool::open(dir.path(), "boot-b", 1 << 20, &NodeClock::default());
         second.append(vec![finding("new")]);
         let old = second.batch().unwrap();
         assert_eq!((old.standing.boot.as_str(), numbers(&old)), ("boot-a", vec![1, 2]));
@@ -231,14 +232,14 @@ mod tests {
         assert_eq!((new.standing.boot.as_str(), numbers(&new)), ("boot-b", vec![1]));
         assert_ne!(old.standing.spool, new.standing.spool);
         drop(second);
-        let third = Spool::open(dir.path(), "boot-b", 1 << 20);
+        let third = Spool::open(dir.path(), "boot-b", 1 << 20, &NodeClock::default());
         assert_eq!(third.standing().waiting, 1, "what was sent and taken is gone, what was not is there");
     }
 
     #[test]
     fn an_overflow_drops_the_oldest_and_says_how_many() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(dir.path(), "boot-a", 3 * limits::SPOOL_SEGMENT_BYTES);
+        let mut spool = Spool::open(dir.path(), "boot-a", 3 * limits::SPOOL_SEGMENT_BYTES, &NodeClock::default());
         for _ in 0..6 * limits::SPOOL_SEGMENT_BYTES / (400 * 100) {
             spool.append(findings(100));
         }
@@ -258,14 +259,14 @@ mod tests {
     #[test]
     fn a_segment_that_was_cut_short_costs_its_rest_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20);
+        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20, &NodeClock::default());
         spool.append(findings(5));
         drop(spool);
         let segment = std::fs::read_dir(dir.path().join("000001")).unwrap().flatten().map(|file| file.path());
         let segment = segment.into_iter().find(|path| path.extension().is_some_and(|end| end == "seg")).unwrap();
         let bytes = std::fs::read(&segment).unwrap();
         std::fs::write(&segment, &bytes[..bytes.len() - 7]).unwrap();
-        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20);
+        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20, &NodeClock::default());
         spool.append(vec![finding("new")]);
         let old = spool.batch().unwrap();
         assert_eq!(numbers(&old), [1, 2, 3, 4]);
@@ -278,7 +279,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // A file where the folder should be: nothing can be written there, even by root.
         std::fs::write(dir.path().join("spool"), "").unwrap();
-        let mut spool = Spool::open(&dir.path().join("spool"), "boot-a", 1 << 20);
+        let mut spool = Spool::open(&dir.path().join("spool"), "boot-a", 1 << 20, &NodeClock::default());
         spool.append(findings(3));
         assert!(spool.standing().trouble.contains("memory"), "{:?}", spool.standing());
         assert_eq!(numbers(&spool.batch().unwrap()), [1, 2, 3]);
@@ -294,10 +295,10 @@ mod tests {
     #[test]
     fn a_report_is_read_back_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20);
+        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20, &NodeClock::default());
         spool.append(vec![finding("line\nwith \u{0} and ü")]);
         drop(spool);
-        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20);
+        let mut spool = Spool::open(dir.path(), "boot-a", 1 << 20, &NodeClock::default());
         let read: Vec<NumberedFinding> = spool.batch().unwrap().reports;
         assert_eq!(read[0].finding.complaint, "line\nwith \u{0} and ü");
     }

@@ -13,8 +13,8 @@ pub(super) use line::pci;
 pub use tail::KmsgError;
 pub(super) use watcher::KernelWatch;
 
+use super::NodeClock;
 use super::sight::FaultObservation;
-use crate::clock::{Clock, RealClock};
 use crate::limits;
 use crate::model::{GpuName, Time};
 use record::KernelRecord;
@@ -44,6 +44,7 @@ pub struct KernelLogRead {
 pub struct KernelLog {
     tail: KernelLogTail,
     story: LineAggregator,
+    clock: NodeClock,
     more: bool,
 }
 
@@ -53,8 +54,13 @@ impl KernelLog {
     /// # Errors
     ///
     /// Fails when the log cannot be opened.
-    pub fn open(path: &Path, after: Option<u64>) -> Result<KernelLog, KmsgError> {
-        Ok(KernelLog { tail: KernelLogTail::open(path, after)?, story: LineAggregator::default(), more: true })
+    pub fn open(path: &Path, after: Option<u64>, clock: &NodeClock) -> Result<KernelLog, KmsgError> {
+        Ok(KernelLog {
+            tail: KernelLogTail::open(path, after)?,
+            story: LineAggregator::default(),
+            clock: clock.clone(),
+            more: true,
+        })
     }
 
     /// Waits for new records, at most so long, and returns their findings. A burst takes several passes.
@@ -66,7 +72,7 @@ impl KernelLog {
         if !self.more {
             self.tail.wait(most)?;
         }
-        let times = KernelTimes::now(self.tail.is_device());
+        let times = KernelTimes::now(&self.clock, self.tail.is_device());
         let mut records = 0;
         let story = &mut self.story;
         self.more = self.tail.read(limits::KERNEL_RECORDS_PER_PASS, |piece| match piece {
@@ -88,8 +94,9 @@ pub(super) struct KernelTimes {
 }
 
 impl KernelTimes {
-    fn now(device: bool) -> KernelTimes {
-        let now = RealClock.now();
+    fn now(clock: &NodeClock, device: bool) -> KernelTimes {
+        let now = clock.now();
+        // The clock of the records: it does not count the time that the machine was suspended.
         let up = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let up = Duration::new(up.tv_sec.cast_unsigned(), u32::try_from(up.tv_nsec).unwrap_or(0));
         KernelTimes { now, boot: device.then(|| now.checked_sub(up).ok()).flatten() }
@@ -116,18 +123,18 @@ pub fn read_bytes(bytes: &[u8]) -> Vec<FaultObservation> {
 
 /// Follows a log for ever, in the calling thread: each pass with content is given to `take`, until that returns
 /// `false`. A log that cannot be opened or read is a sight as well, and is tried again.
-pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(KernelLogRead) -> bool) {
+pub fn follow(path: &Path, after: Option<u64>, clock: &NodeClock, mut take: impl FnMut(KernelLogRead) -> bool) {
     let path = PathBuf::from(path);
     // An earlier run of the agent may have complained of the log.
     let (mut after, mut broken) = (after, true);
     loop {
-        let failed = match KernelLog::open(&path, after) {
+        let failed = match KernelLog::open(&path, after, clock) {
             Ok(mut log) => loop {
                 match log.pass(limits::KERNEL_WAIT) {
                     Ok(mut pass) => {
                         after = pass.last;
                         if std::mem::take(&mut broken) {
-                            pass.sights.insert(0, story::readable(&path, RealClock.now()));
+                            pass.sights.insert(0, story::readable(&path, clock.now()));
                         }
                         // An empty pass is given as well, so that `take` can end the loop.
                         if !take(pass) {
@@ -140,7 +147,7 @@ pub fn follow(path: &Path, after: Option<u64>, mut take: impl FnMut(KernelLogRea
             Err(error) => error,
         };
         broken = true;
-        let sights = vec![story::unreadable(&path, &failed, RealClock.now())];
+        let sights = vec![story::unreadable(&path, &failed, clock.now())];
         if !take(KernelLogRead { sights, last: after, ..KernelLogRead::default() }) {
             return;
         }

@@ -47,6 +47,7 @@ impl BatchIntake<'_> {
             // Below the rule's own number of repeats, the alert does not count yet.
             if let RuleDecision::Run(start) = chosen
                 && early.is_none()
+                && change != EpisodeChange::Refreshed
             {
                 self.came_back(rule, start, event)?;
             }
@@ -182,7 +183,7 @@ impl BatchIntake<'_> {
         coming: &OpeningEpisode,
         incident: IncidentId,
     ) -> Result<Option<Reason>, StoreError> {
-        if coming.change != EpisodeChange::Reopened {
+        if coming.change == EpisodeChange::Opened {
             if coming.back != Some(incident) {
                 return Ok(None);
             }
@@ -193,7 +194,10 @@ impl BatchIntake<'_> {
                 Reason::new(ReasonCode::AlreadyHandled, text)
             }));
         }
-        let run = runs::of_episode(&self.tx.conn, &rule.name, coming.episode)?;
+        let run = match coming.change {
+            EpisodeChange::Refreshed => runs::for_episode(&self.tx.conn, &rule.name, coming.episode)?,
+            _ => runs::of_episode(&self.tx.conn, &rule.name, coming.episode)?,
+        };
         Ok(run.map(|run| {
             let text = format!("{run} of rule {} was for this same episode", rule.name);
             Reason::new(ReasonCode::AlreadyHandled, text)

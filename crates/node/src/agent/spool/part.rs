@@ -3,7 +3,7 @@
 //! Invariant: a line is `<checksum> <json>`; a segment ends for its reader where that does not hold; numbers only grow.
 
 use crate::limits;
-use crate::model::{Finding, NumberedFinding};
+use crate::model::{Finding, NumberedFinding, Time};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -44,8 +44,8 @@ struct PartIdentity {
 
 impl SpoolPart {
     /// A new part in `folder`. A folder that cannot be made is reported by [`Part::broken`].
-    pub fn begin(folder: PathBuf, boot: &str) -> SpoolPart {
-        let mut part = SpoolPart::empty(folder, PartIdentity { boot: boot.to_owned(), name: random_name() });
+    pub fn begin(folder: PathBuf, boot: &str, now: Time) -> SpoolPart {
+        let mut part = SpoolPart::empty(folder, PartIdentity { boot: boot.to_owned(), name: random_name(now) });
         if let Err(error) = part.make_folder() {
             part.broken = Some(error.to_string());
         }
@@ -347,13 +347,12 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn random_name() -> String {
-    use crate::clock::Clock as _;
+fn random_name(now: Time) -> String {
     use ring::rand::SecureRandom;
     let mut bytes = [0_u8; 8];
     // Without random numbers the time distinguishes two starts.
     if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
-        bytes = crate::clock::RealClock.now().as_microsecond().to_be_bytes();
+        bytes = now.as_microsecond().to_be_bytes();
     }
     hex::encode(bytes)
 }

@@ -62,8 +62,9 @@ impl NodeWatcher for KernelWatch {
 fn passes(machine: &Machine) -> Option<mpsc::Receiver<KernelLogRead>> {
     let (tell, told) = mpsc::channel::<KernelLogRead>(limits::KERNEL_PASSES);
     let (path, after, faults) = (machine.settings.kernel_log.clone(), machine.faults.last(), machine.faults.clone());
+    let clock = machine.clock.clone();
     let work = move || {
-        follow(&path, after, |pass| {
+        follow(&path, after, &clock, |pass| {
             faults.words_come(pass.readable);
             tell.blocking_send(pass).is_ok()
         });

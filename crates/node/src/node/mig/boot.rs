@@ -5,8 +5,7 @@
 use super::super::{Machine, NodeWatcher};
 use super::apply::{places, restore};
 use super::raw::MigSession;
-use crate::clock::{Clock, RealClock};
-use crate::model::{EventStatus, Finding, GpuName, MigGpu, MigPlace, Severity};
+use crate::model::{EventStatus, Finding, GpuName, MigGpu, MigPlace, Severity, Time};
 use nightshift_runtime::file::replace;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -69,7 +68,7 @@ impl NodeWatcher for LayoutAtBoot {
                     continue;
                 }
                 Ok(_) => continue,
-                Err(why) => told(gpu, &why),
+                Err(why) => told(gpu, &why, machine.clock.now()),
             };
             // The receiver is gone only when the agent ends.
             let _ = out.send(finding).await;
@@ -77,12 +76,12 @@ impl NodeWatcher for LayoutAtBoot {
     }
 }
 
-fn told(gpu: GpuName, why: &str) -> Finding {
+fn told(gpu: GpuName, why: &str, at: Time) -> Finding {
     let labels = [("alertname", "MigLayoutNotRestored")];
     Finding {
         complaint: format!("mig-layout {}", gpu.uuid),
         status: EventStatus::Firing,
-        at: RealClock.now(),
+        at,
         severity: Severity::Warning,
         labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         summary: format!("the MIG layout of GPU {} was not put back after the boot: {why}", gpu.uuid),
