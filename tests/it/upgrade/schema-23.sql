@@ -1,4 +1,4 @@
--- A store as Nightshift wrote it on 2026-11-30 with schema 27, before the version that these tests build: four alerts, two questions of a
+-- A store as Nightshift wrote it on 2026-11-30 with 23 migrations (the last is `subjects`), before the version that these tests build: four alerts, two questions of a
 -- rule in mode approve (one approved and done, one open), a review, a freeze, a token. Dumped by SQLite; only the catalog's copies of
 -- the shipped integrations are left out. It is never edited: an upgrade must take what a release wrote.
 BEGIN TRANSACTION;
