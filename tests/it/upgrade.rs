@@ -53,7 +53,7 @@ fn schema(database: &Path) -> i64 {
 
 #[tokio::test]
 async fn a_store_of_the_version_before_goes_on_where_it_was_and_a_copy_is_kept() {
-    let fleet = SimFleet::start(SimOptions::default()).unwrap();
+    let fleet = SimFleet::start(SimOptions { nodes: 40, ..SimOptions::default() }).unwrap();
     let site = site(&fleet);
     let engine = site.start(&[("HOOK_URL", "http://127.0.0.1:9/".to_owned())]).await;
     let engine = engine.unwrap_or_else(|| panic!("it did not start: {}", site.log()));
@@ -76,7 +76,7 @@ async fn a_store_of_the_version_before_goes_on_where_it_was_and_a_copy_is_kept()
     let (status, answer) = engine.post("/api/v1/approvals/a1", &json!({ "approve": true, "why": "" })).await.unwrap();
     assert_eq!(status, 200, "{answer}");
     let state = async || engine.get("/api/v1/runs/r1").await.map(|run| run["run"]["state"].clone());
-    let held = async || state().await.filter(|state| state["is"] == "waiting");
+    let held = async || state().await.filter(|state| state["is"] == "held");
     let held = eventually("the freeze to hold the step", held).await;
     assert!(held.to_string().contains("frozen"), "{held}");
     assert!(!is_cordoned(&fleet, "gpu-1"));
@@ -111,7 +111,7 @@ async fn a_store_of_the_version_before_goes_on_where_it_was_and_a_copy_is_kept()
 
 #[test]
 fn old_names_of_keys_work_and_check_says_the_new_ones() {
-    let fleet = SimFleet::start(SimOptions::default()).unwrap();
+    let fleet = SimFleet::start(SimOptions { nodes: 40, ..SimOptions::default() }).unwrap();
     let site = site(&fleet);
     let check = Command::new(env!("CARGO_BIN_EXE_nightshift"))
         .arg("--config")
