@@ -126,7 +126,7 @@ fn list(invocation: &Invocation, client: &EngineClient, listed: &ApprovalListArg
     }
     let row = |approval: &Approval| {
         let last = match approval.state {
-            ApprovalState::Open => invocation.format(approval.expires_at, "%H:%M:%S %Z"),
+            ApprovalState::Open => invocation.soon(approval.expires_at),
             ApprovalState::Approved => "approved".to_owned(),
             ApprovalState::Denied => "denied".to_owned(),
             ApprovalState::Expired => "expired".to_owned(),
@@ -140,6 +140,6 @@ fn list(invocation: &Invocation, client: &EngineClient, listed: &ApprovalListArg
             last,
         ]
     };
-    let last = if open { "NO AFTER" } else { "STATE" };
+    let last = if open { "EXPIRES" } else { "STATE" };
     invocation.table(["ID", "RUN", "QUESTION", "AGE", last], approvals.iter().map(row).collect())
 }

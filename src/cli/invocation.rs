@@ -188,7 +188,12 @@ impl Invocation {
 
     /// A moment with its zone: UTC, or where the person is (`TZ`, else the machine's zone) unless `--utc` says otherwise.
     pub fn when(&self, at: Time) -> String {
-        self.format(at, "%Y-%m-%d %H:%M %Z")
+        self.format(at, WITH_DATE)
+    }
+
+    /// `02:14:07 UTC` of today; another day has its date, too.
+    pub fn soon(&self, at: Time) -> String {
+        self.format(at, soon(&self.zone, self.now, at))
     }
 
     /// The same in another form; a form that does not show the zone needs a heading that does.
@@ -316,6 +321,14 @@ pub(super) fn rows(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The form of a moment: without its date where that is today's in this zone.
+fn soon(zone: &TimeZone, now: Time, at: Time) -> &'static str {
+    let day = |at: Time| at.to_zoned(zone.clone()).date();
+    if day(at) == day(now) { "%H:%M:%S %Z" } else { WITH_DATE }
+}
+
+const WITH_DATE: &str = "%Y-%m-%d %H:%M %Z";
+
 /// The largest unit that is not zero, two of them below a day: `45s`, `12m`, `3h20m`, `5d`.
 fn age(now: Time, then: Time) -> String {
     let seconds = (now.as_second() - then.as_second()).max(0);
@@ -352,6 +365,16 @@ mod tests {
         let now = Time::from_second(1_000_000).unwrap();
         let ago = |seconds: i64| age(now, Time::from_second(1_000_000 - seconds).unwrap());
         assert_eq!([ago(-5), ago(59), ago(61), ago(3_660), ago(90_000)], ["0s", "59s", "1m", "1h01m", "1d"]);
+    }
+
+    #[test]
+    fn a_moment_of_another_day_has_its_date() {
+        let now: Time = "2026-11-30T23:50:00Z".parse().unwrap();
+        let in_minutes = |minutes: i64| Time::from_second(now.as_second() + 60 * minutes).unwrap();
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        assert_eq!(soon(&TimeZone::UTC, now, in_minutes(5)), "%H:%M:%S %Z");
+        assert_eq!(soon(&TimeZone::UTC, now, in_minutes(15)), WITH_DATE);
+        assert_eq!(soon(&berlin, now, in_minutes(15)), "%H:%M:%S %Z", "it is past midnight there already");
     }
 
     #[test]

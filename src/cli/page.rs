@@ -107,15 +107,10 @@ pub(super) fn standing(incident: &Incident) -> String {
     incident.recovery().unwrap_or_else(|| incident_state(incident.state).to_owned())
 }
 
-/// `02:14:07 UTC`, for times of the next hours.
-fn clock_now(invocation: &Invocation, at: Time) -> String {
-    invocation.format(at, "%H:%M:%S %Z")
-}
-
 /// Why a run is in its state, and the commands that apply to it.
 pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
     let explain = |code: &str| format!("nightshift why --explain {code}");
-    let again = run.wake_at.map(|at| format!(", checked again at {}", clock_now(invocation, at))).unwrap_or_default();
+    let again = run.wake_at.map(|at| format!(", checked again at {}", invocation.soon(at))).unwrap_or_default();
     match &run.state {
         RunState::Ready => vec!["continues at the engine's next turn".to_owned()],
         RunState::Waiting { why } => vec![format!("waits: {}{again}", text(why))],
@@ -126,7 +121,7 @@ pub(super) fn stands(invocation: &Invocation, run: &Run) -> Vec<String> {
             format!(
                 "waits for approval{}",
                 run.wake_at
-                    .map(|at| format!("; expires {}, without an answer it counts as denied", clock_now(invocation, at)))
+                    .map(|at| format!("; expires {}, without an answer it counts as denied", invocation.soon(at)))
                     .unwrap_or_default()
             ),
             format!("nightshift approve {approval}"),

@@ -4,6 +4,7 @@
 //! Invariant: pure; a need has the same key for as long as it holds, and a first page never waits beyond `FIRST_PAGE_WAIT`
 //! from the creation of the run whose plan it waits for.
 
+use crate::engine::story::moment;
 use crate::limits::{FIRST_PAGE_WAIT, HELD_LONG, NEEDS, STORY_LINE_CHARS};
 use crate::model::{
     AttentionKind, AttentionReason, Entry, EntryKind, Incident, IncidentState, Mode, PendingApproval, ReasonCode, Run,
@@ -88,7 +89,7 @@ fn held<'a>(facts: &'a IncidentRecords<'_>, now: Time) -> impl Iterator<Item = A
         if reason.code != ReasonCode::BreakerTripped && since + HELD_LONG > now {
             return None;
         }
-        let text = format!("{} has been on hold since {}: {reason}", name(run), since.strftime("%H:%M UTC"));
+        let text = format!("{} has been on hold since {}: {reason}", name(run), moment(since, now));
         Some(need(facts, AttentionKind::Held, format!("{} held", run.id), run.id, &text))
     })
 }

@@ -234,10 +234,16 @@ impl Bed {
         for workload in (0..WORKLOADS).map(workload_of) {
             let (wanted, done) = (wanted.get(&workload), seen.restarts.get(&workload));
             let (wanted, done) = (wanted.copied().unwrap_or(0), done.copied().unwrap_or(0));
+            if wanted != done {
+                eprintln!("{workload}: {wanted} restarts wanted, {done} seen");
+            }
             tally.lost += wanted.saturating_sub(done);
             tally.doubled += done.saturating_sub(wanted);
         }
         tally.unfounded = unfounded(engine, &seen).await;
+        if tally.lost > 0 {
+            eprintln!("runs by rule and state: {:#?}", ends(engine).await);
+        }
         tally
     }
 
@@ -303,6 +309,21 @@ pub async fn entries(engine: &Engine, kind: &str) -> Vec<Value> {
         let Some(last) = page.last() else { return all };
         after = number(&last["no"]);
         all.extend(page);
+    }
+}
+
+/// How the runs ended, by rule, state and reason.
+async fn ends(engine: &Engine) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let mut after = -1;
+    loop {
+        let page = engine.get(&format!("/api/v1/runs?after={after}&limit=1000")).await.unwrap();
+        let runs = page["runs"].as_array().unwrap_or_else(|| panic!("{page}")).clone();
+        let Some(last) = runs.last() else { return found };
+        after = number(&last["id"]);
+        for run in runs {
+            *found.entry(format!("{} {}", run["rule"], run["state"])).or_default() += 1;
+        }
     }
 }
 
