@@ -7,7 +7,7 @@ use super::answer::{ActionResult, done, failed, foresee, poll, settle, waited};
 use super::declare::*;
 use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
+use crate::model::{ActionCall, FailureKind, Outcome, Step, StepFailure};
 use crate::world::{DockerContainer, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;

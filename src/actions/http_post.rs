@@ -6,7 +6,7 @@ use super::answer::{ActionResult, done, failed, foresee, settle};
 use super::declare::*;
 use super::http_get::shown;
 use super::{Action, PerformResult, args, http_headers, rights};
-use crate::model::{ActionCall, StepFailure, Outcome, Step};
+use crate::model::{ActionCall, Outcome, Step, StepFailure};
 use crate::world::{HttpRequest, SecretHeaders, World, WorldError};
 use serde_json::{Value, json};
 

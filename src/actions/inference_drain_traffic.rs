@@ -9,7 +9,7 @@ use super::on_pod::OnPod;
 use super::traffic::{self, DrainedTraffic};
 use super::{PerformResult, args, engines, inference_restart, inference_return_traffic, rights};
 use crate::limits;
-use crate::model::{ActionCall, StepFailure, FailureKind, Step};
+use crate::model::{ActionCall, FailureKind, Step, StepFailure};
 use crate::world::{EnginePoint, KubeClient, Pod, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -36,7 +36,10 @@ static SPEC: ActionSpec = ActionSpec {
     takes: CapacityKind::Pod("taking one away"),
     scheduling: SchedulingEffect::Unchanged,
     approval: ApprovalNeed::ByMode,
-    phrases: ActionPhrases { todo: "take traffic off {target}{details}", done: Some("took traffic off {target}{details}") },
+    phrases: ActionPhrases {
+        todo: "take traffic off {target}{details}",
+        done: Some("took traffic off {target}{details}"),
+    },
     permissions: rights::DRAIN_TRAFFIC,
     undo: Some(inference_return_traffic::NAME),
     deadline: Span::seconds(60),
@@ -73,7 +76,8 @@ impl OnPod for InferenceDrainTraffic {
     }
 
     fn back(&self, step: &Step) -> Option<ActionCall> {
-        super::changed(step).then(|| ActionCall::new(inference_return_traffic::NAME, [("pod", json!(step.call.text("pod")))]))
+        super::changed(step)
+            .then(|| ActionCall::new(inference_return_traffic::NAME, [("pod", json!(step.call.text("pod")))]))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
-use super::engines::{self, SignalSummary, SignalQuery};
+use super::engines::{self, SignalQuery, SignalSummary};
 use super::{Action, PerformResult, args, rights};
 use crate::limits;
 use crate::model::{ActionCall, Outcome, Step};

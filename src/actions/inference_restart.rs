@@ -8,7 +8,7 @@ use super::declare::*;
 use super::engines::{self, SignalQuery};
 use super::on_pod::OnPod;
 use super::{PerformResult, args, k8s_evict, rights};
-use crate::model::{ActionCall, StepFailure, FailureKind, Step};
+use crate::model::{ActionCall, FailureKind, Step, StepFailure};
 use crate::world::{KubeClient, Pod, SignalGroup, TRAFFIC_TAKEN_BY, World, WorldError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
 use super::traffic::{self, DrainedTraffic};
 use super::{Action, PerformResult, args, rights};
-use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
+use crate::model::{ActionCall, FailureKind, Outcome, Step, StepFailure};
 use crate::world::{Pod, World, WorldError};
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@
 use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, k8s_uncordon, rights};
-use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
+use crate::model::{ActionCall, FailureKind, Outcome, Step, StepFailure};
 use crate::world::{CORDONED_BY, CordonState, Node, World, WorldError, cordon, cordon_mark};
 use serde_json::{Value, json};
 

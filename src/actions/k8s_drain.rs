@@ -9,7 +9,7 @@ use super::answer::{ActionResult, done, failed, foresee, patient, poll, settle, 
 use super::declare::*;
 use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step, CapacityLoss};
+use crate::model::{ActionCall, CapacityLoss, FailureKind, Outcome, Step, StepFailure};
 use crate::world::{EvictAnswer, KubeClient, Pod, World, WorldError};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -202,7 +202,12 @@ struct EvictionResults {
 }
 
 /// Evicts pods that do not go yet, a bounded number at once.
-async fn ask(kube: &KubeClient, orders: &DrainOptions<'_>, sorted: &SortedPods, progress: &mut DrainProgress) -> ActionResult<EvictionResults> {
+async fn ask(
+    kube: &KubeClient,
+    orders: &DrainOptions<'_>,
+    sorted: &SortedPods,
+    progress: &mut DrainProgress,
+) -> ActionResult<EvictionResults> {
     // Built first and run after: a stream that borrows in its closure is not `Send` for every lifetime.
     let mut requests = Vec::new();
     for pod in sorted.meant.iter().filter(|pod| !pod.terminating).take(limits::EVICTIONS_PER_PASS) {

@@ -5,7 +5,7 @@
 use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, k8s_untaint, keys, rights};
-use crate::model::{ActionCall, StepFailure, Outcome, Step, CapacityLoss};
+use crate::model::{ActionCall, CapacityLoss, Outcome, Step, StepFailure};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@
 use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, k8s_taint, keys, rights};
-use crate::model::{ActionCall, StepFailure, Outcome, Step};
+use crate::model::{ActionCall, Outcome, Step, StepFailure};
 use crate::world::{Node, World, WorldError};
 use serde_json::{Value, json};
 
@@ -68,7 +68,10 @@ impl Action for K8sUntaint {
     fn undo(&self, step: &Step) -> Option<ActionCall> {
         let before = super::changed_from(step)?;
         let arg = |name: &str| step.call.args.get(name).cloned().unwrap_or_default();
-        Some(ActionCall::new(k8s_taint::NAME, [("node", arg("node")), ("key", arg("key")), ("restore", before.clone())]))
+        Some(ActionCall::new(
+            k8s_taint::NAME,
+            [("node", arg("node")), ("key", arg("key")), ("restore", before.clone())],
+        ))
     }
 }
 

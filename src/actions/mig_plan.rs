@@ -6,7 +6,7 @@ use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, on_node, rights};
 use crate::limits;
-use crate::model::{ActionCall, StepFailure, Outcome, Step};
+use crate::model::{ActionCall, Outcome, Step, StepFailure};
 use crate::world::{MigAround, MigInventory, MigPlan, MigWish, World, mig_demand, mig_node, mig_plan, mig_waiting};
 use serde_json::{Value, json};
 

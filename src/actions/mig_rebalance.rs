@@ -11,7 +11,7 @@ mod operator;
 use super::answer::{ActionResult, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, mig_plan, rights};
-use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step, CapacityLoss, Time};
+use crate::model::{ActionCall, CapacityLoss, FailureKind, Outcome, Step, StepFailure, Time};
 use crate::world::{CordonState, KubeClient, Node, Pod, World, WorldError, cordon};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

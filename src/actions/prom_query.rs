@@ -5,7 +5,7 @@
 use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, rights};
-use crate::model::{ActionCall, StepFailure, Outcome, Step};
+use crate::model::{ActionCall, Outcome, Step, StepFailure};
 use crate::world::{PromSample, World};
 use serde_json::{Value, json};
 

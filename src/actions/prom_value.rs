@@ -5,7 +5,7 @@
 use super::answer::{ActionResult, done, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, rights};
-use crate::model::{ActionCall, StepFailure, FailureKind, Outcome, Step};
+use crate::model::{ActionCall, FailureKind, Outcome, Step, StepFailure};
 use crate::world::World;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use super::answer::{ActionResult, foresee, settle};
 use super::declare::*;
 use super::{Action, PerformResult, args, rights};
 use crate::limits;
-use crate::model::{ActionCall, StepFailure, Outcome, Step};
+use crate::model::{ActionCall, Outcome, Step, StepFailure};
 use crate::world::World;
 use serde_json::Value;
 

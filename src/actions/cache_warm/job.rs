@@ -7,7 +7,7 @@ use super::super::PerformResult;
 use super::super::answer::{ActionResult, done, failed, patient, poll, waited};
 use super::super::args;
 use crate::limits;
-use crate::model::{ActionCall, StepFailure, FailureKind, Span, Step};
+use crate::model::{ActionCall, FailureKind, Span, Step, StepFailure};
 use crate::world::{CacheJob, Job, JobPod, World, WorldError};
 use serde_json::{Value, json};
 use std::path::{Component, Path};
@@ -200,7 +200,13 @@ fn folders(settings: &CacheJob, call: &ActionCall) -> Result<Vec<String>, StepFa
     Ok(folders)
 }
 
-fn manifest(settings: &CacheJob, call: &ActionCall, name: &str, owner: &str, within: Span) -> Result<Value, StepFailure> {
+fn manifest(
+    settings: &CacheJob,
+    call: &ActionCall,
+    name: &str,
+    owner: &str,
+    within: Span,
+) -> Result<Value, StepFailure> {
     let root = settings.folder().display().to_string();
     let mut command = vec!["cache".to_owned(), "warm".to_owned()];
     command.extend(folders(settings, call)?);

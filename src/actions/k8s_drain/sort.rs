@@ -101,7 +101,8 @@ mod tests {
             ]
         };
         let check = |options: &[(&'static str, serde_json::Value)], meant: &[&str], stuck: usize, left: usize| {
-            let call = ActionCall::new("k8s::drain", [("node", json!("gpu-1"))].into_iter().chain(options.iter().cloned()));
+            let call =
+                ActionCall::new("k8s::drain", [("node", json!("gpu-1"))].into_iter().chain(options.iter().cloned()));
             let sorted = sort(all(), &orders(&call).unwrap(), |namespace| namespace == "kube-system");
             let is: Vec<&str> = sorted.meant.iter().map(|pod| pod.name.as_str()).collect();
             assert_eq!((is.as_slice(), sorted.stuck.len(), sorted.left.len()), (meant, stuck, left), "{options:?}");

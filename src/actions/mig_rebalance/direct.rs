@@ -6,7 +6,7 @@ use super::super::answer::{ActionResult, done, failed, patient, poll, waited};
 use super::super::{PerformResult, mig_plan};
 use super::{RebalanceOptions, RebalanceProgress, missing};
 use crate::limits;
-use crate::model::{CommandStatus, AgentCommand, FailureKind, MigPlace, Outcome, Step};
+use crate::model::{AgentCommand, CommandStatus, FailureKind, MigPlace, Outcome, Step};
 use crate::world::{EvictAnswer, KubeClient, MigPlan, Node, World, WorldError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -94,7 +94,12 @@ fn refusal(plan: &MigPlan) -> String {
     format!("no change was made, because not every request has room: {}", lines.collect::<Vec<_>>().join(" | "))
 }
 
-async fn evict(kube: &KubeClient, orders: &RebalanceOptions<'_>, progress: RebalanceProgress, spent: Duration) -> ActionResult<PerformResult> {
+async fn evict(
+    kube: &KubeClient,
+    orders: &RebalanceOptions<'_>,
+    progress: RebalanceProgress,
+    spent: Duration,
+) -> ActionResult<PerformResult> {
     let silent = |error: WorldError| patient(error, spent, orders.within, json!(progress));
     let mut waiting = Vec::new();
     for pod in &progress.moving {
@@ -168,7 +173,8 @@ async fn offered(
     spent: Duration,
 ) -> ActionResult<PerformResult> {
     let Some((kube, _)) = cluster else { return Ok(done(report(true, &progress))) };
-    let silent = |error: WorldError, progress: &RebalanceProgress| patient(error, spent, orders.within, json!(progress));
+    let silent =
+        |error: WorldError, progress: &RebalanceProgress| patient(error, spent, orders.within, json!(progress));
     if progress.phase == "offering" {
         let pods = kube.pods_on(orders.node).await.map_err(|error| silent(error, &progress))?;
         let is_plugin = |owner: &(String, String)| owner.0 == "DaemonSet" && owner.1.contains("nvidia-device-plugin");

@@ -6,7 +6,7 @@ use super::super::PerformResult;
 use super::super::answer::{ActionResult, done, failed, patient, poll, spoken, waited};
 use super::{CONFIG, RebalanceOptions, RebalanceProgress, STATE, holders, missing, paused};
 use crate::limits;
-use crate::model::{StepFailure, FailureKind, Step, Time};
+use crate::model::{FailureKind, Step, StepFailure, Time};
 use crate::world::{KubeClient, Node, World, WorldError};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -77,7 +77,8 @@ async fn begin(
 }
 
 fn asked(world: &World, progress: RebalanceProgress) -> PerformResult {
-    let carry = RebalanceProgress { phase: "asked".to_owned(), since: Some(world.clock.now()), busy: false, ..progress };
+    let carry =
+        RebalanceProgress { phase: "asked".to_owned(), since: Some(world.clock.now()), busy: false, ..progress };
     PerformResult::Again {
         after: limits::POLL_FIRST,
         why: "the layout was requested from the mig-manager".to_owned(),
@@ -155,7 +156,12 @@ async fn give_back(
     Ok(PerformResult::Again { after: limits::POLL_FIRST, why, carry: json!(progress) })
 }
 
-fn end_back(world: &World, node: &Node, orders: &RebalanceOptions<'_>, mut progress: RebalanceProgress) -> ActionResult<PerformResult> {
+fn end_back(
+    world: &World,
+    node: &Node,
+    orders: &RebalanceOptions<'_>,
+    mut progress: RebalanceProgress,
+) -> ActionResult<PerformResult> {
     let state = label(node, STATE).to_owned();
     progress.busy |= matches!(state.as_str(), "pending" | "rebooting");
     let gone = since(world, &progress);
