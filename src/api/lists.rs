@@ -6,7 +6,7 @@ use crate::model::{IncidentId, RunId, Severity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What every list takes. A filter that a list does not have is ignored: `severity` is of incidents, `kind` of entries.
+/// What every list takes. A filter that a list does not have is refused: `severity` is of incidents, `kind` of entries.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListQuery {

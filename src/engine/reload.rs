@@ -96,6 +96,11 @@ async fn meet(parts: &EngineParts, loaded: &CatalogSnapshot, changed: &BTreeSet<
         after = Some(last.id.0);
         let mut sources: BTreeMap<String, Vec<Event>> = BTreeMap::new();
         for episode in page {
+            if episode.event.is_removed() {
+                // Nothing tells what it was about, nor who sent it.
+                tracing::info!(episode = %episode.id, "changed rules not evaluated for an alert whose text was removed");
+                continue;
+            }
             let kind = kind_of(parts, &episode.event.source);
             let selected = loaded.rules.select_from(&episode.event, &kind);
             if selected.iter().any(|selected| changed.contains(&selected.rule.name)) {

@@ -202,6 +202,7 @@ fn right_for(method: &str, path: &str) -> Right {
 
 /// Whether a route reads data for auditors only.
 pub(super) fn is_audit(method: &str, path: &str) -> bool {
+    let method = if method == "HEAD" { "GET" } else { method };
     RIGHTS.iter().any(|(verb, at, right)| *right == Right::Audit && *at == path && verb.eq_ignore_ascii_case(method))
 }
 

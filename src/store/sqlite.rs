@@ -223,12 +223,21 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&mut Tx<Connection>) -> Result<T, StoreError> + Send + 'static,
     {
+        self.write_as(WhenFull::Wait, op).await
+    }
+
+    /// One operation, and the signature over it where it is of a kind that is signed at once.
+    async fn write_as<T, F>(&self, when_full: WhenFull, op: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<Connection>) -> Result<T, StoreError> + Send + 'static,
+    {
         let noting = move |tx: &mut Tx<Connection>| {
             tx.to_sign = None;
             let done = op(tx)?;
             Ok((done, tx.to_sign.take()))
         };
-        let (done, to_sign) = self.queue()?.write(WhenFull::Wait, noting).await?;
+        let (done, to_sign) = self.queue()?.write(when_full, noting).await?;
         if let (Some(now), Some(key), false) = (to_sign, self.key.get(), planted("freeze-signed-later")) {
             // The entry stands, whatever comes of its signature: the next one within a minute covers it.
             if let Err(error) = self.sign(key.clone(), now).await {
@@ -246,8 +255,9 @@ impl SqliteStore {
     }
 
     async fn sign(&self, key: Arc<SigningKey>, now: Time) -> Result<Option<Checkpoint>, StoreError> {
-        let is_marked = self.marks.first().is_some_and(|mark| mark.exists());
-        let signed = self.queue()?.write(WhenFull::Wait, move |tx| checkpoints::sign(tx, &key, is_marked, now)).await?;
+        let marked: Vec<String> =
+            self.marks.iter().filter(|mark| mark.exists()).map(|mark| loss::marked(mark)).collect();
+        let signed = self.queue()?.write(WhenFull::Wait, move |tx| checkpoints::sign(tx, &key, &marked, now)).await?;
         for path in &self.marks {
             if let Some(newest) = &signed
                 && let Err(error) = CheckpointMark::write(path, newest)

@@ -296,8 +296,11 @@ async fn exchange_with(
     }
     headers.extend(more);
     let typed = headers.contains_key(reqwest::header::CONTENT_TYPE);
+    let writes = !method.is_safe();
     let mut builder = client.request(method, url).headers(headers);
     builder = match &request.body {
+        // An empty body is asked the gate as well.
+        Value::Null if writes && gate.is_some() => builder.body(body(String::new(), gate)),
         Value::Null => builder,
         Value::String(text) => builder.body(body(text.clone(), gate)),
         json if typed => builder.body(body(json.to_string(), gate)),

@@ -2,7 +2,8 @@
 //!
 //! Invariant: what must survive is looked at through the API of the engine that was started afterwards.
 
-use crate::harness::{Engine, Site, alertmanager_body};
+use crate::harness::{Engine, Site, alertmanager_body, eventually};
+use nightshift::world::sim::{SimFleet, SimOptions};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -447,7 +448,50 @@ async fn a_data_folder_that_is_older_as_a_whole_is_refused_by_the_mark_on_anothe
     assert_eq!(marks[0], marks[1]);
     let engine = start(&site, &[]).await;
     assert_eq!(status(&engine).await["freezes"], 0);
-    drop(engine);
+    live(&engine).await;
+    assert_eq!(engine.stop(), Some(0));
+    // A volume that is not mounted shows nothing, and must not be taken for a mark that was never made.
+    std::fs::remove_file(outside.join("nightshift.mark")).unwrap();
+    let words = refused(&site, &[]);
+    assert!(words.contains("nightshift.mark") && words.contains("is its volume mounted?"), "{words}");
+    std::fs::remove_dir(&outside).unwrap();
+    let words = refused(&site, &[]);
+    assert!(words.contains("mark_file") && words.contains("mount its volume, or create the folder"), "{words}");
+    std::fs::create_dir(&outside).unwrap();
+    let engine = start(&site, &["--accept-loss"]).await;
+    assert_eq!(engine.stop(), Some(0));
+    assert!(outside.join("nightshift.mark").exists(), "made again");
+}
+
+/// An alert that comes back lowers its rule while it is taken in; an older copy must not raise it again.
+#[tokio::test]
+async fn a_demotion_by_an_alert_that_came_back_is_signed_before_the_alert_is_answered() {
+    let fleet = SimFleet::start(SimOptions { nodes: 40, ..SimOptions::default() }).unwrap();
+    let label = "//! Labels.\n//!\n//! params:\n//!   node: Node\n//! scope: node\n//! undo: never\n\nk8s::label(node, \"a.b/c\", \"d\");\n";
+    let rules =
+        "rules:\n  - { name: act, when: ['alertname=\"X\"', 'node!=\"\"'], run: label, mode: auto, cooldown: 0s }\n";
+    let extra = format!(
+        "sources:\n  am: {{ kind: alertmanager }}\nmode_ceiling: auto\nclusters:\n  sim: {{ url: '{}' }}\n",
+        fleet.url()
+    );
+    let site = Site::new(&extra, rules, &[("label", label)]);
+    let engine = start(&site, &[]).await;
+    let alert = async |status: &str| {
+        let labels: &[(&str, &str)] = &[("alertname", "X"), ("node", "gpu-1")];
+        let body = alertmanager_body(status, "2026-11-23T03:00:00Z", &[labels]);
+        assert_eq!(engine.post("/in/alertmanager/am", &body).await.unwrap().0, 200);
+    };
+    alert("firing").await;
+    eventually("the run to act", async || {
+        let runs = engine.get("/api/v1/runs").await?;
+        (runs["runs"][0]["state"]["is"] == "done").then_some(())
+    })
+    .await;
+    alert("resolved").await;
+    alert("firing").await;
+    let no = newest(&engine, "rule_demoted").await;
+    let signed = marked(&site);
+    assert!(signed > no, "it is entry #{no}, and {signed} entries are signed");
 }
 
 #[tokio::test]

@@ -94,3 +94,38 @@ async fn a_rule_that_is_added_while_its_alert_is_open_is_evaluated_for_it_once()
         "a start alone is no change"
     );
 }
+
+/// An edit must not bring up what an approver denied, also where the alert has come back as another episode meanwhile.
+#[tokio::test]
+async fn an_edit_of_a_rule_does_not_perform_the_plan_that_an_approver_denied() {
+    let site = Site::new(
+        "mode_ceiling: auto\nsources:\n  am: { kind: alertmanager }\nincidents: { resolve_after: 5m }\n",
+        "rules: []",
+        &[("look", LOOK)],
+    );
+    site.add_token("ann", "approver", "");
+    let ask = |more: &str| "rules:\n".to_owned() + &rule("act", more);
+    write(&site, &ask("").replace("mode: auto", "mode: approve"));
+    let engine = site.start(&[]).await.unwrap();
+    alert(&engine, "firing", "a").await;
+    let asked = async || engine.get("/api/v1/approvals").await?["approvals"][0]["id"].as_str().map(str::to_owned);
+    let id = eventually("the question", asked).await;
+    let no = serde_json::json!({ "approve": false, "why": "not now" });
+    let token = crate::harness::secret("ann");
+    let (status, said) = engine.ask("POST", &format!("/api/v1/approvals/{id}"), Some(&token), &no).await;
+    assert_eq!(status, 200, "{said}");
+    let runs = async || engine.get("/api/v1/runs").await.map(|runs| runs["runs"].as_array().unwrap().len());
+    alert(&engine, "resolved", "a").await;
+    let back = alert(&engine, "firing", "a").await;
+    assert_eq!((back["runs"].as_array().map(Vec::len), runs().await), (Some(0), Some(1)), "{back}");
+    let before = loaded(&engine).await;
+    write(&site, &ask(""));
+    eventually("the edit", async || (loaded(&engine).await > before).then_some(())).await;
+    let said = eventually("its reason", async || {
+        let said = reconsidered(&engine).await;
+        (!said.is_empty()).then_some(said)
+    })
+    .await;
+    assert_eq!(said[0]["reasons"][0]["code"], "already_handled", "{said:?}");
+    assert_eq!(runs().await, Some(1));
+}

@@ -95,6 +95,35 @@ async fn a_page_is_full_although_one_of_its_rows_is_unreadable_so_that_a_walk_do
     assert_eq!(ids(Filter { limit: 1, before: Some(known[0]), ..all() }).await, [known[2]], "past the row alone");
 }
 
+/// More damage than a statement has room for terms, and a page of one.
+#[tokio::test]
+async fn a_page_is_read_past_thousands_of_unreadable_rows_in_a_few_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    hear(&store, &auto(), vec![event("Xid79", "gpu-1")], at(1)).await;
+    let conn = Connection::open(dir.path().join("store.db")).unwrap();
+    conn.execute_batch(
+        "CREATE TEMP TABLE copy AS SELECT * FROM incident LIMIT 1; UPDATE copy SET subject = '(';
+         CREATE TEMP TABLE number AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) SELECT i FROM n;",
+    )
+    .unwrap();
+    let ids: Vec<i64> = conn
+        .prepare("SELECT i FROM number")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for id in ids {
+        conn.execute("UPDATE copy SET id = ?1, key = 'copy ' || ?1", [1_000 + id]).unwrap();
+        conn.execute("INSERT INTO incident SELECT * FROM copy", []).unwrap();
+    }
+    conn.execute_batch("COMMIT").unwrap();
+    let found = store.incidents(Filter { limit: 1, ..all() }).await.unwrap();
+    assert_eq!(found.iter().map(|incident| incident.id.0).collect::<Vec<_>>(), [1]);
+}
+
 fn about(incident: nightshift::model::IncidentId) -> nightshift::model::EntryLinks {
     nightshift::model::EntryLinks { incident: Some(incident), run: None }
 }

@@ -129,8 +129,8 @@ impl SelectQuery {
             return all(conn, &self.sql_of(key, order, limit), self.values, map);
         }
         let mut good: Vec<T> = Vec::new();
+        let (terms, mut wanted) = (self.terms.len(), limit);
         loop {
-            let wanted = limit - good.len();
             let (mut seen, mut last) = (0, 0);
             let counted = |row: &DbRow<'_>| {
                 (seen, last) = (seen + 1, row.get::<i64>(0)?);
@@ -141,9 +141,13 @@ impl SelectQuery {
             let read = readable(conn, &sql, values.as_slice(), (table, &parked::number), counted, unreadable)?;
             let rest = read.len() < seen && seen == wanted;
             good.extend(read);
-            if !rest {
+            good.truncate(limit);
+            if !rest || good.len() == limit {
                 return Ok(good);
             }
+            // Many rows in a row may be unreadable.
+            wanted = (limit - good.len()).max(limits::READ_AT_LEAST);
+            self.terms.truncate(terms);
             self = self.only(&format!("{key} {beyond} {last}"), true);
         }
     }

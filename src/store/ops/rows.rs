@@ -146,7 +146,7 @@ pub(crate) fn episode(row: &DbRow<'_>) -> Result<Episode, StoreError> {
             annotations: Labels::default(),
             subject: Subject::default(),
             severity: Severity::default(),
-            summary: "(text removed)".to_owned(),
+            summary: Event::REMOVED.to_owned(),
             url: String::new(),
         },
     };

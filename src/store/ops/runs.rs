@@ -93,6 +93,18 @@ pub(crate) fn for_episode(conn: &dyn Db, rule: &str, episode: EpisodeId) -> Resu
     one(conn, sql, params![rule, episode.0], |row| Ok(RunId(row.get(0)?)))
 }
 
+/// The latest run of a rule for this incident and purpose, however it ended.
+pub(crate) fn last_of(
+    conn: &dyn Db,
+    incident: IncidentId,
+    rule: &str,
+    bucket: &str,
+) -> Result<Option<RunId>, StoreError> {
+    let sql =
+        "SELECT id FROM run WHERE incident = ?1 AND rule = ?2 AND bucket = ?3 AND final = 1 ORDER BY id DESC LIMIT 1";
+    one(conn, sql, params![incident.0, rule, bucket], |row| Ok(RunId(row.get(0)?)))
+}
+
 pub(crate) fn unfinished(
     conn: &dyn Db,
     incident: IncidentId,

@@ -34,12 +34,16 @@ const EPISODES: [(&str, &str); 14] = [
         "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE ended_at < ?1 AND id < (SELECT max(id) FROM run) \
          AND NOT EXISTS (SELECT 1 FROM step WHERE step.run = run.id) \
          AND NOT EXISTS (SELECT 1 FROM approval WHERE approval.run = run.id) \
-         AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.run = run.id) LIMIT ?2)",
+         AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.run = run.id) \
+         AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.id = run.episode AND episode.state = 0) \
+         AND NOT EXISTS (SELECT 1 FROM backs JOIN episode ON episode.id = backs.episode \
+                         WHERE backs.run = run.id AND episode.state = 0) LIMIT ?2)",
     ),
     (
         "backs",
         "DELETE FROM backs WHERE (run, episode) IN (SELECT backs.run, backs.episode FROM backs \
-         JOIN run ON run.id = backs.run WHERE run.ended_at < ?1 LIMIT ?2)",
+         JOIN run ON run.id = backs.run WHERE run.ended_at < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM episode WHERE episode.id = backs.episode AND episode.state = 0) LIMIT ?2)",
     ),
     (
         "outbox",

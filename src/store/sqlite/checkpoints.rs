@@ -1,7 +1,7 @@
 //! Signing the ledger: a checkpoint over the present tree.
 //!
 //! Invariant: a checkpoint covers only entries of the transaction that keeps it and of earlier ones; the database is known to
-//! have a mark only once one was seen beside it.
+//! have a mark only once that was seen.
 
 use crate::model::Time;
 use crate::store::StoreError;
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 pub(super) fn sign(
     tx: &mut Tx<Connection>,
     key: &SigningKey,
-    is_marked: bool,
+    marked: &[String],
     now: Time,
 ) -> Result<Option<Checkpoint>, StoreError> {
     let (size, root) = tx.root();
@@ -24,9 +24,9 @@ pub(super) fn sign(
     if size == 0 || last.as_ref().is_some_and(|last| last.size == size) {
         return Ok(last);
     }
-    if is_marked {
-        // From now on a start without any mark is one with a copy of the database alone.
-        exec(&tx.conn, "INSERT INTO setting (name, value) VALUES ('marked', 1) ON CONFLICT (name) DO NOTHING", [])?;
+    for name in marked {
+        // From now on a start without this mark is one with a copy of the database alone, or without the volume of the mark.
+        exec(&tx.conn, "INSERT INTO setting (name, value) VALUES (?1, 1) ON CONFLICT (name) DO NOTHING", [name])?;
     }
     let new = key.sign(size, root);
     let sql = "INSERT INTO checkpoint (size, at, note) VALUES (?1, ?2, ?3)";

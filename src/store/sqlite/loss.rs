@@ -45,6 +45,16 @@ impl Expected<'_> {
     /// # Errors
     /// A mark cannot be read, and the loss is not accepted.
     pub fn read(options: &SqliteOptions) -> Result<Expected<'_>, StoreError> {
+        for mark in &options.marks {
+            let folder = mark.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
+            if let Some(folder) = folder.filter(|_| options.accept_loss.is_none() && mark != &options.marks[0]) {
+                return Err(StoreError::Refused(format!(
+                    "`mark_file` is {}, but there is no folder {}: mount its volume, or create the folder",
+                    mark.display(),
+                    folder.display()
+                )));
+            }
+        }
         match CheckpointMark::newest(&options.marks) {
             Ok(mark) => Ok(Expected { options, mark, torn: None }),
             Err(error) if options.accept_loss.is_some() => {
@@ -59,6 +69,20 @@ impl Expected<'_> {
             (Some(loss), None) => Err(loss.refuse()),
             (loss, by) => Ok(loss.zip(by.as_ref()).map(|(loss, by)| loss.accepted(by))),
         }
+    }
+
+    /// A mark that this ledger had and that is missing now: without it an older copy of everything else would be believed.
+    fn gone(&self, conn: &Connection) -> Result<Option<LedgerLoss>, StoreError> {
+        for mark in self.options.marks.iter().filter(|mark| !mark.exists()) {
+            if has_setting(conn, &marked(mark))? {
+                let text = format!(
+                    "the mark {} of this ledger is missing, so nothing outside shows whether entries are (is its volume mounted?)",
+                    mark.display()
+                );
+                return Ok(Some(LedgerLoss { text }));
+            }
+        }
+        Ok(None)
     }
 
     /// Before the database is opened: what is missing, as it was accepted.
@@ -85,7 +109,10 @@ impl Expected<'_> {
             None if self.mark.is_none() && !self.options.marks.is_empty() && self.torn.is_none() => {
                 unmarked(conn, path, self.options.key.as_deref())?
             }
-            None => measure(conn, path, self.mark)?,
+            None => match measure(conn, path, self.mark)? {
+                None => self.gone(conn)?,
+                found => found,
+            },
         };
         let cut = cut.map(|cut| {
             format!(
@@ -124,6 +151,20 @@ fn made_after(key: Option<&Path>) -> String {
     format!("{key} exists, and a key is made only after the first entry")
 }
 
+/// The name of the setting that says that this mark was there.
+pub(super) fn marked(mark: &Path) -> String {
+    match mark.file_name().is_some_and(|name| name == "signing.mark") {
+        true => "marked".to_owned(),
+        false => format!("marked {}", mark.display()),
+    }
+}
+
+/// A database from before its first migration has none.
+fn has_setting(conn: &Connection, name: &str) -> Result<bool, StoreError> {
+    let tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'setting'";
+    Ok(number(conn, tables, [])? > 0 && number(conn, "SELECT count(*) FROM setting WHERE name = ?1", [name])? > 0)
+}
+
 /// No mark is there: then nothing was signed yet, or the database was copied without its mark, and nothing shows how old the
 /// copy is.
 fn unmarked(conn: &Connection, path: &Path, key: Option<&Path>) -> Result<Option<LedgerLoss>, StoreError> {
@@ -137,7 +178,7 @@ fn unmarked(conn: &Connection, path: &Path, key: Option<&Path>) -> Result<Option
             text: format!("the ledger in {shown} has no entries, although {}", made_after(key)),
         }));
     }
-    if number(conn, "SELECT count(*) FROM setting WHERE name = 'marked'", [])? == 0 {
+    if !has_setting(conn, "marked")? {
         return Ok(None);
     }
     let text = format!(

@@ -33,7 +33,7 @@ impl Intake for SqliteStore {
     async fn intake(&self, batch: EventBatch) -> Result<IntakeResult, StoreError> {
         let prepared = intake::PreparedBatch::new(batch)?;
         self.has_room()?;
-        self.queue()?.write(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
+        self.write_as(WhenFull::Refuse, move |tx| intake::intake(tx, &prepared)).await
     }
 
     async fn reconsider(&self, batch: EventBatch, changed: BTreeSet<String>) -> Result<IntakeResult, StoreError> {
@@ -51,7 +51,7 @@ impl Intake for SqliteStore {
 
     async fn intake_reports(&self, numbered: NumberedBatch) -> Result<(u64, IntakeResult), StoreError> {
         self.has_room()?;
-        self.queue()?.write(WhenFull::Refuse, move |tx| agents::reports(tx, numbered)).await
+        self.write_as(WhenFull::Refuse, move |tx| agents::reports(tx, numbered)).await
     }
 }
 

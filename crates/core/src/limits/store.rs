@@ -12,6 +12,8 @@ pub const GROUP_COMMIT_OPS: usize = 512;
 pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Rows of one read.
 pub const READ_LIMIT: usize = 1_000;
+/// Rows of a further read for one page, after rows that could not be read.
+pub const READ_AT_LEAST: usize = 100;
 /// Default retention of ended episodes.
 pub const RETENTION_EPISODES: Span = Span::seconds(30 * 86_400);
 /// Default retention of the bodies of ledger entries.

@@ -76,6 +76,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// The summary of an event whose text is no longer kept.
+    pub const REMOVED: &str = "(text removed)";
+
+    /// Whether retention or a redaction has removed its text: then labels, subject and sender are unknown.
+    pub fn is_removed(&self) -> bool {
+        self.labels.is_empty() && self.summary == Event::REMOVED
+    }
+
     /// The alert's name, or the fingerprint where a source has no such label.
     pub fn name(&self) -> &str {
         match self.labels.get("alertname") {

@@ -195,11 +195,18 @@ impl BatchIntake<'_> {
             }));
         }
         let run = match coming.change {
-            EpisodeChange::Refreshed => runs::for_episode(&self.tx.conn, &rule.name, coming.episode)?,
+            // An edit of the rule repeats nothing: neither for this alert, nor for another one of the incident that the run was for.
+            EpisodeChange::Refreshed => {
+                let own = runs::for_episode(&self.tx.conn, &rule.name, coming.episode)?;
+                match own {
+                    None => runs::last_of(&self.tx.conn, incident, &rule.name, &start.bucket)?,
+                    own => own,
+                }
+            }
             _ => runs::of_episode(&self.tx.conn, &rule.name, coming.episode)?,
         };
         Ok(run.map(|run| {
-            let text = format!("{run} of rule {} was for this same episode", rule.name);
+            let text = format!("{run} of rule {} was for this same alert or incident", rule.name);
             Reason::new(ReasonCode::AlreadyHandled, text)
         }))
     }

@@ -97,6 +97,14 @@ impl ParamSlot {
             Some(ParamSource::Label { label }) if label.is_empty() => {
                 return Err(format!("parameter `{}` names an empty label", param.name));
             }
+            Some(ParamSource::Label { label }) if slot.part == Some("cluster") => {
+                return Err(format!(
+                    "parameter `{}` is the run's cluster and is taken from label `{label}`: senders of alerts must not choose a \
+                     cluster beyond the one that the alert is about; map the label in the source (`labels: {{cluster: {label}}}`), \
+                     where the limits of sources and tokens hold, and leave the parameter out here",
+                    param.name
+                ));
+            }
             Some(ParamSource::Label { label }) if param.ty == ParamType::Query => {
                 return Err(format!(
                     "parameter `{}` (Query) is taken from label `{label}`: senders of alerts must not choose queries; \

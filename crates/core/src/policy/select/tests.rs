@@ -185,6 +185,11 @@ fn a_label_fills_a_parameter_only_where_the_rule_says_so() {
     assert_eq!(start(&said_so, &event(&labels)).input.params["also"], "vector(1)");
     let refused = with(json!({"signal": {"label": "also"}})).unwrap_err()[0].to_string();
     assert!(refused.contains("parameter `signal` (Query) is taken from label `also`"), "{refused}");
+    let elsewhere = || runbooks(vec![("there", vec![param("cluster", ParamType::String)])]);
+    let chosen =
+        json!({"name": "r", "when": ["alertname=X"], "run": "there", "with": {"cluster": {"label": "target"}}});
+    let refused = RuleSet::compile(vec![rule(chosen)], elsewhere()).unwrap_err()[0].to_string();
+    assert!(refused.contains("is the run's cluster") && refused.contains("map the label in the source"), "{refused}");
     let open = compiled(json!({"name": "r", "when": ["alertname=X"], "run": "open"})).unwrap_err()[0].to_string();
     assert!(open.contains("parameter `query` (String) is never given") && open.contains("{label: query}"), "{open}");
     let given = json!({"node": "gpu-3"}).as_object().unwrap().clone();
