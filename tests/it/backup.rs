@@ -438,7 +438,7 @@ async fn a_data_folder_that_is_older_as_a_whole_is_refused_by_the_mark_on_anothe
     assert!(words.contains("were signed at the last checkpoint") && words.contains("are missing"), "{words}");
     // A restore writes both marks.
     std::fs::remove_file(outside.join("nightshift.mark")).unwrap();
-    let engine = start(&site, &[]).await;
+    let engine = start(&site, &["--accept-loss"]).await;
     let name = site.path().join("night.backup").display().to_string();
     good(&site, &["backup", &name]);
     live(&engine).await;

@@ -143,8 +143,9 @@ impl Disk {
         Disk(at.to_owned())
     }
 
+    /// Takes all the room that there is, also where it was filled before.
     pub fn fill(&self) {
-        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        let mut file = std::fs::File::options().create(true).append(true).open(self.0.join("filler")).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
     }
 
