@@ -1,4 +1,4 @@
-//! The catalog of actions: the acts of a runbook on the world. One file each, one line in `CATALOG`.
+//! The catalog of actions: the acts of a runbook on the world. One file each, one line in `actions!`.
 //!
 //! Invariant: `perform` is the only way to touch the world, and is called only after a committed `begin`.
 

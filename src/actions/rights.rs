@@ -88,7 +88,7 @@ pub(super) const PLAN_MIG: &[KubePermission] =
     &[core("nodes", "get"), core("pods", "list"), policy("poddisruptionbudgets", "list")];
 pub(super) const RESTART_POD: &[KubePermission] =
     &[core("pods", "get"), core("pods", "list"), core("pods/eviction", "create")];
-/// Its own Job, which it makes, looks at and, once the run is cancelled, takes away; see `Permission::home`.
+/// Its own Job, which it makes, looks at and, once the run is cancelled, takes away; see `KubePermission::home`.
 pub(super) const WARM: &[KubePermission] = &[
     core("pods", "list"),
     core("pods/log", "get"),

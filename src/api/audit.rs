@@ -12,7 +12,7 @@ pub struct EntryList {
     pub entries: Vec<Entry>,
     /// A line for each entry that has one.
     pub story: Vec<TimelineEntry>,
-    /// The `cursor` of the next page; absent on the last one.
+    /// The `cursor` of the next page; absent where this one is not full.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,
 }

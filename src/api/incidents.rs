@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct IncidentList {
     pub incidents: Vec<Incident>,
-    /// The `cursor` of the next page; absent on the last one.
+    /// The `cursor` of the next page; absent where this one is not full.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,
 }

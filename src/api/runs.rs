@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RunList {
     pub runs: Vec<Run>,
-    /// The `cursor` of the next page; absent on the last one.
+    /// The `cursor` of the next page; absent where this one is not full.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,
 }

@@ -118,7 +118,7 @@ fn list(invocation: &Invocation, client: &EngineClient, listed: &ApprovalListArg
     if approvals.is_empty() {
         let narrowed = listed.node.is_some() || listed.rule.is_some() || listed.since.is_some();
         invocation.say(match (open, narrowed) {
-            (true, false) => "nothing is asked",
+            (true, false) => "no approval is pending",
             (true, true) => "no open request matches; --all also looks at those that are over",
             (false, _) => "no request matches",
         });

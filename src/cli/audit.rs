@@ -288,11 +288,11 @@ fn verdict(invocation: &Invocation, what: &str, verified: Result<ExportReport, V
                 report.redacted
             ))?;
             if unsigned > 0 {
-                let behind = if unsigned == 1 { "1 entry lies".to_owned() } else { format!("{unsigned} entries lie") };
+                let came = if unsigned == 1 { "1 entry".to_owned() } else { format!("{unsigned} entries") };
                 let every = limits::CHECKPOINT_EVERY.as_secs();
                 invocation.line(&format!(
-                    "{behind} behind the last checkpoint: no signature covers them, and more may have followed. A checkpoint \
-                     is signed every {every} s and at every orderly end: one that should be here was cut off"
+                    "{came} after the last checkpoint: no signature covers them yet. One is signed every {every} s and at every \
+                     orderly end; if these are older than that, a checkpoint is missing and the end may have been cut off"
                 ))?;
             }
             invocation.line(&format!("root {}", report.root))

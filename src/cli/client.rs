@@ -46,6 +46,16 @@ pub(super) struct EngineClient {
     runtime: Runtime,
 }
 
+/// A file with an error must not keep anyone from a freeze: the engine goes on with what it has read.
+fn without_the_file(mut error: CliError) -> CliError {
+    let way = "a running engine is reached without this file, too: --server http://127.0.0.1:7676 --token-file DATA_DIR/token";
+    error.hint = match error.hint.is_empty() {
+        true => way.to_owned(),
+        false => format!("{}; {way}", error.hint),
+    };
+    error
+}
+
 impl EngineClient {
     /// A client of the engine that the options, the environment or the configuration name.
     ///
@@ -56,7 +66,10 @@ impl EngineClient {
         // The configuration is read only for values that the options leave open.
         let named = invocation.global.server.is_some();
         let given = given_token(invocation)?;
-        let config = if named && given.is_some() { Config::default() } else { invocation.config()?.0 };
+        let config = match named && given.is_some() {
+            true => Config::default(),
+            false => invocation.config().map_err(without_the_file)?.0,
+        };
         let base = base(invocation.global.server.as_deref(), &config)?;
         let token = match given {
             Some(token) => token,

@@ -148,7 +148,7 @@ fn media_type(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     app.parts.metrics.refused(Refused::MediaType);
     Err(Problem::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "the body is not JSON",
+        "the Content-Type is not that of JSON",
         "send `Content-Type: application/json` (Datadog: switch off `Encode as form`)",
     ))
 }

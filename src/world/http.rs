@@ -128,7 +128,7 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// Fails when the request sets a header of ours, the allow-list or an address refuses it, or as [`Http::send`]
+    /// Fails when the request sets a header of ours, the allow-list or an address refuses it, or as [`HttpClient::send`]
     /// does.
     pub async fn send_for_runbook(&self, request: &HttpRequest) -> Result<HttpAnswer, WorldError> {
         self.send_with_secrets(request, &SecretHeaders::new()).await

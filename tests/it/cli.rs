@@ -164,6 +164,22 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
     }
 }
 
+/// The engine goes on with the configuration that it has read, and must be stoppable.
+#[test]
+fn a_freeze_with_a_broken_configuration_names_the_way_without_it() {
+    let place = Place::new("chanels: {}\n");
+    let refused = place.run(&["freeze", "--why", "x"]);
+    assert_eq!(code(&refused), 2);
+    let text = stderr(&refused);
+    for part in ["unknown key `chanels`", "--server", "--token-file"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let way = ["--server", "http://127.0.0.1:9", "--token-file", "token", "freeze", "--why", "x"];
+    std::fs::write(place.path().join("token"), "x".repeat(64)).unwrap();
+    let reached = stderr(&place.run(&way));
+    assert!(!reached.contains("chanels") && reached.contains("127.0.0.1:9"), "{reached}");
+}
+
 #[test]
 fn every_problem_of_a_configuration_is_named_at_once() {
     let place = Place::new("server: { listen: '0.0.0.0:1' }\nguards: { share_per_day: 7 }\n");
@@ -514,7 +530,7 @@ mod running {
         assert_eq!(code(&cut), 0, "what is signed is whole: {}", stderr(&cut));
         let said = String::from_utf8(cut.stdout).unwrap();
         assert!(said.starts_with("good so far  ledger.jsonl: "), "{said}");
-        assert!(said.contains(" behind the last checkpoint: no signature covers them"), "{said}");
+        assert!(said.contains(" after the last checkpoint: no signature covers them yet"), "{said}");
         let json = engine.json(&["audit", "verify", "--export", "ledger.jsonl"]);
         let number = |name: &str| json[name].as_u64().unwrap();
         assert!(number("unsigned") > 0 && number("unsigned") == number("entries") - number("signed"), "{json}");

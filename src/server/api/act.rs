@@ -383,8 +383,11 @@ fn check_scope(app: &App, scope: &str) -> Result<(), Problem> {
         Some(near) => format!("did you mean `{what}:{near}`? To stop everything at once: `all`"),
         None => match crate::config::nearest(name, known.iter().map(String::as_str)) {
             Some(near) => {
-                let list =
-                    if what == "rule" { "`nightshift scorecard` lists them" } else { "`nightshift config` does" };
+                let list = if what == "rule" {
+                    "`nightshift scorecard` lists them"
+                } else {
+                    "`nightshift config --effective` lists them"
+                };
                 let many = known.len();
                 format!("the nearest of {many} is `{what}:{near}` ({list}). To stop everything at once: `all`")
             }

@@ -47,12 +47,16 @@ pub(super) fn own_request(name: &str, did: &str, run: RunId, caller: &Caller) ->
              break-glass access belong to no single user",
             caller.name
         );
-        return refuse::with(StatusCode::FORBIDDEN, error, UNNAMED_HINT);
+        let hint = if machine { MACHINE_HINT } else { UNNAMED_HINT };
+        return refuse::with(StatusCode::FORBIDDEN, error, hint);
     }
     let error = format!("{} {did} {run} and cannot approve it too: another approver must", caller.name);
     refuse::with(StatusCode::FORBIDDEN, error, "ask another approver: they see the same request")
 }
 
+/// Of a run that the machine's own token has caused: whoever approves it could be the one who caused it.
+const MACHINE_HINT: &str = "no one can approve this run: deny it, and post alerts with a token of role `source`, or start the runbook \
+                            with a token of a user";
 const UNNAMED_HINT: &str = "use a token of your own, or list `local` under `tokens` of its owner in `people`";
 
 /// The number of different humans that must agree before a freeze is released: the configuration's, else two where two

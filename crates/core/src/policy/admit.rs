@@ -13,7 +13,7 @@ use crate::model::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Limits that a site may set; the defaults are in `reference` of the README.
+/// Limits that a site may set; docs/configuration.md has the defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardLimits {

@@ -55,7 +55,8 @@ pub fn missing(
     if to == Mode::Auto {
         missing.extend(too_young(asked.over, card.since, now));
         if !others {
-            missing.push(format!("requires a review or approval by a user other than {by}, has none"));
+            let than = if by.is_empty() { "the author of its file" } else { by };
+            missing.push(format!("requires a review or approval by a user other than {than}, has none"));
         }
     }
     missing

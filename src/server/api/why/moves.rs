@@ -3,7 +3,7 @@
 //! Invariant: a statement about the past rests on an entry; one about the present is marked as such.
 
 use super::{Block, Line, What, about, explain_scope};
-use crate::model::{Entry, EntryKind, Scorecard};
+use crate::model::{Entry, EntryKind, Mode, Scorecard};
 use crate::server::App;
 use crate::server::api::{Problem, read};
 use crate::store::Filter;
@@ -40,20 +40,31 @@ pub(super) async fn because(app: &App, blocks: &mut [Block], entries: &[Entry]) 
     for (no, run, rule, content, mode) in starts {
         let Some(block) = blocks.iter_mut().find(|block| block.run.is_some() && block.run == run) else { continue };
         let moved = moves.iter().rev().find(|entry| entry.no < no && moves_of(&entry.kind) == Some((rule, content)));
+        // A move to another mode than the run had is not its reason: the file or the ceiling was lower.
+        let moved = moved.filter(|entry| moved_to(&entry.kind) == Some(mode));
         let line = match moved.and_then(|entry| Some((entry, explain_scope(entry)?))) {
             Some((entry, (_, line))) => {
                 let on = entry.at.strftime("%Y-%m-%d %H:%M UTC");
                 Line { text: format!("rule `{rule}` was in {mode} because, on {on}, {}", line.text), ..line }
             }
             None => {
-                let text =
-                    format!("rule `{rule}` was in {mode} because of its file or the ceiling: it had never been moved");
+                let text = format!(
+                    "rule `{rule}` was in {mode} because of its file or the ceiling: no promotion or demotion set it"
+                );
                 Line { no: Some(no), what: What::Decided, text, code: None }
             }
         };
         block.lines.insert(1.min(block.lines.len()), line);
     }
     Ok(())
+}
+
+/// The mode that a move set.
+fn moved_to(kind: &EntryKind) -> Option<Mode> {
+    match kind {
+        EntryKind::RulePromoted { to, .. } | EntryKind::RuleDemoted { to, .. } => Some(*to),
+        _ => None,
+    }
 }
 
 /// Which rule a move is of, and which content of it.
