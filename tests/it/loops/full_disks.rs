@@ -31,12 +31,13 @@ async fn a_disk_that_is_full_and_has_room_again_loses_nothing_and_says_so_each_t
         at_a_moment(Duration::from_millis(draw.range(0, 150)), || false).await;
         disk.fill();
         let before = bed.refused();
-        // Enough that the room in the log's file is used up as well. What a fold of it frees is taken, too, long before a source has so
-        // many open incidents that further alerts join them; not at once, for the room of the ballast is not ours.
+        // Enough that the room in the log's file is used up as well. What a fold of it frees is taken, too: beyond
+        // `INCIDENTS_PER_SOURCE` in a minute alerts share an incident, and restarts of one workload a run. Not at once, for the room of
+        // the ballast is not ours.
         let mut sent = 0;
         eventually("an alert to be refused", async || {
             sent += 1;
-            if sent % 200 == 0 {
+            if sent % 50 == 0 {
                 disk.fill();
             }
             bed.allow(1);
