@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum EngineCheckResult {
     /// In words for a user.
-    Ill(String),
-    Well,
+    Unhealthy(String),
+    Healthy,
     /// Well beyond doubt: the condition is over at once.
     Over,
     /// Neither: the condition stays as it was.
@@ -119,12 +119,12 @@ fn no_progress(view: &EngineCheckInput) -> EngineCheckResult {
         let Some((had, has)) = was.steps.zip(lane.steps) else { continue };
         moved |= has != had;
         if has == had && lane.has_work() && was.has_work() {
-            return EngineCheckResult::Ill(stuck(name, lane));
+            return EngineCheckResult::Unhealthy(stuck(name, lane));
         }
     }
     match (moved, now.lanes.values().any(EngineQueue::has_work)) {
         (true, _) => EngineCheckResult::Over,
-        (false, false) => EngineCheckResult::Well,
+        (false, false) => EngineCheckResult::Healthy,
         (false, true) => EngineCheckResult::Same,
     }
 }
@@ -138,7 +138,7 @@ fn not_ready(view: &EngineCheckInput) -> EngineCheckResult {
     view.look
         .unready
         .as_ref()
-        .map_or(EngineCheckResult::Well, |why| EngineCheckResult::Ill(format!("it is not ready: {why}")))
+        .map_or(EngineCheckResult::Healthy, |why| EngineCheckResult::Unhealthy(format!("it is not ready: {why}")))
 }
 
 fn slow_first_token(view: &EngineCheckInput) -> EngineCheckResult {
@@ -147,9 +147,9 @@ fn slow_first_token(view: &EngineCheckInput) -> EngineCheckResult {
     // The bucket that holds the limit counts as within it, so that only certainly late tokens count as late.
     let within = tokens.buckets.iter().find(|(bound, _)| *bound >= limit).map_or(tokens.total, |(_, count)| *count);
     if within >= quantile * tokens.total {
-        return EngineCheckResult::Well;
+        return EngineCheckResult::Healthy;
     }
-    EngineCheckResult::Ill(format!(
+    EngineCheckResult::Unhealthy(format!(
         "{:.0} of {:.0} requests waited more than {} for their first token",
         tokens.total - within,
         tokens.total,
@@ -160,26 +160,28 @@ fn slow_first_token(view: &EngineCheckInput) -> EngineCheckResult {
 fn cache_full(view: &EngineCheckInput) -> EngineCheckResult {
     match view.look.reading().and_then(|reading| reading.cache) {
         Some(share) if share > view.limits.cache => {
-            EngineCheckResult::Ill(format!("{:.0} % of its KV cache is in use", share * 100.0))
+            EngineCheckResult::Unhealthy(format!("{:.0} % of its KV cache is in use", share * 100.0))
         }
-        Some(_) => EngineCheckResult::Well,
+        Some(_) => EngineCheckResult::Healthy,
         None => EngineCheckResult::Same,
     }
 }
 
 fn queue(view: &EngineCheckInput) -> EngineCheckResult {
     match view.look.reading().map(EngineReading::waiting) {
-        Some(waiting) if waiting > view.limits.queue => EngineCheckResult::Ill(format!("{waiting} requests wait")),
-        Some(_) => EngineCheckResult::Well,
+        Some(waiting) if waiting > view.limits.queue => {
+            EngineCheckResult::Unhealthy(format!("{waiting} requests wait"))
+        }
+        Some(_) => EngineCheckResult::Healthy,
         None => EngineCheckResult::Same,
     }
 }
 
 fn unreadable(view: &EngineCheckInput) -> EngineCheckResult {
     match &view.look.page {
-        Ok(_) => EngineCheckResult::Well,
+        Ok(_) => EngineCheckResult::Healthy,
         Err((kind, words)) => {
-            EngineCheckResult::Ill(format!("its metrics page cannot be read ({}): {words}", kind.word()))
+            EngineCheckResult::Unhealthy(format!("its metrics page cannot be read ({}): {words}", kind.word()))
         }
     }
 }

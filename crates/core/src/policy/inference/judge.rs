@@ -23,8 +23,8 @@ pub struct EngineJudge {
 /// The results of the last looks for one check.
 #[derive(Debug, Default)]
 struct CheckHistory {
-    ill: u32,
-    well: u32,
+    unhealthy: u32,
+    healthy: u32,
     since: Option<Time>,
     last_ill: Option<Time>,
     words: String,
@@ -86,15 +86,15 @@ impl CheckHistory {
         match verdict {
             EngineCheckResult::Same => {}
             EngineCheckResult::Over => *self = CheckHistory::default(),
-            EngineCheckResult::Well => {
-                (self.ill, self.well) = (0, self.well.saturating_add(1));
+            EngineCheckResult::Healthy => {
+                (self.unhealthy, self.healthy) = (0, self.healthy.saturating_add(1));
                 if !self.is_open {
                     self.since = None;
-                } else if self.well >= check.ends {
+                } else if self.healthy >= check.ends {
                     *self = CheckHistory::default();
                 }
             }
-            EngineCheckResult::Ill(words) => {
+            EngineCheckResult::Unhealthy(words) => {
                 let hold = match check.begins {
                     OnsetThreshold::After(span) => span(limits).0,
                     OnsetThreshold::Looks(_) => Duration::MAX,
@@ -104,12 +104,12 @@ impl CheckHistory {
                 if is_stale && !self.is_open {
                     *self = CheckHistory::default();
                 }
-                (self.ill, self.well) = (self.ill.saturating_add(1), 0);
+                (self.unhealthy, self.healthy) = (self.unhealthy.saturating_add(1), 0);
                 self.last_ill = Some(now);
                 let since = *self.since.get_or_insert(since);
                 self.words = words;
                 self.is_open |= match check.begins {
-                    OnsetThreshold::Looks(looks) => self.ill >= looks(limits),
+                    OnsetThreshold::Looks(looks) => self.unhealthy >= looks(limits),
                     OnsetThreshold::After(_) => lasted(since, now) >= hold,
                 };
             }

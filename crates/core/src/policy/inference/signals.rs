@@ -29,9 +29,9 @@ pub fn engine_signals(first: &EngineLook, second: &EngineLook, limits: &EngineLi
         .map(|(check, group)| {
             let verdict = (check.judge)(&now);
             let both = matches!(group, SignalGroup::Progress | SignalGroup::Latency)
-                || matches!((check.judge)(&then), EngineCheckResult::Ill(_));
+                || matches!((check.judge)(&then), EngineCheckResult::Unhealthy(_));
             match verdict {
-                EngineCheckResult::Ill(words) if both => EngineSignal { group, agrees: true, words },
+                EngineCheckResult::Unhealthy(words) if both => EngineSignal { group, agrees: true, words },
                 other => EngineSignal { group, agrees: false, words: against(group, &other, second) },
             }
         })
@@ -43,7 +43,7 @@ fn against(group: SignalGroup, verdict: &EngineCheckResult, look: &EngineLook) -
     match group {
         SignalGroup::Progress => match look.page.as_ref() {
             Err((_, why)) => format!("its page cannot be read: {why}"),
-            Ok(_) if matches!(verdict, EngineCheckResult::Well) => "no request waits".to_owned(),
+            Ok(_) if matches!(verdict, EngineCheckResult::Healthy) => "no request waits".to_owned(),
             Ok(_) if unknown => "it is not yet known whether it makes progress".to_owned(),
             Ok(_) => "it makes progress, or has restarted".to_owned(),
         },

@@ -10,8 +10,8 @@ use crate::model::Severity;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CheckResult {
     /// In words for a user.
-    Ill(String),
-    Well,
+    Unhealthy(String),
+    Healthy,
     /// Neither: the condition stays as it was.
     Same,
 }
@@ -48,7 +48,7 @@ pub(super) struct GpuCheck {
 impl CheckInput<'_> {
     fn reading(&self) -> Option<&GpuReading> {
         match self.looked {
-            GpuPollResult::Well(reading) => Some(reading),
+            GpuPollResult::Read(reading) => Some(reading),
             _ => None,
         }
     }
@@ -75,8 +75,8 @@ pub(super) fn recovery_word(action: u32) -> &'static str {
 /// A verdict from a flag; unknown changes nothing.
 fn flag(flag: Option<bool>, words: &str) -> CheckResult {
     match flag {
-        Some(true) => CheckResult::Ill(words.to_owned()),
-        Some(false) => CheckResult::Well,
+        Some(true) => CheckResult::Unhealthy(words.to_owned()),
+        Some(false) => CheckResult::Healthy,
         None => CheckResult::Same,
     }
 }
@@ -86,9 +86,9 @@ fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> CheckResult {
     const LEEWAY: u32 = 3;
     match degrees.zip(limit.filter(|limit| *limit > 0)) {
         Some((now, limit)) if now >= limit => {
-            CheckResult::Ill(format!("{what} is at {now} °C, its limit of operation is {limit} °C"))
+            CheckResult::Unhealthy(format!("{what} is at {now} °C, its limit of operation is {limit} °C"))
         }
-        Some((now, limit)) if now + LEEWAY <= limit => CheckResult::Well,
+        Some((now, limit)) if now + LEEWAY <= limit => CheckResult::Healthy,
         _ => CheckResult::Same,
     }
 }
@@ -96,16 +96,16 @@ fn hot(degrees: Option<u32>, limit: Option<u32>, what: &str) -> CheckResult {
 /// Faulty while a counter grows by at least so much from look to look.
 fn growing(grew: Option<u64>, least: u64, what: &str) -> CheckResult {
     match grew {
-        Some(by) if by >= least => CheckResult::Ill(format!("{by} more {what} since the previous poll")),
-        Some(_) => CheckResult::Well,
+        Some(by) if by >= least => CheckResult::Unhealthy(format!("{by} more {what} since the previous poll")),
+        Some(_) => CheckResult::Healthy,
         None => CheckResult::Same,
     }
 }
 
 fn recovery(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.recovery) {
-        Some(0) => CheckResult::Well,
-        Some(action) => CheckResult::Ill(format!("the driver requests `{}`", recovery_word(action))),
+        Some(0) => CheckResult::Healthy,
+        Some(action) => CheckResult::Unhealthy(format!("the driver requests `{}`", recovery_word(action))),
         None => CheckResult::Same,
     }
 }
@@ -113,50 +113,50 @@ fn recovery(view: &CheckInput) -> CheckResult {
 fn lost(view: &CheckInput) -> CheckResult {
     match view.looked {
         GpuPollResult::Lost => {
-            CheckResult::Ill("NVML reports it as lost: it has fallen off the bus or cannot be reached".into())
+            CheckResult::Unhealthy("NVML reports it as lost: it has fallen off the bus or cannot be reached".into())
         }
         GpuPollResult::Hangs => CheckResult::Same,
-        _ => CheckResult::Well,
+        _ => CheckResult::Healthy,
     }
 }
 
 fn reset_required(view: &CheckInput) -> CheckResult {
     match view.looked {
-        GpuPollResult::ResetRequired => CheckResult::Ill("NVML refuses every call until it is reset".into()),
+        GpuPollResult::ResetRequired => CheckResult::Unhealthy("NVML refuses every call until it is reset".into()),
         GpuPollResult::Hangs | GpuPollResult::Lost => CheckResult::Same,
-        _ => CheckResult::Well,
+        _ => CheckResult::Healthy,
     }
 }
 
 fn hangs(view: &CheckInput) -> CheckResult {
     match view.looked {
-        GpuPollResult::Hangs => CheckResult::Ill("a call of NVML on it does not come back".into()),
-        _ => CheckResult::Well,
+        GpuPollResult::Hangs => CheckResult::Unhealthy("a call of NVML on it does not come back".into()),
+        _ => CheckResult::Healthy,
     }
 }
 
 fn failed(view: &CheckInput) -> CheckResult {
     match view.looked {
-        GpuPollResult::Failed(call, code) => CheckResult::Ill(format!("NVML answers its {call} with: {code}")),
-        GpuPollResult::Well(_) => CheckResult::Well,
+        GpuPollResult::Failed(call, code) => CheckResult::Unhealthy(format!("NVML answers its {call} with: {code}")),
+        GpuPollResult::Read(_) => CheckResult::Healthy,
         _ => CheckResult::Same,
     }
 }
 
 fn throttled(view: &CheckInput, mask: u64, what: &str) -> CheckResult {
     match view.reading().and_then(|reading| reading.throttle) {
-        Some(reasons) if reasons & mask != 0 => CheckResult::Ill(format!("its clocks are held down by {what}")),
-        Some(_) => CheckResult::Well,
+        Some(reasons) if reasons & mask != 0 => CheckResult::Unhealthy(format!("its clocks are held down by {what}")),
+        Some(_) => CheckResult::Healthy,
         None => CheckResult::Same,
     }
 }
 
 fn ecc(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.ecc_volatile) {
-        Some(0) => CheckResult::Well,
-        Some(count) => {
-            CheckResult::Ill(format!("{count} uncorrected ECC errors since the driver was loaded or it was reset"))
-        }
+        Some(0) => CheckResult::Healthy,
+        Some(count) => CheckResult::Unhealthy(format!(
+            "{count} uncorrected ECC errors since the driver was loaded or it was reset"
+        )),
         None => CheckResult::Same,
     }
 }
@@ -164,9 +164,9 @@ fn ecc(view: &CheckInput) -> CheckResult {
 fn banks(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.banks) {
         Some(banks) if banks.none > 0 => {
-            CheckResult::Ill(format!("{} banks of its memory have no spare row left", banks.none))
+            CheckResult::Unhealthy(format!("{} banks of its memory have no spare row left", banks.none))
         }
-        Some(_) => CheckResult::Well,
+        Some(_) => CheckResult::Healthy,
         None => CheckResult::Same,
     }
 }
@@ -175,9 +175,9 @@ fn margin(view: &CheckInput) -> CheckResult {
     let Some(reading) = view.reading().filter(|_| view.margin_works) else { return CheckResult::Same };
     match reading.margin.zip(reading.slowdown_margin) {
         Some((margin, slowdown)) if margin <= slowdown => {
-            CheckResult::Ill(format!("its margin is {margin} °C, it slows down from {slowdown} °C on"))
+            CheckResult::Unhealthy(format!("its margin is {margin} °C, it slows down from {slowdown} °C on"))
         }
-        Some((margin, slowdown)) if margin >= slowdown + 3 => CheckResult::Well,
+        Some((margin, slowdown)) if margin >= slowdown + 3 => CheckResult::Healthy,
         _ => CheckResult::Same,
     }
 }
@@ -185,9 +185,9 @@ fn margin(view: &CheckInput) -> CheckResult {
 fn links(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.links_up) {
         Some(up) if up < view.usual_links => {
-            CheckResult::Ill(format!("{up} of its NVLinks are up, others of this node have {}", view.usual_links))
+            CheckResult::Unhealthy(format!("{up} of its NVLinks are up, others of this node have {}", view.usual_links))
         }
-        Some(_) => CheckResult::Well,
+        Some(_) => CheckResult::Healthy,
         None => CheckResult::Same,
     }
 }
@@ -195,9 +195,9 @@ fn links(view: &CheckInput) -> CheckResult {
 fn width(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.pcie) {
         Some(pcie) if pcie.width < pcie.most_width => {
-            CheckResult::Ill(format!("its PCIe link has {} lanes of {}", pcie.width, pcie.most_width))
+            CheckResult::Unhealthy(format!("its PCIe link has {} lanes of {}", pcie.width, pcie.most_width))
         }
-        Some(_) => CheckResult::Well,
+        Some(_) => CheckResult::Healthy,
         None => CheckResult::Same,
     }
 }
@@ -206,18 +206,18 @@ fn fabric(view: &CheckInput) -> CheckResult {
     let Some(fabric) = view.reading().and_then(|reading| reading.fabric) else { return CheckResult::Same };
     match (fabric.state, fabric.status, fabric.summary) {
         (0, ..) => CheckResult::Same,
-        (1, ..) => {
-            CheckResult::Ill("it has not started to join the NVSwitch fabric: is the fabric manager running?".into())
-        }
-        (2, ..) => CheckResult::Ill("it is still joining the NVSwitch fabric".into()),
+        (1, ..) => CheckResult::Unhealthy(
+            "it has not started to join the NVSwitch fabric: is the fabric manager running?".into(),
+        ),
+        (2, ..) => CheckResult::Unhealthy("it is still joining the NVSwitch fabric".into()),
         (_, status, _) if status != 0 => {
-            CheckResult::Ill(format!("joining the NVSwitch fabric ended with: {}", super::raw::Code(status)))
+            CheckResult::Unhealthy(format!("joining the NVSwitch fabric ended with: {}", super::raw::Code(status)))
         }
         (.., summary @ (2 | 3)) => {
             let word = if summary == 2 { "unhealthy" } else { "of limited capacity" };
-            CheckResult::Ill(format!("the NVSwitch fabric calls it {word} (health mask {:#x})", fabric.health))
+            CheckResult::Unhealthy(format!("the NVSwitch fabric calls it {word} (health mask {:#x})", fabric.health))
         }
-        _ => CheckResult::Well,
+        _ => CheckResult::Healthy,
     }
 }
 
@@ -285,11 +285,13 @@ pub(super) static MIG_PENDING: GpuCheck = GpuCheck { key: "mig-pending", alertna
 
 fn power(view: &CheckInput) -> CheckResult {
     match view.reading().and_then(|reading| reading.throttle) {
-        Some(reasons) if reasons & POWER != 0 => CheckResult::Ill("its clocks are held down by the power brake".into()),
-        Some(reasons) if reasons & HARDWARE != 0 && reasons & THERMAL == 0 => {
-            CheckResult::Ill("its clocks are held down by a hardware slowdown that is not thermal".into())
+        Some(reasons) if reasons & POWER != 0 => {
+            CheckResult::Unhealthy("its clocks are held down by the power brake".into())
         }
-        Some(_) => CheckResult::Well,
+        Some(reasons) if reasons & HARDWARE != 0 && reasons & THERMAL == 0 => {
+            CheckResult::Unhealthy("its clocks are held down by a hardware slowdown that is not thermal".into())
+        }
+        Some(_) => CheckResult::Healthy,
         None => CheckResult::Same,
     }
 }
@@ -297,7 +299,7 @@ fn power(view: &CheckInput) -> CheckResult {
 fn nvlink_errors(view: &CheckInput) -> CheckResult {
     let recovered = growing(view.grew(|reading| reading.nvlink_recoveries), 1, "NVLink recoveries and replays");
     match recovered {
-        CheckResult::Ill(words) => CheckResult::Ill(words),
+        CheckResult::Unhealthy(words) => CheckResult::Unhealthy(words),
         other => match growing(view.grew(|reading| reading.nvlink_crc), 100, "NVLink flits with a bad CRC") {
             CheckResult::Same => other,
             crc => crc,

@@ -23,8 +23,8 @@ struct GpuCheckState {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct CheckStreak {
-    ill: u32,
-    well: u32,
+    unhealthy: u32,
+    healthy: u32,
 }
 
 /// All GPUs of the node, and the node's own faults.
@@ -57,7 +57,7 @@ impl FaultDetector {
     pub fn look(&mut self, gpu: &GpuName, looked: &GpuPollResult, whole: bool, now: Time) -> Vec<Finding> {
         let place = place(gpu);
         let patient = self.patients.entry(place.clone()).or_default();
-        if let GpuPollResult::Well(reading) = looked {
+        if let GpuPollResult::Read(reading) = looked {
             self.usual_links = self.usual_links.max(reading.links_up.unwrap_or(0));
             patient.limits.learn(&reading.limits);
             patient.margin_works |= reading.margin.is_some_and(|margin| margin > 0);
@@ -75,16 +75,16 @@ impl FaultDetector {
             let complaint = format!("{} {place}", check.key);
             match (check.judge)(&view) {
                 CheckResult::Same => {}
-                CheckResult::Ill(words) => {
-                    *run = CheckStreak { ill: run.ill.saturating_add(1), well: 0 };
-                    if run.ill >= check.begins {
+                CheckResult::Unhealthy(words) => {
+                    *run = CheckStreak { unhealthy: run.unhealthy.saturating_add(1), healthy: 0 };
+                    if run.unhealthy >= check.begins {
                         let finding = finding_of(check, complaint, gpu, looked, &words, now);
                         said.extend(begin(&mut self.open, finding, None));
                     }
                 }
-                CheckResult::Well => {
-                    *run = CheckStreak { ill: 0, well: run.well.saturating_add(1) };
-                    if run.well >= check.ends {
+                CheckResult::Healthy => {
+                    *run = CheckStreak { unhealthy: 0, healthy: run.healthy.saturating_add(1) };
+                    if run.healthy >= check.ends {
                         said.extend(end(&mut self.open, &complaint, now, "it is over"));
                     }
                 }
@@ -92,7 +92,7 @@ impl FaultDetector {
         }
         match looked {
             // Counters that only some looks read are compared with the last look that read them.
-            GpuPollResult::Well(reading) => patient.before.get_or_insert_default().learn(GpuReading::clone(reading)),
+            GpuPollResult::Read(reading) => patient.before.get_or_insert_default().learn(GpuReading::clone(reading)),
             // Counts from before a fault are no base for a comparison.
             _ => patient.before = None,
         }
@@ -198,7 +198,7 @@ fn finding_of(
     now: Time,
 ) -> Finding {
     let mut labels = labels(check.alertname, check.action, [("source", "nvml".to_owned())]);
-    if let ("recovery-action", GpuPollResult::Well(reading)) = (check.key, looked) {
+    if let ("recovery-action", GpuPollResult::Read(reading)) = (check.key, looked) {
         let word = checks::recovery_word(reading.recovery.unwrap_or(0));
         labels.insert("recovery".to_owned(), word.to_owned());
     }

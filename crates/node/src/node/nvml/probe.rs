@@ -20,7 +20,7 @@ pub(super) fn look(nvml: &Nvml, gpu: DeviceHandle, whole: bool) -> GpuPollResult
     let fast = read_fast(nvml, gpu, &mut reading);
     let all = if whole { fast.and_then(|()| read_slow(nvml, gpu, &mut reading)) } else { fast };
     match all {
-        Ok(()) => GpuPollResult::Well(Box::new(reading)),
+        Ok(()) => GpuPollResult::Read(Box::new(reading)),
         Err((_, Code::LOST)) => GpuPollResult::Lost,
         Err((_, Code::RESET_REQUIRED)) => GpuPollResult::ResetRequired,
         Err((call, code)) => GpuPollResult::Failed(call, code),

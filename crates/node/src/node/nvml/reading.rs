@@ -8,7 +8,7 @@ use serde::Serialize;
 /// How a look ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum GpuPollResult {
-    Well(Box<GpuReading>),
+    Read(Box<GpuReading>),
     /// 15: fallen off the bus, or otherwise out of reach.
     Lost,
     /// 16: nothing works until a reset.

@@ -249,7 +249,7 @@ impl NvmlWatchLoop {
             self.nameless.remove(&index);
             // Twice: a lost GPU is well again after two good looks.
             for _ in 0..2 {
-                said.extend(self.judge.look(&nameless(index), &GpuPollResult::Well(Box::default()), false, now));
+                said.extend(self.judge.look(&nameless(index), &GpuPollResult::Read(Box::default()), false, now));
             }
         }
         self.say(said).await;

@@ -95,14 +95,14 @@ proptest! {
             nodes_at_once: at_once, share_at_once: share, share_per_hour: 0.5, share_per_day: 0.6,
             ..GuardLimits::default()
         };
-        let (mut held, mut ill) = (BTreeSet::new(), BTreeSet::new());
+        let (mut held, mut unhealthy) = (BTreeSet::new(), BTreeSet::new());
         // One window for the whole sequence: nothing ages out of it.
         let mut taken = BTreeSet::new();
         for (what, node) in steps {
             let name = format!("gpu-{}", node % total);
             match what {
-                0 => drop(ill.insert(name)),
-                1 => drop(ill.remove(&name)),
+                0 => drop(unhealthy.insert(name)),
+                1 => drop(unhealthy.remove(&name)),
                 2 => drop(held.remove(&name)),
                 _ => {
                     let counted = |set: &BTreeSet<String>| set.iter().filter(|other| **other != name).count() as u32;
@@ -111,12 +111,12 @@ proptest! {
                         nodes_hour: counted(&taken), nodes_day: counted(&taken), ..levels()
                     };
                     let facts = WorldFacts {
-                        nodes_total: Some(total), nodes_out: ill.iter().chain(&held).cloned().collect(), ..WorldFacts::default()
+                        nodes_total: Some(total), nodes_out: unhealthy.iter().chain(&held).cloned().collect(), ..WorldFacts::default()
                     };
                     if admit(&limits, &levels, &StepProposal { facts, ..cordon(&name) }, now()) == GuardDecision::Allow {
                         held.insert(name.clone());
                         taken.insert(name);
-                        let out = held.union(&ill).count() as f64;
+                        let out = held.union(&unhealthy).count() as f64;
                         let most = (share * f64::from(total) + 1e-9).floor().max(1.0).min(f64::from(at_once));
                         prop_assert!(out <= most, "{out} out, {most} allowed");
                         prop_assert!(share > 0.0 && out < f64::from(total), "the last node was taken");

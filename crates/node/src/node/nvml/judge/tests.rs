@@ -70,7 +70,7 @@ fn ill(key: &str) -> GpuPollResult {
         "mig-pending" => reading.mig = Some(MigState { pending: true, ..MigState::default() }),
         other => panic!("this test does not know how to make {other} ill"),
     }
-    GpuPollResult::Well(Box::new(reading))
+    GpuPollResult::Read(Box::new(reading))
 }
 
 fn said(findings: &[Finding]) -> Vec<String> {
@@ -81,7 +81,7 @@ fn said(findings: &[Finding]) -> Vec<String> {
 fn each_check_begins_after_as_many_looks_as_its_line_says_and_ends_so_too() {
     for check in checks::all() {
         let mut judge = FaultDetector::default();
-        let healthy = GpuPollResult::Well(Box::new(well()));
+        let healthy = GpuPollResult::Read(Box::new(well()));
         assert!(judge.look(&gpu(1), &healthy, true, at(0)).is_empty(), "{}: a GPU that is well", check.key);
         // A counter is ill while it grows, so each look must be after a lower one.
         let counts = matches!(check.key, "nvlink-errors" | "pcie-replays");
@@ -110,7 +110,7 @@ fn each_check_begins_after_as_many_looks_as_its_line_says_and_ends_so_too() {
 #[test]
 fn a_temperature_between_its_two_thresholds_changes_nothing_either_way() {
     let mut judge = FaultDetector::default();
-    let degrees = |degrees| GpuPollResult::Well(Box::new(GpuReading { temperature: Some(degrees), ..well() }));
+    let degrees = |degrees| GpuPollResult::Read(Box::new(GpuReading { temperature: Some(degrees), ..well() }));
     let mut told = Vec::new();
     for now in [86, 85, 86, 88, 86, 88, 86, 88, 86, 85, 86, 85, 86, 85, 85, 85, 85, 85] {
         told.extend(judge.look(&gpu(1), &degrees(now), false, at(0)));
@@ -127,9 +127,9 @@ fn what_cannot_be_seen_leaves_every_complaint_as_it_is() {
     let mut judge = FaultDetector::default();
     let mut reading = well();
     (reading.rows_pending, reading.ecc_volatile) = (Some(true), Some(1));
-    judge.look(&gpu(1), &GpuPollResult::Well(Box::new(reading)), true, at(0));
+    judge.look(&gpu(1), &GpuPollResult::Read(Box::new(reading)), true, at(0));
     assert_eq!(judge.complaints(&gpu(1)).len(), 2);
-    for looked in [GpuPollResult::Hangs, GpuPollResult::Lost, GpuPollResult::Well(Box::default())] {
+    for looked in [GpuPollResult::Hangs, GpuPollResult::Lost, GpuPollResult::Read(Box::default())] {
         for _ in 0..10 {
             let told = judge.look(&gpu(1), &looked, true, at(1));
             assert!(said(&told).iter().all(|said| said.contains("gpu-")), "{:?}", said(&told));
@@ -141,7 +141,7 @@ fn what_cannot_be_seen_leaves_every_complaint_as_it_is() {
 #[test]
 fn advice_that_changes_is_told_again_and_ends_once() {
     let mut judge = FaultDetector::default();
-    let advice = |action| GpuPollResult::Well(Box::new(GpuReading { recovery: Some(action), ..well() }));
+    let advice = |action| GpuPollResult::Read(Box::new(GpuReading { recovery: Some(action), ..well() }));
     let mut words = Vec::new();
     for action in [0, 1, 1, 2, 4, 4, 0, 0] {
         let told = judge.look(&gpu(1), &advice(action), false, at(0));
@@ -153,7 +153,7 @@ fn advice_that_changes_is_told_again_and_ends_once() {
 #[test]
 fn the_software_power_cap_is_no_complaint_and_a_margin_that_was_never_above_zero_is_none_either() {
     let mut judge = FaultDetector::default();
-    let looked = GpuPollResult::Well(Box::new(GpuReading {
+    let looked = GpuPollResult::Read(Box::new(GpuReading {
         throttle: Some(0x4),
         margin: Some(-5),
         slowdown_margin: Some(-2),
@@ -167,7 +167,7 @@ fn the_software_power_cap_is_no_complaint_and_a_margin_that_was_never_above_zero
 #[test]
 fn a_link_that_is_down_from_the_beginning_shows_beside_the_other_gpus() {
     let mut judge = FaultDetector::default();
-    let links = |up| GpuPollResult::Well(Box::new(GpuReading { links_up: Some(up), ..well() }));
+    let links = |up| GpuPollResult::Read(Box::new(GpuReading { links_up: Some(up), ..well() }));
     let mut told = Vec::new();
     for _ in 0..3 {
         told.extend(judge.look(&gpu(1), &links(18), true, at(0)));
@@ -191,7 +191,7 @@ fn an_alarm_is_told_once_and_over_when_it_was_quiet() {
 #[test]
 fn a_counter_that_began_anew_is_no_growth() {
     let mut judge = FaultDetector::default();
-    let replays = |count| GpuPollResult::Well(Box::new(GpuReading { pcie_replays: Some(count), ..well() }));
+    let replays = |count| GpuPollResult::Read(Box::new(GpuReading { pcie_replays: Some(count), ..well() }));
     let mut told = Vec::new();
     for count in [5_000, 0, 3] {
         told.extend(judge.look(&gpu(1), &replays(count), false, at(0)));
@@ -203,7 +203,7 @@ fn a_counter_that_began_anew_is_no_growth() {
 fn a_counter_that_only_some_looks_ask_is_compared_with_the_look_that_asked_it_last() {
     let mut judge = FaultDetector::default();
     let look = |recoveries| {
-        GpuPollResult::Well(Box::new(GpuReading { nvlink_recoveries: recoveries, nvlink_crc: None, ..well() }))
+        GpuPollResult::Read(Box::new(GpuReading { nvlink_recoveries: recoveries, nvlink_crc: None, ..well() }))
     };
     let mut told = Vec::new();
     for recoveries in [Some(1), None, None, Some(1), None, Some(2)] {
@@ -223,7 +223,7 @@ fn what_the_last_run_said_ends_when_the_looks_say_so_and_an_alarm_when_it_is_qui
     judge.restore(said.clone(), at(100));
     assert_eq!(judge.look(&gpu(1), &ill("ecc-uncorrected"), true, at(100)), [], "it was said");
     let look = |judge: &mut FaultDetector, second| {
-        judge.look(&gpu(1), &GpuPollResult::Well(Box::new(well())), true, at(second))
+        judge.look(&gpu(1), &GpuPollResult::Read(Box::new(well())), true, at(second))
     };
     assert_eq!(look(&mut judge, 101), []);
     let over = look(&mut judge, 102);

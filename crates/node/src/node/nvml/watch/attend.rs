@@ -236,7 +236,7 @@ impl NvmlWatchLoop {
         let said = self.judge.look(&gpu.name, &looked, whole, self.machine.clock.now());
         self.say(said).await;
         match looked {
-            GpuPollResult::Well(reading) => {
+            GpuPollResult::Read(reading) => {
                 (self.failures, turn.bad) = (0, 0);
                 if reading.recovery == Some(0) {
                     let over = self.machine.faults.content(&gpu.name, self.machine.clock.now());
